@@ -1,0 +1,1 @@
+"""What runs: actors, mailboxes, sockets, timers, supervision. See docs/architecture.md."""

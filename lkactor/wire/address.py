@@ -1,0 +1,11 @@
+"""Where a datagram came from or goes to: the key of a path."""
+
+from typing import Literal, NamedTuple
+
+
+class Address(NamedTuple):
+    """A transport address of the peer. A TCP address stands for one framed connection (RFC 4571)."""
+
+    transport: Literal["udp", "tcp"]
+    ip: str
+    port: int
