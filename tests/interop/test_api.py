@@ -174,7 +174,7 @@ def test_unknown_room(lk_server: Server, lk_room: str) -> None:
 def test_participants_are_listed_and_read(lk_server: Server, lk_room: str) -> None:
     async def test() -> None:
         async with party(lk_server, lk_room) as guests, service(lk_server) as rooms:
-            alice, bob = await guests.pair()
+            alice, _ = await guests.pair()
             tone = await alice.publish_tone(440)
             picture = await alice.publish_picture(RED)
 

@@ -89,8 +89,13 @@ def test_python_simulated_speaker(lk_server: Server, lk_room: str) -> None:
     async def test() -> None:
         async with party(lk_server, lk_room) as guests:
             alice, bob = await guests.meeting("alice", "bob")
+            # others are told of speakers they are subscribed to, with whatever track
+            await alice.publish_picture(RED)
+            await bob.track("alice", "picture")
             await alice.room.simulate_scenario(Kind.SIMULATE_SPEAKER)
-            await bob.event("active_speakers_changed", lambda people: [p.identity for p in people] == ["alice"])
+            for client in (alice, bob):
+                await client.event("active_speakers_changed", lambda people: [p.identity for p in people] == ["alice"])
+                await client.event("active_speakers_changed", lambda people: not people)
 
     run(test)
 

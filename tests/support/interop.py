@@ -373,7 +373,7 @@ def halves(pixels: npt.NDArray[np.uint8]) -> tuple[Colour, Colour]:
     return tuple(int(v) for v in left), tuple(int(v) for v in right)  # type: ignore[return-value]
 
 
-def near(seen: Colour, wanted: Colour, tolerance: int = 40) -> bool:
+def near(seen: Colour, wanted: Colour, tolerance: int = 64) -> bool:
     return all(abs(a - b) <= tolerance for a, b in zip(seen, wanted, strict=True))
 
 
