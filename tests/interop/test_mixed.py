@@ -116,8 +116,8 @@ def test_streams_both_ways(lk_server: Server, lk_room: str, single_pc: bool, bro
                     digest.update(chunk)
                 got.put_nowait(("bytes", digest.hexdigest()))
 
-            pat.room.register_text_stream_handler("t", lambda reader, _: pat.background(read_text(reader)))
-            pat.room.register_byte_stream_handler("t", lambda reader, _: pat.background(read_bytes(reader)))
+            pat.room.register_text_stream_handler("t", lambda reader, _: pat.spawn(read_text(reader)))
+            pat.room.register_byte_stream_handler("t", lambda reader, _: pat.spawn(read_bytes(reader)))
             await web.call("listenStreams", "t")
 
             await web.call("sendText", "Grüße " * 3000, {"topic": "t"})

@@ -154,7 +154,7 @@ async def _next_bytes(client: Client, topic: str) -> "asyncio.Future[tuple[Any, 
             content += chunk
         got.set_result((reader.info, bytes(content), sender))
 
-    client.room.register_byte_stream_handler(topic, lambda reader, sender: client.background(read(reader, sender)))
+    client.room.register_byte_stream_handler(topic, lambda reader, sender: client.spawn(read(reader, sender)))
     return got
 
 
@@ -191,10 +191,11 @@ def test_text_stream(lk_server: Server, lk_room: str, single_pc: bool, text: str
             async def read(reader: rtc.TextStreamReader, sender: str) -> None:
                 got.set_result((reader.info, await reader.read_all(), sender))
 
+            def open_stream(reader: rtc.TextStreamReader, sender: str) -> None:
+                bob.spawn(read(reader, sender))
+
             for client in (bob, carol):
-                client.room.register_text_stream_handler(
-                    "chat", lambda reader, sender, client=client: client.background(read(reader, sender))
-                )
+                client.room.register_text_stream_handler("chat", open_stream)
             await alice.local.send_text(text, topic="chat", attributes={"mood": "good"}, destination_identities=["bob"])
             info, received, sender = await asyncio.wait_for(got, LIMIT)
             assert (received, sender) == (text, "alice")

@@ -116,6 +116,10 @@ class Client:
         self._tasks.append(task)
         return task
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """`background` for the SDK's callbacks, which must return nothing."""
+        self.background(work)
+
     def mark(self) -> int:
         """A place in `events`, for waits that must not be satisfied by what already happened."""
         return len(self.events)

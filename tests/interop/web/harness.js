@@ -311,6 +311,66 @@ const lk = (window.lk = {
   setMetadata: (text) => room().localParticipant.setMetadata(text),
   setAttributes: (attributes) => room().localParticipant.setAttributes(attributes),
 
+  // watching, for the soak: every subscribed video is sampled, a spell without a new frame for over a second is a freeze
+
+  watch(every = 250) {
+    lk.watched = new Map();
+    lk.watcher = setInterval(async () => {
+      for (const person of room().remoteParticipants.values()) {
+        for (const pub of person.videoTrackPublications.values()) {
+          if (!pub.isSubscribed || !pub.track || pub.isMuted) continue;
+          const key = `${person.identity}/${pub.trackName}`;
+          const stats = await lk.inbound(person.identity, pub.trackName);
+          const now = performance.now();
+          const seen = lk.watched.get(key) ?? {
+            since: now, frames: -1, at: now, first: null, decoded: 0, spells: [], samples: 0, widths: {},
+          };
+          lk.watched.set(key, seen);
+          seen.samples += 1;
+          seen.stats = stats;
+          const frames = stats?.framesDecoded ?? 0;
+          if (frames !== seen.frames) {
+            if (frames > 0) {
+              seen.first ??= now;
+              if (seen.decoded > 0 && now - seen.at > 1000) seen.spells.push(Math.round(now - seen.at));
+              seen.decoded += Math.max(frames > seen.frames ? frames - Math.max(seen.frames, 0) : frames, 0);
+              seen.at = now;
+            }
+            seen.frames = frames;
+          }
+          const width = stats?.frameWidth ?? 0;
+          seen.widths[width] = (seen.widths[width] ?? 0) + 1;
+        }
+      }
+    }, every);
+  },
+
+  // per track what `watch` saw; a freeze that still lasts counts
+  watchReport() {
+    clearInterval(lk.watcher);
+    const now = performance.now();
+    return Object.fromEntries([...lk.watched].map(([key, seen]) => {
+      const spells = [...seen.spells];
+      if (now - seen.at > 1000) spells.push(Math.round(now - seen.at));
+      const stats = seen.stats ?? {};
+      return [key, {
+        seconds: (now - seen.since) / 1000,
+        samples: seen.samples,
+        frames_decoded: seen.decoded,
+        freezes_over_1s: spells.length,
+        longest_gap_ms: Math.max(0, ...spells),
+        freeze_count: stats.freezeCount ?? 0,
+        freezes_seconds: stats.totalFreezesDuration ?? 0,
+        packets_received: stats.packetsReceived ?? 0,
+        packets_lost: stats.packetsLost ?? 0,
+        nacks: stats.nackCount ?? 0,
+        plis: stats.pliCount ?? 0,
+        key_frames: stats.keyFramesDecoded ?? 0,
+        widths: seen.widths,
+      }];
+    }));
+  },
+
   // reconnecting
 
   async simulate(scenario) {
