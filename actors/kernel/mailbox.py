@@ -1,0 +1,202 @@
+"""One unbounded Trio memory channel for all lanes, with the bounds kept outside it (docs/runtime-semantics.md).
+
+OPEN      items are queued; the control lane is bounded
+DRAINING  a stop was asked: control messages are discarded and counted, asks fail
+CLOSED    the actor has ended: tell raises
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from actors.kernel.errors import ActorDead, MailboxFull
+from actors.kernel.link import MediaLink
+
+if TYPE_CHECKING:
+    from actors.kernel.faults import ActorFaults
+    from actors.kernel.timers import Timer
+
+DEFAULT_CAPACITY = 256
+
+
+class Reply:
+    """The one-shot answer to an ask."""
+
+    __slots__ = ("_event", "error", "value")
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self.value: object = None
+        self.error: ActorDead | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._event.is_set()
+
+    def answer(self, value: object) -> None:
+        self.value = value
+        self._event.set()
+
+    def fail(self, error: ActorDead) -> None:
+        self.error = error
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+class Envelope:
+    """One message of the control or system lane. `bounded`: it counts against the capacity."""
+
+    __slots__ = ("bounded", "message", "reply", "timer")
+
+    def __init__(self, message: Any, reply: Reply | None, bounded: bool, timer: Timer | None = None) -> None:
+        self.message = message
+        self.reply = reply
+        self.bounded = bounded
+        self.timer = timer
+
+
+class Stop:
+    """Wakes the loop so that it looks at what was asked of it."""
+
+    __slots__ = ()
+
+
+STOP: Final = Stop()
+Item = Envelope | MediaLink | Stop
+
+
+class State(enum.Enum):
+    OPEN = enum.auto()
+    DRAINING = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Mailbox:
+    """Belongs to a path, not to an incarnation: it survives restarts."""
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "capacity",
+        "faults",
+        "links",
+        "on_dead_letter",
+        "path",
+        "pending",
+        "receive",
+        "receive_nowait",
+        "refused",
+        "retired_drops",
+        "send",
+        "state",
+    )
+
+    def __init__(self, path: str, on_dead_letter: Callable[[], None]) -> None:
+        self._send, self._receive = trio.open_memory_channel[Item](math.inf)
+        self.send = self._send.send_nowait
+        self.receive = self._receive.receive
+        self.receive_nowait = self._receive.receive_nowait
+        self.path = path
+        self.capacity = DEFAULT_CAPACITY
+        self.pending = 0
+        self.refused = 0
+        self.retired_drops = 0
+        self.state = State.OPEN
+        self.links: dict[str, MediaLink] = {}
+        self.faults: ActorFaults | None = None
+        self.on_dead_letter = on_dead_letter
+
+    def put(self, message: Any, reply: Reply | None) -> None:
+        """The control lane. Raises MailboxFull or ActorDead, never waits."""
+        if self.state is not State.OPEN:
+            self._put_late(reply)
+            return
+        if self.pending >= self.capacity or (self.faults is not None and self.faults.full()):
+            self.refused += 1
+            raise MailboxFull(self.path, self.capacity)
+        self.pending += 1
+        self.send(Envelope(message, reply, True))
+
+    def _put_late(self, reply: Reply | None) -> None:
+        if self.state is State.CLOSED:
+            raise ActorDead(self.path)
+        if reply is not None:
+            raise ActorDead(self.path, "the actor is stopping")
+        self.on_dead_letter()
+
+    def put_system(self, message: Any, timer: Timer | None = None) -> None:
+        """The system lane: no bound, nothing raised; dropped once the actor has ended."""
+        if self.state is not State.CLOSED:
+            self.send(Envelope(message, None, False, timer))
+
+    def wake(self) -> None:
+        if self.state is not State.CLOSED:
+            self.send(STOP)
+
+    def ring(self, link: MediaLink) -> None:
+        self.send(link)
+
+    def link(self, name: str, capacity: int) -> MediaLink:
+        """The link of that name, made at the first call."""
+        link = self.links.get(name)
+        if link is not None and not link.closed:
+            if link.capacity != capacity:
+                link.resize(capacity)
+            return link
+        if link is not None:
+            self.retired_drops += link.dropped
+        link = MediaLink(name, capacity, self.ring)
+        if self.state is State.CLOSED:
+            link.close()
+            return link
+        if self.faults is not None:
+            link.set_faults(self.faults.for_link(name))
+        self.links[name] = link
+        return link
+
+    def set_faults(self, faults: ActorFaults | None) -> None:
+        self.faults = faults
+        for link in self.links.values():
+            link.set_faults(None if faults is None else faults.for_link(link.name))
+
+    def forget_closed_links(self) -> None:
+        for name in [name for name, link in self.links.items() if link.closed]:
+            self.retired_drops += self.links.pop(name).dropped
+
+    @property
+    def dropped(self) -> int:
+        """Media items dropped on all links so far."""
+        return self.retired_drops + sum(link.dropped for link in self.links.values())
+
+    def ring_again(self) -> None:
+        """After a restart: a link whose burst the crash interrupted still has items and no bell on the way."""
+        for link in self.links.values():
+            if len(link) and not link.rung:
+                link.rung = True
+                self.send(link)
+
+    def close(self) -> None:
+        """The actor has ended: asks fail, messages become dead letters, links drop."""
+        self.state = State.CLOSED
+        while True:
+            try:
+                item = self.receive_nowait()
+            except trio.WouldBlock:
+                break
+            if isinstance(item, Envelope) and item.bounded:
+                if item.reply is not None:
+                    item.reply.fail(ActorDead(self.path))
+                else:
+                    self.on_dead_letter()
+        self.pending = 0
+        for link in self.links.values():
+            link.close()
+        self._send.close()
+        self._receive.close()
