@@ -236,9 +236,13 @@ class Cell:
         mailbox, actor = self.mailbox, self.actor
         assert actor is not None
         while True:
-            item = await mailbox.receive()
+            item = await mailbox.next()
             budget = QUANTUM
             while True:
+                if self._killed:
+                    # The next incarnation, if there is one, handles it.
+                    mailbox.returned = item
+                    await trio.lowlevel.checkpoint()
                 if isinstance(item, Envelope):
                     await self._handle(actor, item)
                 elif isinstance(item, MediaLink):

@@ -109,12 +109,12 @@ def _active(fault: Pause | Slow | Full | LinkFault, elapsed: float) -> bool:
 class FaultInjector:
     """One run of a plan. `report(path, text)` is told of each fault on an actor that takes effect."""
 
-    def __init__(self, plan: FaultPlan, timers: TimerQueue, report: Callable[[str, str], None]) -> None:
+    def __init__(self, plan: FaultPlan, timers: TimerQueue, start: float, report: Callable[[str, str], None]) -> None:
         self.seed = plan.seed
         self.faults: list[Fault] = list(plan.faults)
         self.timers = timers
         self.report = report
-        self.start = trio.current_time()
+        self.start = start
         self.counts: dict[tuple[int, str], int] = {}
 
     def elapsed(self) -> float:

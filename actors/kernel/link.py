@@ -22,10 +22,8 @@ class MediaLink:
     __slots__ = ("_faults", "_ring", "_ring_bell", "capacity", "closed", "dropped", "name", "pushed", "rung")
 
     def __init__(self, name: str, capacity: int, ring_bell: Callable[[MediaLink], None]) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity of link {name!r} must be at least 1, not {capacity}")
         self.name = name
-        self.capacity = capacity
+        self.capacity = _checked(name, capacity)
         self.closed = False
         self.rung = False
         self.dropped = 0
@@ -72,9 +70,15 @@ class MediaLink:
 
     def resize(self, capacity: int) -> None:
         """Another capacity; what does not fit is dropped, oldest first."""
+        self.capacity = _checked(self.name, capacity)
         self.dropped += max(0, len(self._ring) - capacity)
         self._ring = deque(self._ring, maxlen=capacity)
-        self.capacity = capacity
 
     def set_faults(self, faults: LinkFaults | None) -> None:
         self._faults = faults
+
+
+def _checked(name: str, capacity: int) -> int:
+    if capacity < 1:
+        raise ValueError(f"capacity of link {name!r} must be at least 1, not {capacity}")
+    return capacity

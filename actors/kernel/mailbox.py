@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from actors.kernel.timers import Timer
 
 DEFAULT_CAPACITY = 256
+SWEEP_AT = 64
+"""Links at which the closed ones are first looked for."""
 
 
 class Reply:
@@ -84,6 +86,7 @@ class Mailbox:
     __slots__ = (
         "_receive",
         "_send",
+        "_sweep_at",
         "capacity",
         "faults",
         "links",
@@ -94,6 +97,7 @@ class Mailbox:
         "receive_nowait",
         "refused",
         "retired_drops",
+        "returned",
         "send",
         "state",
     )
@@ -108,8 +112,10 @@ class Mailbox:
         self.pending = 0
         self.refused = 0
         self.retired_drops = 0
+        self.returned: Item | None = None
         self.state = State.OPEN
         self.links: dict[str, MediaLink] = {}
+        self._sweep_at = SWEEP_AT
         self.faults: ActorFaults | None = None
         self.on_dead_letter = on_dead_letter
 
@@ -140,6 +146,14 @@ class Mailbox:
         if self.state is not State.CLOSED:
             self.send(STOP)
 
+    async def next(self) -> Item:
+        """The next item; a checkpoint, also when one is there."""
+        item, self.returned = self.returned, None
+        if item is None:
+            return await self.receive()
+        await trio.lowlevel.checkpoint()
+        return item
+
     def ring(self, link: MediaLink) -> None:
         self.send(link)
 
@@ -159,6 +173,8 @@ class Mailbox:
         if self.faults is not None:
             link.set_faults(self.faults.for_link(name))
         self.links[name] = link
+        if len(self.links) >= self._sweep_at:
+            self._forget_closed_links()
         return link
 
     def set_faults(self, faults: ActorFaults | None) -> None:
@@ -166,9 +182,10 @@ class Mailbox:
         for link in self.links.values():
             link.set_faults(None if faults is None else faults.for_link(link.name))
 
-    def forget_closed_links(self) -> None:
+    def _forget_closed_links(self) -> None:
         for name in [name for name, link in self.links.items() if link.closed]:
             self.retired_drops += self.links.pop(name).dropped
+        self._sweep_at = max(SWEEP_AT, 2 * len(self.links))
 
     @property
     def dropped(self) -> int:
@@ -185,16 +202,17 @@ class Mailbox:
     def close(self) -> None:
         """The actor has ended: asks fail, messages become dead letters, links drop."""
         self.state = State.CLOSED
+        item, self.returned = self.returned, None
         while True:
-            try:
-                item = self.receive_nowait()
-            except trio.WouldBlock:
-                break
             if isinstance(item, Envelope) and item.bounded:
                 if item.reply is not None:
                     item.reply.fail(ActorDead(self.path))
                 else:
                     self.on_dead_letter()
+            try:
+                item = self.receive_nowait()
+            except trio.WouldBlock:
+                break
         self.pending = 0
         for link in self.links.values():
             link.close()

@@ -68,6 +68,7 @@ class ActorSystem:
         self.cells: dict[str, Cell] = {}
         self.dead_letters = 0
         self.nursery: trio.Nursery
+        self._start = 0.0
         self._plan = faults
         self._injector: FaultInjector | None = None
         self._on_event = on_event
@@ -75,10 +76,11 @@ class ActorSystem:
         self._root = Cell(self, None, "", Root, Restart.TEMPORARY, strategy)
 
     async def __aenter__(self) -> ActorSystem:
+        self._start = trio.current_time()
         self._manager = trio.open_nursery()
         self.nursery = await self._manager.__aenter__()
         if self._plan is not None:
-            self._injector = FaultInjector(self._plan, self.timers, self._report_fault)
+            self._injector = FaultInjector(self._plan, self.timers, self._start, self._report_fault)
             for fault in self._plan.faults:
                 self._injector.arm(fault, self._kill_matching)
         self.nursery.start_soon(self.timers.run, name="actors.timers")
@@ -138,7 +140,7 @@ class ActorSystem:
     def inject(self, fault: Fault) -> None:
         """Add a fault to the running system; its `at` still counts from the system's start."""
         if self._injector is None:
-            self._injector = FaultInjector(FaultPlan(self.seed), self.timers, self._report_fault)
+            self._injector = FaultInjector(FaultPlan(self.seed), self.timers, self._start, self._report_fault)
         self._injector.faults.append(fault)
         self._injector.arm(fault, self._kill_matching)
         for cell in self.cells.values():
