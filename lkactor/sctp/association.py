@@ -177,11 +177,11 @@ class SctpAssociation:
     # -- the verbs --------------------------------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, now: float) -> None:
-        if self.state is State.ENDED:
-            self.counters.count("sctp.after_end")
-            return
         try:
             tag, parts = chunks.parse_packet(data)
+            if self.state is State.ENDED:
+                self._receive_after_end(tag, parts)
+                return
             if not self._tag_is_right(tag, parts):
                 raise ProtocolViolation("sctp.tag")
             self._receive_chunks(tag, parts, now)
@@ -205,15 +205,23 @@ class SctpAssociation:
                 parts, size = [], 0
             parts.append(chunk)
             size += len(chunk)
-        if self.state in _SENDING:
-            poll = self._sender.poll
-            while (data := poll(now)) is not None:
-                wire = data.wire
-                if size + len(wire) > limit:
-                    out.append(chunks.build_packet(self._peer_tag, parts))
-                    parts, size = [], 0
-                parts.append(wire)
-                size += len(wire)
+        poll = self._sender.poll
+        data = poll(now) if self.state in _SENDING else None
+        if data is not None and self._sack_timer is not None:
+            sack = self._build_sack()
+            if size + len(sack) > limit:
+                out.append(chunks.build_packet(self._peer_tag, parts))
+                parts, size = [], 0
+            parts.append(sack)  # a delayed SACK rides along, RFC 9260 section 6.2
+            size += len(sack)
+        while data is not None:
+            wire = data.wire
+            if size + len(wire) > limit:
+                out.append(chunks.build_packet(self._peer_tag, parts))
+                parts, size = [], 0
+            parts.append(wire)
+            size += len(wire)
+            data = poll(now)
         if parts:
             out.append(chunks.build_packet(self._peer_tag, parts))
         return out
@@ -255,14 +263,18 @@ class SctpAssociation:
                 self._control.insert(0, forward)
         if receiver is None or self.state in (State.SHUTDOWN_RECEIVED, State.SHUTDOWN_ACK_SENT):
             return
-        window = self._window()
-        if self._advertised < 2 * self._mtu and window >= self._limits.receive_window // 2:
+        if self._advertised < 2 * self._mtu and self._window() >= self._limits.receive_window // 2:
             receiver.sack_now = True  # the window opened again: say so before the peer has to probe
         if receiver.sack_now:
-            # Below one packet the window counts as shut (silly window avoidance, RFC 9260 section 6.2.1).
-            self._advertised = window if window >= self._mtu else 0
-            self._control.insert(0, receiver.build_sack(self._advertised))
-            self._sack_timer = None
+            self._control.insert(0, self._build_sack())
+
+    def _build_sack(self) -> bytes:
+        assert self._receiver is not None
+        window = self._window()
+        # Below one packet the window counts as shut (silly window avoidance, RFC 9260 section 6.2.1).
+        self._advertised = window if window >= self._mtu else 0
+        self._sack_timer = None
+        return self._receiver.build_sack(self._advertised)
 
     def _window(self) -> int:
         if self._paused_window is not None:
@@ -297,6 +309,8 @@ class SctpAssociation:
         return tag == self._local_tag
 
     def _receive_chunks(self, tag: int, parts: list[chunks.Chunk], now: float) -> None:
+        if parts[0][0] == ChunkType.DATA:
+            self._flush_due_sack()
         has_data = False
         for kind, flags, value in parts:
             if kind == ChunkType.DATA:
@@ -318,6 +332,24 @@ class SctpAssociation:
                 receiver.sack_now = True
             elif self._sack_timer is None:
                 self._sack_timer = now + self._limits.sack_delay
+
+    def _receive_after_end(self, tag: int, parts: list[chunks.Chunk]) -> None:
+        """RFC 9260 section 8.4 item 5: a peer whose SHUTDOWN COMPLETE was lost asks again."""
+        self.counters.count("sctp.after_end")
+        if parts[0][0] == ChunkType.SHUTDOWN_ACK and tag == self._local_tag and self._peer_tag:
+            self._packet(self._peer_tag, build_chunk(ChunkType.SHUTDOWN_COMPLETE))
+
+    def _flush_due_sack(self) -> None:
+        """More DATA before the SACK that is due could leave: it gets a packet of its own.
+
+        A socket is drained in bursts. One SACK per burst would let the peer's slow start grow by one step per burst,
+        and would show it a loss once where it waits for three reports (RFC 9260 sections 6.2, 7.2.1 and 7.2.4).
+        """
+        receiver = self._receiver
+        if receiver is None or not receiver.sack_now or self.state not in _RECEIVING:
+            return
+        if len(self._packets) < MAX_CONTROL_CHUNKS:
+            self._packets.append(chunks.build_packet(self._peer_tag, [self._build_sack()]))
 
     def _receive_control(self, kind: int, flags: int, value: bytes, now: float) -> bool:
         """False: the rest of the packet is not to be looked at."""
@@ -590,6 +622,7 @@ class SctpAssociation:
         self.state = State.ENDED
         self._t1 = self._t2 = self._sack_timer = self._reset_timer = self._heartbeat_timer = None
         self._sender.t3 = None
+        self._receiver = self._reset = None
         self._control.clear()
         self._channels.closed(reason)
 

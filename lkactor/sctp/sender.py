@@ -143,6 +143,7 @@ class Sender:
         self._partial_bytes_acked = 0
         self._recovery_exit: int | None = None
         self._fast_budget = 0
+        self._window_full = False
         self._rtt_probe: tuple[int, float] | None = None
         self._last_sent = 0.0
         self._probe: OutChunk | None = None
@@ -198,6 +199,8 @@ class Sender:
         """The next chunk to put into a packet, or None. It counts as sent."""
         chunk = self._next_marked(now)
         if chunk is None:
+            # Noted here, not when a SACK comes: of a burst of SACKs only the first would find the window full.
+            self._window_full = self.flight + self._mtu > self.cwnd
             if self._marked or self.flight >= self.cwnd:
                 return None
             if self.flight == 0 and now - self._last_sent > self.rto.value:
@@ -214,8 +217,8 @@ class Sender:
         self.flight += chunk.size
         self.peer_window = max(0, self.peer_window - chunk.size)
         self._last_sent = now
-        if self.t3 is None:
-            self._start_t3(now)
+        if self.t3 is None or chunk.tsn == self.cumulative + 1:
+            self._start_t3(now)  # also when the first outstanding chunk goes again, RFC 9260 section 7.2.4 item 4
         return chunk
 
     def _next_marked(self, now: float) -> OutChunk | None:
@@ -360,7 +363,6 @@ class Sender:
         if cumulative >= self.next_tsn:
             self._counters.count("sctp.sack_beyond")
             return
-        flight_before = self.flight
         acked = self._acknowledge_cumulative(cumulative, now) if offset else 0
         newly, highest = self._acknowledge_gaps(cumulative, sack.blocks, now)
         acked += newly
@@ -370,7 +372,7 @@ class Sender:
             # RFC 9260 section 6.1 A: a peer that keeps its window shut but answers is not a dead one.
             self.errors = 0
         if acked:
-            self._grow(acked, flight_before, bool(offset))
+            self._grow(acked, bool(offset))
         if highest or (self._recovery_exit is not None and offset and self._gaps):
             self._count_misses(highest, bool(offset), now)
         self._window_opened(sack.window, acked, now)
@@ -464,17 +466,17 @@ class Sender:
             else:
                 heapq.heappush(self._marked, chunk.tsn)
 
-    def _grow(self, acked: int, flight_before: int, cumulative_moved: bool) -> None:
+    def _grow(self, acked: int, cumulative_moved: bool) -> None:
         """RFC 9260 sections 7.2.1 and 7.2.2. Only a full window may grow, and none during fast recovery."""
         if self._recovery_exit is not None or not cumulative_moved:
             return
         if self.cwnd <= self.ssthresh:
-            if flight_before + self._mtu > self.cwnd:
+            if self._window_full:
                 self.cwnd += min(acked, 2 * self._mtu)
         else:
             self._partial_bytes_acked += acked
             if self._partial_bytes_acked >= self.cwnd:
-                if flight_before + self._mtu > self.cwnd:
+                if self._window_full:
                     self._partial_bytes_acked -= self.cwnd
                     self.cwnd += self._mtu
                 else:

@@ -1,5 +1,6 @@
 """Two associations over the emulated network: handshake, delivery, flow control, resets, endings."""
 
+import heapq
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -27,14 +28,17 @@ class Peer:
     """An association and what it said. Reads its events at every turn unless `reading` is off."""
 
     def __init__(self, seed: int, role: Literal["client", "server"], limits: SctpLimits | None = None) -> None:
-        self.sctp = SctpAssociation(rng=random.Random(seed), dtls_role=role, limits=limits)
         self.events: list[SctpEvent] = []
         self.messages: dict[int, list[bytes]] = defaultdict(list)
         self.reading = True
         self.sent: list[bytes] = []
-        self.receive_datagram = self.sctp.receive_datagram
-        self.next_timeout = self.sctp.next_timeout
-        self.handle_timeout = self.sctp.handle_timeout
+        self.attach(SctpAssociation(rng=random.Random(seed), dtls_role=role, limits=limits))
+
+    def attach(self, sctp: SctpAssociation) -> None:
+        self.sctp = sctp
+        self.receive_datagram = sctp.receive_datagram
+        self.next_timeout = sctp.next_timeout
+        self.handle_timeout = sctp.handle_timeout
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         self.read()
@@ -51,6 +55,13 @@ class Peer:
 
     def got(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
+
+
+class AlmostWrapped(random.Random):
+    """Initial TSNs a few below 2**32."""
+
+    def getrandbits(self, k: int) -> int:
+        return 0xFFFFFFF0 if k == 32 else super().getrandbits(k)
 
 
 class Pair:
@@ -75,7 +86,7 @@ class Pair:
         return channel
 
 
-BAD = {"loss": 0.05, "delay": 0.02, "jitter": 0.005, "reorder": 0.05, "duplicate": 0.05}
+BAD: dict[str, Any] = {"loss": 0.05, "delay": 0.02, "jitter": 0.005, "reorder": 0.05, "duplicate": 0.05}
 
 
 @pytest.mark.parametrize("start", ["a", "b", "ab"])
@@ -259,7 +270,7 @@ def test_all_payload_types_and_messages_before_the_ack() -> None:
     pair.a.sctp.send(channel, b"early", now=pair.now)
     pair.a.sctp.send(channel, b"", now=pair.now)
     pair.a.sctp.send(channel, b"", binary=False, now=pair.now)
-    pair.a.sctp.send(channel, "text".encode(), binary=False, now=pair.now)
+    pair.a.sctp.send(channel, b"text", binary=False, now=pair.now)
     pair.b.reading = False
     pair.run(1.0)
     events = []
@@ -374,7 +385,7 @@ def test_abort_ends_both() -> None:
     pair.run(lambda: bool(pair.b.got(SctpClosed)))
     assert pair.a.got(SctpClosed) == [SctpClosed("aborted_locally")]
     assert pair.b.got(SctpClosed) == [SctpClosed("aborted")]
-    pair.a.receive_datagram(b"late", pair.now)
+    pair.a.receive_datagram(build_packet(pair.a.sctp._local_tag, [build_chunk(ChunkType.COOKIE_ACK)]), pair.now)
     assert pair.a.sctp.counters["sctp.after_end"] == 1
 
 
@@ -445,3 +456,83 @@ def test_the_same_seed_gives_the_same_packets() -> None:
         return pair.a.sent + pair.b.sent
 
     assert trace() == trace()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tsn_wraps(seed: int) -> None:
+    pair = Pair(seed, up=False, **BAD)
+    for peer, role in ((pair.a, "client"), (pair.b, "server")):
+        sctp = SctpAssociation(rng=AlmostWrapped(seed + len(role)), dtls_role=role)  # type: ignore[arg-type]
+        assert sctp._local_tsn == 0xFFFFFFF0
+        peer.attach(sctp)
+    pair.a.sctp.start(0.0)
+    reliable = pair.a.sctp.open_channel("r")
+    lossy = pair.a.sctp.open_channel("l", max_retransmits=0)
+    for i in range(100):
+        pair.a.sctp.send(reliable, bytes([i]) * 2000, now=0.0)
+        pair.a.sctp.send(lossy, bytes([i]) * 10, now=0.0)
+    pair.a.sctp.close_channel(reliable, 0.0)
+    pair.run(lambda: ChannelClosed(reliable) in pair.a.events and ChannelClosed(reliable) in pair.b.events)
+    assert [message[0] for message in pair.b.messages[reliable]] == list(range(100))
+    pair.run(3.0)
+    assert pair.a.sctp.buffered_amount(lossy) == 0
+
+
+def test_ssn_wraps() -> None:
+    pair = Pair(1, SctpLimits(max_send_buffer=1 << 26))
+    channel = pair.channel()
+    for i in range(66_000):
+        pair.a.sctp.send(channel, i.to_bytes(3, "big"), now=pair.now)
+    pair.run(lambda: len(pair.b.messages[channel]) == 66_000)
+    assert pair.b.messages[channel] == [i.to_bytes(3, "big") for i in range(66_000)]
+
+
+def test_a_single_loss_is_repaired_by_fast_retransmit_alone() -> None:
+    pair = Pair(1, delay=0.05)
+    channel = pair.channel()
+    for _ in range(60):
+        pair.a.sctp.send(channel, bytes(20_000), now=pair.now)
+    pair.run(lambda: len(pair.wire.there._heap) > 8)
+    pair.wire.there._heap.pop(0)  # one packet on its way vanishes
+    heapq.heapify(pair.wire.there._heap)
+    cwnd = pair.a.sctp._sender.cwnd
+    pair.run(lambda: len(pair.b.messages[channel]) == 60)
+    assert pair.a.sctp.counters == {"sctp.fast_retransmit": 1}
+    assert cwnd // 2 <= pair.a.sctp._sender.ssthresh < cwnd
+
+
+def test_slow_start_is_not_starved_by_bursts() -> None:
+    """Packets arrive in bursts, but each second one is acknowledged: the window doubles per round trip."""
+    pair = Pair(1, delay=0.05)
+    channel = pair.channel()
+    for _ in range(40):
+        pair.a.sctp.send(channel, bytes(50_000), now=pair.now)
+    at = pair.now
+    pair.run(lambda: len(pair.b.messages[channel]) == 40)
+    assert pair.now - at < 1.5
+
+
+def test_t3_backs_off_and_recovers_after_an_outage() -> None:
+    pair = Pair(1)
+    channel = pair.channel()
+    pair.wire.there.loss = 1.0
+    pair.a.sctp.send(channel, bytes(100_000), now=pair.now)
+    pair.run(10.0)
+    assert 3 <= pair.a.sctp.counters["sctp.t3"] <= 6
+    assert pair.a.sctp._sender.cwnd == 1191
+    pair.wire.there.loss = 0.0
+    pair.run(lambda: pair.b.messages[channel] == [bytes(100_000)])
+
+
+def test_chunks_are_bundled_up_to_the_mtu() -> None:
+    pair = Pair(1)
+    channel = pair.channel()
+    pair.a.sent.clear()
+    for _ in range(100):
+        pair.a.sctp.send(channel, bytes(40), now=pair.now)
+    pair.run(lambda: len(pair.b.messages[channel]) == 100)
+    assert max(map(len, pair.a.sent)) <= 1191
+    assert len(pair.a.sent) <= 8
+    pair.a.sctp.send(channel, bytes(60_000), now=pair.now)
+    pair.run(1.0)
+    assert 1180 <= max(map(len, pair.a.sent)) <= 1191
