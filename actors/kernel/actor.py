@@ -169,6 +169,11 @@ class ActorContext(Generic[M]):
         if self._cell.incarnation == self._incarnation:
             self._cell.leave(reason)
 
+    @property
+    def stop_reason(self) -> str:
+        """What `stop` was called with, for `stopping` to read; "" if nothing was said."""
+        return self._cell.stop_reason
+
     def now(self) -> float:
         """Seconds on Trio's clock."""
         return trio.current_time()

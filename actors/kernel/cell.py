@@ -69,6 +69,7 @@ class Cell:
         self.state = Phase.STARTING
         self.closing = False
         self.held = False
+        self.stop_reason = ""
         self.exit: Exit | None = None
         self.error: Exception | None = None
         self.children: dict[str, Cell] = {}
@@ -187,13 +188,11 @@ class Cell:
             raise escalation
 
     async def _live(self) -> tuple[Exit, Exception | None]:
-        error = await contain(self._body)
+        error = await contain(self._body, self._report)
         self._nursery = None
         exit = Exit.FAILED if error is not None else self._verdict
         if exit is None or (error is None and self._scope.cancelled_caught):
             exit = Exit.KILLED
-        if error is not None:
-            self.system.event("crash" if self._started else "start_failed", self.path, describe(error))
         self.state = Phase.STOPPING
         self._cancel_timers()
         self._bury_children()
@@ -299,15 +298,17 @@ class Cell:
             with scope:
                 await actor.stopping(exit)
 
-        late = await contain(stopping)
+        late = await contain(stopping, self._report)
         if late is not None:
-            self.system.event("crash", self.path, describe(late))
             return Exit.FAILED, error or late
         if scope.cancelled_caught:
             if not self._killed:
                 self.system.event("grace_exceeded", self.path, f"stopping() took more than {self._grace():g} s")
             return (exit if exit is Exit.FAILED else Exit.KILLED), error
         return exit, error
+
+    def _report(self, error: Exception) -> None:
+        self.system.event("crash" if self._started else "start_failed", self.path, describe(error))
 
     # -- its end
 
@@ -372,6 +373,7 @@ class Cell:
         if self.closing or self.state is Phase.ENDED:
             return
         self.closing = True
+        self.stop_reason = reason
         self.mailbox.state = State.DRAINING
         if self.state is Phase.WAITING:
             self.finish(Exit.STOPPED, self.error)
@@ -394,6 +396,7 @@ class Cell:
         if self.state not in (Phase.STARTING, Phase.RUNNING) or self._leaving:
             return
         self._leaving = True
+        self.stop_reason = reason
         if self.restart is not Restart.PERMANENT:
             self.mailbox.state = State.DRAINING
         self.mailbox.wake()

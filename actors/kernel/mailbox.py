@@ -216,5 +216,7 @@ class Mailbox:
         self.pending = 0
         for link in self.links.values():
             link.close()
+            self.retired_drops += link.dropped
+        self.links.clear()
         self._send.close()
         self._receive.close()

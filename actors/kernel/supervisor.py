@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from actors.kernel.cell import Cell
 
 
-async def contain(run: Callable[[], Awaitable[object]]) -> Exception | None:
-    """Run it and return its error. The only place in the system that catches `Exception`.
+async def contain(run: Callable[[], Awaitable[object]], on_error: Callable[[Exception], object]) -> Exception | None:
+    """Run it, report and return its error. The only place in the system that catches `Exception`.
 
-    Cancellation is no `Exception`: it passes, alone, also when it comes in a group with errors.
+    Cancellation is no `Exception`: it passes, alone, also when it comes in a group with errors; those are reported.
     """
     error: Exception | None = None
     try:
         await run()
     except* Exception as group:  # noqa: BLE001
         error = collapse(group)
+        on_error(error)
     return error
 
 

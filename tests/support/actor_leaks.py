@@ -45,7 +45,7 @@ def cells_recorded() -> Iterator[Cells]:
         original(self, *args)
         cells.seen.append(self)
 
-    Cell.__init__ = recording  # type: ignore[method-assign]
+    Cell.__init__ = recording  # type: ignore[method-assign, assignment]
     try:
         yield cells
     finally:

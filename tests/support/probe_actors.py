@@ -57,8 +57,9 @@ class Probe(Actor[Any]):
         self.on_stopping = on_stopping
         self.on_media = on_media
 
-    def say(self, what: object) -> None:
+    def say(self, what: object) -> object:
         self.log.append((self.name, what))
+        return what
 
     async def started(self) -> None:
         if self.on_started is not None:

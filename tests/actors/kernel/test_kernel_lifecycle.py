@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from typing import Any
+
 import pytest
 import trio
-from support.actor_leaks import run_actors
+from support.actor_leaks import Cells, TaskCounter, assert_nothing_left, run_actors
 from support.probe_actors import Boom, Crash, Do, Events, Log, Note, Probe, boom, does, hang, maker
 
 from actors.kernel import (
     Actor,
     ActorDead,
+    ActorRef,
     ActorSystem,
     Exit,
     MediaLink,
@@ -108,8 +113,10 @@ def test_an_actor_may_end_itself_from_started_and_from_a_helper() -> None:
 
 def test_a_child_can_always_tell_its_stopping_parent() -> None:
     log: Log = []
+    parents: list[ActorRef[Any]] = []
 
     async def tell_up(child: Probe) -> None:
+        (parent,) = parents
         parent.tell(Note("from the child"))
         with pytest.raises(ActorDead):
             await parent.ask(Note("ask up"), timeout=1)
@@ -118,14 +125,13 @@ def test_a_child_can_always_tell_its_stopping_parent() -> None:
         await probe.context.spawn(maker(log, "child", on_stopping=tell_up), "child")
 
     async def main() -> None:
-        nonlocal parent
         async with ActorSystem(seed=0) as system:
             parent = await system.spawn(maker(log, "parent", on_started=with_child), "parent")
+            parents.append(parent)
             parent.stop()
             await parent.wait_closed()
             assert system.dead_letters == 1
 
-    parent = None
     run_actors(main)
     assert log[-2:] == [("child", Exit.STOPPED), ("parent", Exit.STOPPED)]
 
@@ -180,7 +186,8 @@ def test_kill_takes_the_whole_subtree_without_farewell() -> None:
             watcher = await system.spawn(maker(log, "w"), "w")
             grand = system.find("/a/b/c")
             assert grand is not None
-            await watcher.ask(does(lambda probe: (probe.context.watch(ref), probe.context.watch(grand))), timeout=1)
+            for target in (ref, grand):
+                await watcher.ask(does(lambda probe, target=target: probe.context.watch(target)), timeout=1)  # type: ignore[misc]
             ref.kill()
             await ref.wait_closed()
             assert [row.path for row in system.tree()] == ["/w"]
@@ -518,3 +525,99 @@ def test_a_killed_actor_handles_nothing_more_and_its_next_incarnation_everything
     run_actors(main)
     handled = ["started", "1", "2", ("in", ("media",)), Exit.STOPPED] if restart is Restart.TRANSIENT else []
     assert [what for _, what in log] == ["started", *handled]
+
+
+def test_an_ended_actor_is_freed_without_the_garbage_collector() -> None:
+    refs: list[weakref.ref[Probe]] = []
+
+    def factory() -> Probe:
+        probe = Probe([], "a")
+        refs.append(weakref.ref(probe))
+        return probe
+
+    async def main() -> None:
+        async with ActorSystem(seed=0) as system:
+            for how in ("stop", "leave", "kill"):
+                ref = await system.spawn(factory, how)
+                ref.link("in").push(1)
+                assert await ref.ask(Note("x"), timeout=1) == "x"
+                await ref.ask(does(lambda probe: probe.context.schedule(100, Note("later"))), timeout=1)
+                match how:
+                    case "stop":
+                        ref.stop()
+                    case "leave":
+                        ref.tell(does(lambda probe: probe.context.stop()))
+                    case _:
+                        ref.kill()
+                await ref.wait_closed()
+            await trio.testing.wait_all_tasks_blocked()
+            assert [ref() for ref in refs] == [None, None, None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        run_actors(main)
+    finally:
+        gc.enable()
+
+
+def test_an_error_that_meets_a_cancellation_from_above_is_reported() -> None:
+    events = Events()
+
+    async def fail_on_the_way_out(probe: Probe) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Boom("while cancelled")
+
+    async def main() -> None:
+        with trio.move_on_after(1):
+            async with ActorSystem(seed=0, on_event=events) as system:
+                ref = await system.spawn(maker([], "a"), "a", restart=Restart.PERMANENT)
+                ref.tell(does(lambda probe: probe.context.start_soon(fail_on_the_way_out, probe)))
+                await trio.sleep_forever()
+
+    run_actors(main)
+    assert events.kinds() == [("crash", "/a")]
+
+
+def test_the_leak_check_can_fail() -> None:
+    async def leave_a_task() -> None:
+        manager = ActorSystem(seed=0)
+        await manager.__aenter__()
+        try:
+            counter = TaskCounter()
+            counter.living = {1: "left behind"}
+            with pytest.raises(AssertionError, match="left behind"):
+                assert_nothing_left(counter, set(), Cells(), ())
+            cells = Cells()
+            cells.seen = [*manager.cells.values(), (await manager.spawn(maker([], "a"), "a")).cell]
+            with pytest.raises(AssertionError, match="/a never ended"):
+                assert_nothing_left(TaskCounter(), set(), cells, ())
+        finally:
+            await manager.__aexit__(None, None, None)
+
+    run_actors(leave_a_task)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("ref", "server_leave"), ("context", "left"), ("system", "the supervisor stops")]
+)
+def test_stopping_can_read_why(how: str, reason: str) -> None:
+    log: Log = []
+
+    async def why(probe: Probe) -> None:
+        probe.say(probe.context.stop_reason)
+
+    async def main() -> None:
+        async with ActorSystem(seed=0) as system:
+            ref = await system.spawn(maker(log, "a", on_stopping=why), "a")
+            if how == "ref":
+                ref.stop(reason)
+                ref.stop("too late")
+            elif how == "context":
+                ref.tell(does(lambda probe: probe.context.stop(reason)))
+            await trio.sleep(1)
+
+    run_actors(main)
+    assert log[1] == ("a", reason)

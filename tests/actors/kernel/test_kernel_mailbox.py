@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar
 
 import pytest
@@ -218,24 +219,27 @@ def test_what_a_handler_does_not_drain_waits_for_the_next_push() -> None:
 
 def test_a_busy_actor_gives_the_loop_away_after_its_quantum() -> None:
     handled: list[int] = []
-    between: list[int] = []
+    between: list[int] = [0]
 
     class Counter(Actor[int]):
+        mailbox_capacity: ClassVar[int] = 10 * QUANTUM
+
         async def receive(self, message: int) -> None:
             handled.append(message)
 
     async def main() -> None:
         async with ActorSystem(seed=0) as system:
             ref = await system.spawn(Counter, "a")
-            for n in range(3 * QUANTUM):
+            for n in range(10 * QUANTUM):
                 ref.tell(n)
-            while len(handled) < 3 * QUANTUM:
+            while len(handled) < 10 * QUANTUM:
                 await trio.lowlevel.checkpoint()
                 between.append(len(handled))
 
     run_actors(main)
-    assert {QUANTUM, 2 * QUANTUM} <= set(between)
-    assert all(count % QUANTUM == 0 for count in between)
+    # Trio shuffles: the actor may be last in one pass over the runnable tasks and first in the next.
+    assert {after - before for before, after in itertools.pairwise(between)} <= {0, QUANTUM, 2 * QUANTUM}
+    assert between[-1] == 10 * QUANTUM
 
 
 def test_tree_shows_state_depth_and_type() -> None:
