@@ -23,6 +23,7 @@ from actors.kernel import (
     ActorError,
     ActorRef,
     ActorSystem,
+    AskTimeout,
     Exit,
     FailNext,
     FaultPlan,
@@ -145,7 +146,7 @@ async def blow(system: ActorSystem, rng: random.Random) -> None:
             case _:
                 await ref.ask(Note("ping"), timeout=0.2)
     except ActorError as error:
-        assert isinstance(error, MailboxFull) or not isinstance(error, RestartIntensityExceeded)
+        assert isinstance(error, MailboxFull | ActorDead | AskTimeout)
 
 
 def check(system: ActorSystem, cells: Cells) -> None:
