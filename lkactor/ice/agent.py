@@ -1,0 +1,523 @@
+"""An ICE agent (RFC 8445), lite or full, for one component on sockets that it shares with all other agents.
+
+Because one socket serves everyone, a pair is named by the remote address alone. What the RFC asks of each side:
+
+| role              | checks                        | who nominates                                             |
+|-------------------|-------------------------------|-----------------------------------------------------------|
+| lite (controlled) | none of its own               | the peer: any authenticated USE-CANDIDATE selects (8.2)     |
+| full, controlled  | ordinary and triggered         | the peer: USE-CANDIDATE on a valid pair, the better priority |
+| full, controlling | ordinary and triggered         | we: the best valid pair, with one more check (regular, 8.1.1) |
+
+| state        | leaves it                                                                     |
+|--------------|-------------------------------------------------------------------------------|
+| NEW          | the first check in either direction: CHECKING                                  |
+| CHECKING     | a selected pair: CONNECTED; none within `check_timeout`: FAILED                 |
+| CONNECTED    | no authenticated STUN on the path for `disconnected_after`: DISCONNECTED         |
+| DISCONNECTED | any: CONNECTED; `failed_after` more: FAILED                                     |
+| FAILED       | a restart: CHECKING                                                            |
+
+Consent (RFC 7675): the keepalive check of every `keepalive` seconds is the consent check, with LiveKit's timers
+(livekit-media 1.2): 2 s, 10 s, 5 s.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from lkactor.counters import Counters
+from lkactor.errors import ProtocolViolation
+from lkactor.ice.candidate import Candidate, priority
+from lkactor.wire import stun
+from lkactor.wire.address import Address
+
+MAX_REMOTE_CANDIDATES = 64
+MAX_PAIRS = 128
+ALPHABET = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class IceTiming:
+    """Seconds."""
+
+    pace: float = 0.05
+    rto: float = 0.2
+    retransmissions: int = 7
+    keepalive: float = 2.0
+    disconnected_after: float = 10.0
+    failed_after: float = 5.0
+    check_timeout: float = 30.0
+    nomination_wait: float = 0.02
+    """A better pair may still become valid; LAN checks are done by then."""
+
+
+class IceState(Enum):
+    NEW = auto()
+    CHECKING = auto()
+    CONNECTED = auto()
+    DISCONNECTED = auto()
+    FAILED = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class IceStateChanged:
+    state: IceState
+
+
+@dataclass(frozen=True, slots=True)
+class PathSelected:
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PathValidated:
+    """An authenticated check came from, or was answered by, this address."""
+
+    address: Address
+
+
+IceEvent = IceStateChanged | PathSelected | PathValidated
+
+
+@dataclass(slots=True)
+class _Generation:
+    """One set of credentials: a restart makes a new one, the old one is honoured until the new path is selected."""
+
+    local_ufrag: str
+    local_pwd: str
+    remote_ufrag: str | None = None
+    remote_pwd: str | None = None
+
+
+@dataclass(slots=True)
+class _Pair:
+    """One remote address. `priority` is the remote candidate's."""
+
+    address: Address
+    priority: int
+    generation: _Generation
+    valid: bool = False
+    nominated: bool = False
+    """The controlling side has chosen it."""
+    transaction: bytes = b""
+    sent: int = 0
+    next_at: float | None = None
+    use_candidate: bool = False
+    answered_at: float = float("-inf")
+
+
+class IceAgent:
+    """Verbs as in docs/architecture.md; `datagrams_to_send` yields (datagram, address)."""
+
+    def __init__(
+        self,
+        *,
+        rng: random.Random,
+        local_candidates: Sequence[Candidate],
+        controlling: bool = False,
+        lite: bool = False,
+        timing: IceTiming | None = None,
+    ) -> None:
+        self._rng = rng
+        self._timing = timing or IceTiming()
+        self.local_candidates = tuple(local_candidates)
+        self.lite = lite
+        self.controlling = controlling and not lite
+        self._tie_breaker = rng.getrandbits(64)
+        self._current = self._new_generation()
+        self._previous: _Generation | None = None
+        self._remote_lite = False
+        self._candidates = 0
+        self._pairs: dict[Address, _Pair] = {}
+        self.selected: Address | None = None
+        self.state = IceState.NEW
+        self.counters = Counters()
+        self._events: deque[IceEvent] = deque()
+        self._out: list[tuple[bytes, Address]] = []
+        self._last_heard = 0.0
+        self._keepalive_at: float | None = None
+        self._check_deadline: float | None = None
+        self._next_check = 0.0
+        self._nominate_at: float | None = None
+        self._early: set[Address] = set()
+
+    # -- set-up -----------------------------------------------------------------------------------------------------
+
+    @property
+    def local_ufrag(self) -> str:
+        return self._current.local_ufrag
+
+    @property
+    def local_pwd(self) -> str:
+        return self._current.local_pwd
+
+    @property
+    def remote_ufrag(self) -> str | None:
+        """Of the latest generation; after a restart of ours the old one until the peer's new one is known."""
+        remote = self._current.remote_ufrag
+        return remote if remote is not None or self._previous is None else self._previous.remote_ufrag
+
+    @property
+    def remote_pwd(self) -> str | None:
+        remote = self._current.remote_pwd
+        return remote if remote is not None or self._previous is None else self._previous.remote_pwd
+
+    def set_remote_credentials(self, ufrag: str, pwd: str, *, lite: bool, now: float) -> None:
+        """The peer's half of the current generation."""
+        self._current.remote_ufrag, self._current.remote_pwd = ufrag, pwd
+        self._remote_lite = lite
+        if lite and not self.lite:
+            self.controlling = True
+        if self._check_deadline is None:
+            self._check_deadline = now + self._timing.check_timeout
+        if not self.lite:
+            early, self._early = self._early, set()
+            for address in early:
+                self._check(address, self._prflx_priority(address), now)
+
+    def add_remote_candidate(self, candidate: Candidate, now: float) -> None:
+        """Checks it, unless we are lite. TCP is the peer's to open (we are passive), so it waits for that."""
+        if self._candidates >= MAX_REMOTE_CANDIDATES:
+            self.counters.count("ice.too_many_candidates")
+            return
+        self._candidates += 1
+        if candidate.transport == "tcp" or candidate.component != 1 or candidate.port == 0:
+            return
+        if not self.lite:
+            self._check(Address("udp", candidate.ip, candidate.port), candidate.priority, now)
+
+    def restart(self, now: float) -> None:
+        """New local credentials. The selected path works on until a new one is nominated."""
+        if self._current.remote_ufrag is not None or self._previous is None:
+            self._previous = self._current
+        self._current = self._new_generation()
+        self._candidates = 0
+        self._nominate_at = None
+        self._check_deadline = now + self._timing.check_timeout
+        for pair in self._pairs.values():
+            pair.nominated = False
+            pair.next_at = None
+        if self.state is IceState.FAILED:
+            self._set_state(IceState.CHECKING)
+
+    def path_is_valid(self, address: Address) -> bool:
+        """DTLS may be exchanged with it, before nomination as well."""
+        pair = self._pairs.get(address)
+        return pair is not None and pair.valid
+
+    # -- verbs ------------------------------------------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
+        try:
+            message = stun.parse(data)
+        except ProtocolViolation as violation:
+            self.counters.count(violation.reason)
+            return
+        match message.kind:
+            case stun.BINDING_REQUEST:
+                self._on_request(message, addr, now)
+            case stun.BINDING_SUCCESS | stun.BINDING_ERROR:
+                self._on_response(message, addr, now)
+            case stun.BINDING_INDICATION:
+                pass
+            case _:
+                self.counters.count("stun.method")
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        out, self._out = self._out, []
+        return out
+
+    def next_timeout(self) -> float | None:
+        deadlines = [pair.next_at for pair in self._pairs.values()]
+        deadlines += [self._keepalive_at, self._nominate_at]
+        if self.state in (IceState.NEW, IceState.CHECKING):
+            deadlines.append(self._check_deadline)
+        elif self.state is IceState.CONNECTED:
+            deadlines.append(self._last_heard + self._timing.disconnected_after)
+        elif self.state is IceState.DISCONNECTED:
+            deadlines.append(self._last_heard + self._timing.disconnected_after + self._timing.failed_after)
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        for pair in list(self._pairs.values()):
+            if pair.next_at is not None and pair.next_at <= now:
+                self._send_check(pair, now)
+        if self._nominate_at is not None and self._nominate_at <= now:
+            self._nominate(now)
+        if self._keepalive_at is not None and self._keepalive_at <= now:
+            self._keep_alive(now)
+        self._watch_consent(now)
+
+    def next_event(self) -> IceEvent | None:
+        return self._events.popleft() if self._events else None
+
+    # -- the peer's checks ------------------------------------------------------------------------------------------
+
+    def _on_request(self, message: stun.Message, addr: Address, now: float) -> None:
+        generation = self._authenticate(message, addr)
+        if generation is None:
+            return
+        if message.unknown_required:
+            values = b"".join(kind.to_bytes(2, "big") for kind in message.unknown_required)
+            attributes = [(stun.ERROR_CODE, stun.error_value(420, "Unknown Attribute"))]
+            attributes.append((stun.UNKNOWN_ATTRIBUTES, values))
+            self._respond(stun.BINDING_ERROR, message, attributes, generation, addr)
+            return
+        if not self._settle_roles(message, generation, addr):
+            return
+        mapped = stun.xor_address(addr.ip, addr.port, message.transaction)
+        self._respond(stun.BINDING_SUCCESS, message, [(stun.XOR_MAPPED_ADDRESS, mapped)], generation, addr)
+        pair = self._pair(addr, message.number(stun.PRIORITY) or self._prflx_priority(addr), generation)
+        if pair is None:
+            return
+        pair.answered_at = now
+        if addr == self.selected:
+            self._heard(now)
+        nominated = stun.USE_CANDIDATE in message.attributes and not self.controlling
+        if self.state is IceState.NEW:
+            self._set_state(IceState.CHECKING)
+        if self.lite:
+            self._validate(pair)
+            if nominated:
+                self._select(pair, now)
+            return
+        pair.nominated = pair.nominated or nominated
+        if pair.valid and pair.generation is self._current:
+            if nominated:
+                self._maybe_select(pair, now)
+        elif generation is self._current:
+            self._trigger(pair, now)
+
+    def _authenticate(self, message: stun.Message, addr: Address) -> _Generation | None:
+        """By the ufrag that is addressed; the old generation counts until the new one has a path."""
+        ufrag = (message.username or "").partition(":")[0]
+        for generation in (self._current, self._previous):
+            if generation is not None and generation.local_ufrag == ufrag:
+                if message.check_integrity(generation.local_pwd):
+                    return generation
+                break
+        self.counters.count("stun.unauthenticated")
+        error = [(stun.ERROR_CODE, stun.error_value(401, "Unauthorized"))]
+        self._out.append((stun.build(stun.BINDING_ERROR, message.transaction, error, None), addr))
+        return None
+
+    def _settle_roles(self, message: stun.Message, generation: _Generation, addr: Address) -> bool:
+        """RFC 8445 section 7.3.1.1. False: the peer was told to switch."""
+        theirs = message.number(stun.ICE_CONTROLLING)
+        if self.controlling and theirs is not None:
+            if self._tie_breaker < theirs:
+                self.controlling = False
+                self._nominate_at = None
+                return True
+        elif not self.controlling and not self.lite and stun.ICE_CONTROLLED in message.attributes:
+            theirs = message.number(stun.ICE_CONTROLLED) or 0
+            if self._tie_breaker >= theirs:
+                self.controlling = True
+                return True
+        else:
+            return True
+        self.counters.count("ice.role_conflict")
+        error = [(stun.ERROR_CODE, stun.error_value(487, "Role Conflict"))]
+        self._respond(stun.BINDING_ERROR, message, error, generation, addr)
+        return False
+
+    def _respond(
+        self, kind: int, request: stun.Message, attributes: list[tuple[int, bytes]], generation: _Generation, to: Address
+    ) -> None:
+        self._out.append((stun.build(kind, request.transaction, attributes, generation.local_pwd), to))
+
+    # -- our checks -------------------------------------------------------------------------------------------------
+
+    def _check(self, address: Address, candidate_priority: int, now: float) -> None:
+        """Queue an ordinary check, paced."""
+        pair = self._pair(address, candidate_priority, self._current)
+        if pair is None or (pair.next_at is not None and pair.generation is self._current):
+            return
+        self._next_check = max(now, self._next_check)
+        self._arm(pair, self._next_check)
+        self._next_check += self._timing.pace
+        if self.state is IceState.NEW:
+            self._set_state(IceState.CHECKING)
+
+    def _trigger(self, pair: _Pair, now: float) -> None:
+        """A triggered check goes first (RFC 8445 section 7.3.1.4)."""
+        if self._current.remote_pwd is None:
+            if len(self._early) < MAX_REMOTE_CANDIDATES:
+                self._early.add(pair.address)
+            return
+        if pair.generation is not self._current or pair.next_at is None or pair.sent == 0:
+            self._arm(pair, now)
+            self._send_check(pair, now)
+
+    def _arm(self, pair: _Pair, at: float) -> None:
+        if pair.generation is not self._current:
+            pair.valid = False
+        pair.generation = self._current
+        pair.transaction = self._rng.randbytes(12)
+        pair.sent = 0
+        pair.next_at = at
+
+    def _send_check(self, pair: _Pair, now: float) -> None:
+        generation = pair.generation
+        if generation.remote_ufrag is None or generation.remote_pwd is None:
+            pair.next_at = None
+            self._early.add(pair.address)
+            return
+        if pair.sent > self._timing.retransmissions:
+            pair.next_at = None
+            pair.use_candidate = False
+            return
+        role = stun.ICE_CONTROLLING if self.controlling else stun.ICE_CONTROLLED
+        attributes = [
+            (stun.USERNAME, f"{generation.remote_ufrag}:{generation.local_ufrag}".encode()),
+            (stun.PRIORITY, self._prflx_priority(pair.address).to_bytes(4, "big")),
+            (role, self._tie_breaker.to_bytes(8, "big")),
+        ]
+        if pair.use_candidate:
+            attributes.append((stun.USE_CANDIDATE, b""))
+        request = stun.build(stun.BINDING_REQUEST, pair.transaction, attributes, generation.remote_pwd)
+        self._out.append((request, pair.address))
+        pair.next_at = now + self._timing.rto * (1 << min(pair.sent, 3))
+        pair.sent += 1
+
+    def _on_response(self, message: stun.Message, addr: Address, now: float) -> None:
+        pair = self._pairs.get(addr)
+        if pair is None or not pair.transaction or message.transaction != pair.transaction:
+            # Not symmetric, late, or never asked for (RFC 8445 section 7.2.5.2.1).
+            self.counters.count("stun.unexpected_response")
+            return
+        if message.kind == stun.BINDING_ERROR and message.error_code == 487:
+            self.controlling = not self.controlling
+            self.counters.count("ice.role_conflict")
+            self._arm(pair, now)
+            self._send_check(pair, now)
+            return
+        if not message.check_integrity(pair.generation.remote_pwd or ""):
+            self.counters.count("stun.unauthenticated")
+            return
+        if message.kind == stun.BINDING_ERROR:
+            pair.next_at = None
+            self.counters.count("stun.error_response")
+            return
+        pair.next_at, pair.transaction = None, b""
+        pair.answered_at = now
+        if addr == self.selected:
+            self._heard(now)
+        self._validate(pair)
+        if pair.use_candidate:
+            pair.use_candidate, pair.nominated = False, True
+            self._select(pair, now)
+        elif pair.nominated and not self.controlling:
+            self._maybe_select(pair, now)
+        elif self.controlling and self._nominate_at is None and not self._settled():
+            self._nominate_at = now + self._timing.nomination_wait
+
+    # -- selection --------------------------------------------------------------------------------------------------
+
+    def _settled(self) -> bool:
+        """The current generation has its path."""
+        selected = self._pairs.get(self.selected) if self.selected is not None else None
+        return selected is not None and selected.nominated and selected.generation is self._current
+
+    def _nominate(self, now: float) -> None:
+        self._nominate_at = None
+        if not self.controlling or self._settled():
+            return
+        valid = [pair for pair in self._pairs.values() if pair.valid and pair.generation is self._current]
+        if valid:
+            best = max(valid, key=lambda pair: pair.priority)
+            best.use_candidate = True
+            self._arm(best, now)
+            self._send_check(best, now)
+
+    def _maybe_select(self, pair: _Pair, now: float) -> None:
+        """Controlled: the nominated pair, unless a better one of this generation was nominated and is alive."""
+        selected = self._pairs.get(self.selected) if self.selected is not None else None
+        if (
+            selected is not None
+            and selected is not pair
+            and selected.nominated
+            and selected.generation is self._current
+            and selected.priority > pair.priority
+            and now - self._last_heard < self._timing.keepalive * 1.5
+        ):
+            return
+        self._select(pair, now)
+
+    def _select(self, pair: _Pair, now: float) -> None:
+        if pair.generation is self._current and self._previous is not None and self._current.remote_ufrag:
+            self._previous = None
+        self._heard(now)
+        self._check_deadline = None
+        if self.selected != pair.address:
+            self.selected = pair.address
+            self._events.append(PathSelected(pair.address))
+        if not self.lite and self._keepalive_at is None:
+            self._keepalive_at = now + self._timing.keepalive
+        self._set_state(IceState.CONNECTED)
+
+    def _validate(self, pair: _Pair) -> None:
+        if not pair.valid:
+            pair.valid = True
+            self._events.append(PathValidated(pair.address))
+
+    def _pair(self, address: Address, candidate_priority: int, generation: _Generation) -> _Pair | None:
+        pair = self._pairs.get(address)
+        if pair is None:
+            if len(self._pairs) >= MAX_PAIRS:
+                self.counters.count("ice.too_many_pairs")
+                return None
+            pair = self._pairs[address] = _Pair(address, candidate_priority, generation)
+        elif self.lite and pair.generation is not generation:
+            pair.generation = generation
+        return pair
+
+    # -- consent ----------------------------------------------------------------------------------------------------
+
+    def _heard(self, now: float) -> None:
+        self._last_heard = now
+        if self.state is IceState.DISCONNECTED:
+            self._set_state(IceState.CONNECTED)
+
+    def _keep_alive(self, now: float) -> None:
+        self._keepalive_at = now + self._timing.keepalive
+        pair = self._pairs.get(self.selected) if self.selected is not None else None
+        if pair is not None and pair.next_at is None:
+            pair.transaction = self._rng.randbytes(12)
+            pair.sent = 0
+            self._send_check(pair, now)
+
+    def _watch_consent(self, now: float) -> None:
+        timing = self._timing
+        silence = now - self._last_heard
+        if self.state is IceState.CONNECTED and silence >= timing.disconnected_after:
+            self._set_state(IceState.DISCONNECTED)
+        elif self.state is IceState.DISCONNECTED and silence >= timing.disconnected_after + timing.failed_after:
+            self._set_state(IceState.FAILED)
+            self._keepalive_at = None
+        elif (
+            self.state in (IceState.NEW, IceState.CHECKING)
+            and self._check_deadline is not None
+            and now >= self._check_deadline
+        ):
+            self._check_deadline = None
+            self._set_state(IceState.FAILED)
+
+    # -- small things -----------------------------------------------------------------------------------------------
+
+    def _new_generation(self) -> _Generation:
+        pick = self._rng.choices
+        return _Generation("".join(pick(ALPHABET, k=16)), "".join(pick(ALPHABET, k=32)))
+
+    def _prflx_priority(self, address: Address) -> int:
+        return priority("prflx", 65535 if address.transport == "udp" else 8191)
+
+    def _set_state(self, state: IceState) -> None:
+        if self.state is not state:
+            self.state = state
+            self._events.append(IceStateChanged(state))
