@@ -1,0 +1,117 @@
+"""SRTP and SRTCP through libsrtp (RFC 3711, RFC 7714).
+
+The hot path, `protect_rtp_into`, calls libsrtp in place on a reused buffer: pylibsrtp's public call costs about 1.2 us
+more per packet in copies. Its private names are used behind a check at import; without them the public call serves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pylibsrtp
+from pylibsrtp import Policy, Session
+from pylibsrtp._binding import ffi, lib
+
+from lkactor.errors import ProtocolViolation
+from lkactor.srtp.keys import SrtpKeys, SrtpProfile
+
+WINDOW = 1024
+"""Late and reordered packets are forwarded as they come, so replay windows are wide."""
+MAX_TRAILER = 144
+_POLICY_PROFILE = {
+    SrtpProfile.AEAD_AES_128_GCM: Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
+    SrtpProfile.AEAD_AES_256_GCM: Policy.SRTP_PROFILE_AEAD_AES_256_GCM,
+    SrtpProfile.AES128_CM_SHA1_80: Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
+}
+_REASONS = {
+    "authentication failure": "srtp.auth",
+    "replay check failed (bad index)": "srtp.replay",
+    "replay check failed (index too old)": "srtp.old",
+}
+IN_PLACE = str(ffi.typeof(lib.srtp_protect)) == (
+    "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)'>"
+) and hasattr(Session(), "_srtp")
+
+
+def _session(profile: SrtpProfile, key: bytes, salt: bytes, kind: int) -> Session:
+    policy = Policy(key=key + salt, ssrc_type=kind, srtp_profile=_POLICY_PROFILE[profile])
+    policy.window_size = WINDOW
+    policy.allow_repeat_tx = True
+    return Session(policy=policy)
+
+
+class SendBuffer:
+    """Slots for outgoing packets, reused by every burst. `view` is the memory; a slot has room for the trailer."""
+
+    __slots__ = ("cdata", "length", "slot_size", "slots", "view")
+
+    def __init__(self, slots: int = 256, slot_size: int = 1536) -> None:
+        self.slots = slots
+        self.slot_size = slot_size
+        memory = bytearray(slots * slot_size)
+        self.view = memoryview(memory)
+        self.cdata: Any = ffi.from_buffer("char[]", memory)
+        self.length: Any = ffi.new("int *")
+
+
+class SrtpSender:
+    """Protects what we send, any SSRC."""
+
+    __slots__ = ("_context", "_session", "profile")
+
+    def __init__(self, keys: SrtpKeys) -> None:
+        self.profile = keys.profile
+        self._session = _session(keys.profile, keys.local_key, keys.local_salt, Policy.SSRC_ANY_OUTBOUND)
+        self._context: Any = self._session._srtp[0] if IN_PLACE else None
+
+    def protect_rtp(self, data: bytes) -> bytes:
+        """Raises ValueError for a packet over 1356 bytes."""
+        return self._session.protect(data)
+
+    def protect_rtcp(self, data: bytes) -> bytes:
+        """Raises ValueError for a compound over 1352 bytes."""
+        return self._session.protect_rtcp(data)
+
+    def protect_rtp_into(self, buffer: SendBuffer, offset: int, length: int) -> int:
+        """Protect the packet at `offset` in place; returns its new length. The slot must have MAX_TRAILER spare."""
+        if self._context is None:
+            out = self._session.protect(bytes(buffer.view[offset : offset + length]))
+            buffer.view[offset : offset + len(out)] = out
+            return len(out)
+        size = buffer.length
+        size[0] = length
+        status = lib.srtp_protect(self._context, buffer.cdata + offset, size)
+        if status:
+            raise RuntimeError(f"srtp_protect failed with status {status}")
+        return int(size[0])
+
+
+class SrtpReceiver:
+    """Opens what the peer sends, any SSRC. Failures are the peer's: ProtocolViolation("srtp....")."""
+
+    __slots__ = ("_session", "profile")
+
+    def __init__(self, keys: SrtpKeys) -> None:
+        self.profile = keys.profile
+        self._session = _session(keys.profile, keys.remote_key, keys.remote_salt, Policy.SSRC_ANY_INBOUND)
+
+    def unprotect_rtp(self, data: bytes) -> bytes:
+        if len(data) < 12:
+            raise ProtocolViolation("srtp.short")
+        try:
+            return self._session.unprotect(data)
+        except pylibsrtp.Error as error:
+            raise ProtocolViolation(_REASONS.get(str(error), "srtp.invalid")) from None
+        except ValueError:
+            raise ProtocolViolation("srtp.too_long") from None
+
+    def unprotect_rtcp(self, data: bytes) -> bytes:
+        if len(data) < 12:
+            raise ProtocolViolation("srtcp.short")
+        try:
+            return self._session.unprotect_rtcp(data)
+        except pylibsrtp.Error as error:
+            reason = _REASONS.get(str(error), "srtp.invalid").replace("srtp.", "srtcp.")
+            raise ProtocolViolation(reason) from None
+        except ValueError:
+            raise ProtocolViolation("srtcp.too_long") from None
