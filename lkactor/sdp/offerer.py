@@ -129,12 +129,12 @@ class Offerer:
         for track in self._tracks.values():
             if track.track_id in placed or not self._codecs.get(track.kind):
                 continue
-            line = next((line for line in idle if self._reuse and line.kind == track.kind), None)
-            if line is None:
-                line = self._append(track.kind)
+            free = next((line for line in idle if self._reuse and line.kind == track.kind), None)
+            if free is None:
+                free = self._append(track.kind)
             else:
-                idle.remove(line)
-            line.track_id = track.track_id
+                idle.remove(free)
+            free.track_id = track.track_id
         if self._version == 0:
             self._append("application")
 
