@@ -180,7 +180,8 @@ def test_feedback_that_promises_more_than_it_has(body: str) -> None:
     steps=st.lists(st.one_of(st.none(), st.integers(-2000, 300), st.integers(0, 255), st.just(30000)), max_size=120),
 )
 def test_feedback_round_trip(base: int, start: int, steps: list[int | None]) -> None:
-    now, arrivals = start, [(base, float(start) * TICK)]
+    now = start
+    arrivals: list[tuple[int, float | None]] = [(base, start * TICK)]
     for index, step in enumerate(steps):
         now = max(0, now + (step or 0))
         arrivals.append(((base + index + 1) & 0xFFFF, None if step is None else now * TICK))
