@@ -110,6 +110,8 @@ class Answerer:
         tag = next(section for section in description.media if section.mid == bundle[0])
         transport = read_transport(description, tag)
         self._sections = sections
+        # RFC 8842 section 5.3: active unless the peer took that role; kept while the association lives.
+        self._setup = self._setup or ("passive" if transport.setup == "active" else "active")
         has_data = any(section.usable and section.offered.kind == "application" for section in sections)
         return OfferSummary(transport, has_data)
 
@@ -193,9 +195,6 @@ class Answerer:
         # A session id that stays: there is one of them per connection and it need not be secret (RFC 8866 5.2).
         session_id = zlib.crc32(local.fingerprint.value.encode())
         description = new_description(session_id, self._version, bundle, local)
-        if not self._setup:
-            # RFC 8842 section 5.3: active unless the peer took that role; it is kept while the association lives.
-            self._setup = "passive" if self._peer_setup() == "active" else "active"
         for section in self._sections:
             answer = MediaSection()
             offered = section.offered
@@ -208,10 +207,6 @@ class Answerer:
                 self._answer_section(answer, section, preferences or {})
             description.media.append(answer)
         return str(description)
-
-    def _peer_setup(self) -> str:
-        setups = (section.offered.inherited("setup") for section in self._sections if section.usable)
-        return next((setup for setup in setups if setup), "active")
 
     def _answer_section(
         self, answer: MediaSection, section: _Section, preferences: Mapping[str, ReceivePreference]
