@@ -327,7 +327,12 @@ class IceAgent:
         return False
 
     def _respond(
-        self, kind: int, request: stun.Message, attributes: list[tuple[int, bytes]], generation: _Generation, to: Address
+        self,
+        kind: int,
+        request: stun.Message,
+        attributes: list[tuple[int, bytes]],
+        generation: _Generation,
+        to: Address,
     ) -> None:
         self._out.append((stun.build(kind, request.transaction, attributes, generation.local_pwd), to))
 

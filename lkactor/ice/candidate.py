@@ -30,7 +30,7 @@ class Candidate:
 
     @classmethod
     def parse(cls, text: str) -> Candidate:
-        """"candidate:..." with or without "a=". Extension attributes are skipped.
+        """ "candidate:..." with or without "a=". Extension attributes are skipped.
 
         Raises ProtocolViolation("candidate....").
         """
@@ -66,7 +66,7 @@ class Candidate:
         )
 
     def to_sdp(self) -> str:
-        """"candidate:..."."""
+        """ "candidate:..."."""
         text = (
             f"candidate:{self.foundation} {self.component} {self.transport} {self.priority} "
             f"{self.ip} {self.port} typ {self.type}"

@@ -1,0 +1,9 @@
+"""The forwarding plane: receivers, legs, continuity, feedback. Pure; packets in, segments out."""
+
+from lkactor.sfu.forwarder import TrackFormat, TrackForwarder, format_of
+from lkactor.sfu.layers import layers_of
+from lkactor.sfu.leg import Egress, Leg
+from lkactor.sfu.router import RtpRouter
+from lkactor.sfu.twcc import TwccRecorder
+
+__all__ = ["Egress", "Leg", "RtpRouter", "TrackFormat", "TrackForwarder", "TwccRecorder", "format_of", "layers_of"]

@@ -116,9 +116,7 @@ class UnknownRtcp:
     body: bytes
 
 
-RtcpPacket = (
-    SenderReport | ReceiverReport | Sdes | Bye | Nack | Pli | Fir | TransportFeedback | Remb | UnknownRtcp
-)
+RtcpPacket = SenderReport | ReceiverReport | Sdes | Bye | Nack | Pli | Fir | TransportFeedback | Remb | UnknownRtcp
 
 
 # -- parsing
@@ -227,9 +225,7 @@ def _parse_psfb(fmt: int, body: bytes) -> RtcpPacket:
     if fmt == 1:
         return Pli(sender, media)
     if fmt == 4:
-        entries = tuple(
-            FirEntry(_U32.unpack_from(body, at)[0], body[at + 4]) for at in range(8, len(body) - 7, 8)
-        )
+        entries = tuple(FirEntry(_U32.unpack_from(body, at)[0], body[at + 4]) for at in range(8, len(body) - 7, 8))
         return Fir(sender, entries)
     if fmt == 15 and body[8:12] == b"REMB" and len(body) >= 16:
         count, exponent = body[12], body[13] >> 2

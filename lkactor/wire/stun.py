@@ -121,7 +121,12 @@ def _check_fingerprint(data: bytes, at: int, size: int) -> None:
 
 
 def build(
-    kind: int, transaction: bytes, attributes: list[tuple[int, bytes]], password: str | None, *, fingerprint: bool = True
+    kind: int,
+    transaction: bytes,
+    attributes: list[tuple[int, bytes]],
+    password: str | None,
+    *,
+    fingerprint: bool = True,
 ) -> bytes:
     """A message; MESSAGE-INTEGRITY with `password` unless it is None, then FINGERPRINT."""
     body = b"".join(_ATTRIBUTE.pack(at, len(value)) + value + bytes(-len(value) % 4) for at, value in attributes)

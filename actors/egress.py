@@ -1,0 +1,41 @@
+"""What the rows of one subscriber write to: its keys and its path, both replaceable by one write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.net import Path
+from lkactor.srtp import SrtpSender
+
+
+class TransportEgress:
+    """Implements `lkactor.sfu.Egress`. `ready` is true while there are both keys and a path."""
+
+    __slots__ = ("path", "ready", "srtp")
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.srtp: SrtpSender | None = None
+        self.path: Path | None = None
+
+    def send_run(self, segments: Sequence[memoryview]) -> None:
+        if self.path is not None:
+            self.path.send_run(segments)
+
+    def send_rtcp(self, packet: bytes) -> None:
+        """`packet` is a whole, unprotected compound."""
+        if self.path is not None and self.srtp is not None:
+            self.path.send(self.srtp.protect_rtcp(packet))
+
+    def set_keys(self, srtp: SrtpSender) -> None:
+        self.srtp = srtp
+        self.ready = self.path is not None
+
+    def set_path(self, path: Path | None) -> None:
+        self.path = path
+        self.ready = path is not None and self.srtp is not None
+
+    def revoke(self) -> None:
+        """From here on every row of this transport is dead."""
+        self.ready = False
+        self.path = None

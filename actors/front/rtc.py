@@ -1,0 +1,158 @@
+"""`/rtc`, `/rtc/v1` and their validate paths: refuse before the upgrade, or join and then say 101.
+
+The first message is ready when the client sees 101 (livekit-surface 1.6): the participant has sent it already.
+"""
+
+from __future__ import annotations
+
+import trio
+from livekit.protocol import models, rtc
+from livekit.protocol import room as room_api
+from lkactor.auth import AuthError
+
+from actors.front.intake import claims_of, refusal
+from actors.front.sessions import SessionSink, SignalConnection, connection_numbers
+from actors.front.types import Receive, Request, Response, Send, WebSocket
+from actors.kernel import ActorDead, ActorRef, AskTimeout, MailboxFull
+from actors.messages.participant import ParticipantMessage, Resume
+from actors.messages.room import FindParticipant, Join, Joined, JoinRefused, RoomMessage
+from actors.messages.rooms import FindRoom, OpenRoom, RoomsMessage
+from actors.services import Services
+from lkactor.signal import responses
+from lkactor.signal.join import JoinError, JoinIntent, parse_join, with_address
+
+ASK_TIMEOUT = 5.0
+FIRST_MESSAGE_TIMEOUT = 5.0
+JOIN_ATTEMPTS = 3
+PATHS = {"/rtc": False, "/rtc/v1": True}
+VALIDATE_PATHS = {"/rtc/validate": False, "/rtc/v1/validate": True}
+
+
+class RtcFront:
+    """Handlers for client signalling."""
+
+    def __init__(self, services: Services, rooms: ActorRef[RoomsMessage]) -> None:
+        self._services = services
+        self._rooms = rooms
+
+    async def validate(self, request: Request) -> Response:
+        """200 `success`, or the same error as a join would give; readable across origins, errors included."""
+        cors = (("access-control-allow-origin", "*"),)
+        try:
+            intent = self._intent(request, v1=VALIDATE_PATHS[request.path], validate_only=True)
+            await self._check_room(intent)
+        except JoinError as error:
+            return Response(error.status, error.text.encode(), headers=cors)
+        return Response(200, b"success", headers=cors)
+
+    async def serve(self, request: Request, receive: Receive, send: Send) -> None:
+        """One WebSocket, from the upgrade to its end."""
+        sink = SessionSink()
+        number = next(connection_numbers)
+        try:
+            intent = self._intent(request, v1=PATHS[request.path], validate_only=False)
+            if intent.parameters.reconnect:
+                participant = await self._resume(intent, sink, number)
+            else:
+                await self._check_room(intent)
+                participant = await self._join(intent, sink, number)
+        except JoinError as error:
+            self._log_refusal(request, error)
+            await receive()
+            await Response(error.status, error.text.encode()).deny(send)
+            return
+        websocket = WebSocket(receive, send)
+        if participant is None:
+            await self._refuse_resume(websocket)
+            return
+        first: rtc.SignalResponse | None = None
+        with trio.move_on_after(FIRST_MESSAGE_TIMEOUT):
+            try:
+                first = await sink.receive.receive()
+            except trio.EndOfChannel:
+                first = None
+        await websocket.accept()
+        if first is None:
+            await websocket.close(1000)
+            return
+        await SignalConnection(websocket, sink, participant, number, self._services).run(first)
+
+    def _intent(self, request: Request, *, v1: bool, validate_only: bool) -> JoinIntent:
+        try:
+            claims = claims_of(request, self._services)
+        except AuthError as error:
+            raise JoinError(401, refusal(request, error), log_as=str(error)) from None
+        limits = self._services.config.limit
+        intent = parse_join(request.query, claims, limits, v1=v1, validate_only=validate_only)
+        parameters = with_address(intent.parameters, request.client_address, request.headers.get("user-agent", ""))
+        return JoinIntent(intent.identity, intent.room, intent.claims, parameters)
+
+    def _log_refusal(self, request: Request, error: JoinError) -> None:
+        detail = f"{error.status} {error.log_as} ({request.path} from {request.client_address})"
+        self._services.events.record(trio.current_time(), "", "", "join.refused", detail)
+
+    async def _check_room(self, intent: JoinIntent) -> None:
+        if self._may_create(intent):
+            return
+        if await self._rooms.ask(FindRoom(intent.room), timeout=ASK_TIMEOUT) is None:
+            # livekit-client tells this 404 from a missing endpoint by its exact text.
+            raise JoinError(404, "requested room does not exist")
+
+    def _may_create(self, intent: JoinIntent) -> bool:
+        assert intent.claims.video is not None
+        return self._services.config.room.auto_create or intent.claims.video.room_create
+
+    async def _join(self, intent: JoinIntent, sink: SessionSink, number: int) -> ActorRef[ParticipantMessage] | None:
+        """A room may end between finding and joining it; then it is opened again."""
+        request = room_api.CreateRoomRequest(name=intent.room)
+        if intent.claims.room_config is not None:
+            config = intent.claims.room_config
+            request.empty_timeout = config.empty_timeout
+            request.departure_timeout = config.departure_timeout
+            request.max_participants = config.max_participants
+            request.metadata = config.metadata
+        for _ in range(JOIN_ATTEMPTS):
+            try:
+                room: ActorRef[RoomMessage] | None = await self._rooms.ask(
+                    OpenRoom(request, self._may_create(intent)), timeout=ASK_TIMEOUT
+                )
+                if room is None:
+                    raise JoinError(404, "requested room does not exist")
+                answer = await room.ask(Join(intent, number, sink), timeout=ASK_TIMEOUT)
+            except ActorDead:
+                continue
+            except (AskTimeout, MailboxFull):
+                raise JoinError(500, "timed out while waiting for signal response") from None
+            if isinstance(answer, Joined):
+                return answer.participant
+            assert isinstance(answer, JoinRefused)
+            if answer.status != 503:
+                raise JoinError(answer.status, answer.text)
+            await trio.sleep(0.01)
+        raise JoinError(500, "connection closed by media")
+
+    async def _resume(self, intent: JoinIntent, sink: SessionSink, number: int) -> ActorRef[ParticipantMessage] | None:
+        """None: there is no such session any more."""
+        try:
+            room = await self._rooms.ask(FindRoom(intent.room), timeout=ASK_TIMEOUT)
+            if room is None:
+                return None
+            participant: ActorRef[ParticipantMessage] | None = await room.ask(
+                FindParticipant(intent.identity), timeout=ASK_TIMEOUT
+            )
+            if participant is None:
+                return None
+            resume = Resume(number, sink, intent.parameters, intent.claims)
+            resumed = await participant.ask(resume, timeout=ASK_TIMEOUT)
+        except ActorDead:
+            return None
+        except (AskTimeout, MailboxFull):
+            raise JoinError(500, "timed out while waiting for signal response") from None
+        return participant if resumed else None
+
+    async def _refuse_resume(self, websocket: WebSocket) -> None:
+        """101, one Leave that sends the client into a full reconnect, 1000 (livekit-surface 2.6)."""
+        await websocket.accept()
+        reason, action = models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.Action.RECONNECT
+        await websocket.send(responses.leave(reason, action).SerializeToString())
+        await websocket.close(1000)

@@ -1,0 +1,128 @@
+"""HTTP and WebSocket as the handlers see them: thin over ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class ClosedByPeer(Exception):
+    """The WebSocket ended."""
+
+
+class BodyTooLarge(Exception):
+    """The request's body is over the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What routing and intake look at."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Names in lower case; of repeated ones the first."""
+    peer: str
+
+    @classmethod
+    def of(cls, scope: Scope) -> Request:
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        # A stray "&&" is no error; of a repeated name the first counts.
+        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=200)
+        query: dict[str, str] = {}
+        for name, value in pairs:
+            query.setdefault(name, value)
+        path = scope["path"]
+        if path.startswith("//"):
+            path = path[1:]
+        client = scope.get("client")
+        return cls(scope.get("method", "GET"), path, query, headers, client[0] if client else "")
+
+    @property
+    def client_address(self) -> str:
+        """The client behind proxies, in the reference's order of trust."""
+        for header in ("cf-connecting-ip", "x-forwarded-for", "x-real-ip"):
+            value = self.headers.get(header, "").partition(",")[0].strip()
+            if value:
+                return value[:64]
+        return self.peer
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        pairs = [("content-type", self.content_type), ("content-length", str(len(self.body))), *self.headers]
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+
+    async def send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self.raw_headers()})
+        await send({"type": "http.response.body", "body": self.body})
+
+    async def deny(self, send: Send) -> None:
+        """Answer a WebSocket upgrade with plain HTTP (ASGI's denial response)."""
+        await send({"type": "websocket.http.response.start", "status": self.status, "headers": self.raw_headers()})
+        await send({"type": "websocket.http.response.body", "body": self.body})
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """Raises BodyTooLarge, or ClosedByPeer when the client goes away."""
+    parts, size = [], 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClosedByPeer
+        part = event.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise BodyTooLarge
+        parts.append(part)
+        if not event.get("more_body", False):
+            return b"".join(parts)
+
+
+class WebSocket:
+    """An upgrade that was or will be accepted."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._closed = False
+
+    async def accept(self) -> None:
+        await self._receive()
+        await self._send({"type": "websocket.accept"})
+
+    async def receive(self) -> bytes | str:
+        """Raises ClosedByPeer."""
+        event = await self._receive()
+        if event["type"] != "websocket.receive":
+            self._closed = True
+            raise ClosedByPeer
+        data = event.get("bytes")
+        return data if data is not None else event["text"]
+
+    async def send(self, frame: bytes | str) -> None:
+        """Raises ClosedByPeer."""
+        if self._closed:
+            raise ClosedByPeer
+        key = "text" if isinstance(frame, str) else "bytes"
+        await self._send({"type": "websocket.send", key: frame})
+
+    async def close(self, code: int) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._send({"type": "websocket.close", "code": code})

@@ -1,0 +1,185 @@
+"""The rows of one subscriber: wanted, negotiated, granted, revoked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from actors.egress import TransportEgress
+from actors.kernel import ActorDead, ActorRef, MailboxFull
+from actors.messages.participant import ParticipantMessage, TrackReceived, UnsupportedCodec
+from actors.messages.track import AddLeg, LegKeyFrameRequest, LegNack, LegReport, RemoveLeg
+from actors.messages.transport import OutgoingTrack
+from lkactor.counters import Counters
+from lkactor.sdp import SendMedia, SendTrack, pick_codec
+from lkactor.sfu import Leg
+from lkactor.wire import extensions
+from lkactor.wire.rtcp import Nack, ReportBlock
+
+FEEDBACK_LINK_CAPACITY = 256
+
+
+class LegTable:
+    """Legs by track sid and by SSRC. A leg is granted once it is negotiated and its peer can be written to."""
+
+    def __init__(
+        self, *, subscriber: str, egress: TransportEgress, owner: ActorRef[ParticipantMessage], rng: random.Random
+    ) -> None:
+        self._subscriber = subscriber
+        self._egress = egress
+        self._owner = owner
+        self._rng = rng
+        self._wanted: dict[str, OutgoingTrack] = {}
+        self._ssrcs: dict[str, tuple[int, int]] = {}
+        self._legs: dict[str, Leg] = {}
+        self._granted: set[str] = set()
+        self._by_ssrc: dict[int, Leg] = {}
+        self.counters = Counters()
+
+    def set_wanted(self, tracks: Sequence[OutgoingTrack]) -> list[SendTrack] | None:
+        """The new set as the negotiation takes it; None if nothing has changed."""
+        wanted = {track.sid: track for track in tracks}
+        changed = wanted.keys() != self._wanted.keys()
+        for sid in self._wanted.keys() - wanted.keys():
+            self._revoke(sid)
+            self._ssrcs.pop(sid, None)
+        self._wanted = wanted
+        if not changed:
+            return None
+        return [self._send_track(track) for track in tracks]
+
+    def _send_track(self, track: OutgoingTrack) -> SendTrack:
+        if track.sid not in self._ssrcs:
+            self._ssrcs[track.sid] = (self._new_ssrc(), self._new_ssrc() if track.kind == "video" else 0)
+        ssrc, rtx_ssrc = self._ssrcs[track.sid]
+        return SendTrack(
+            track_id=track.sid,
+            stream_id=track.stream_id,
+            kind=track.kind,
+            ssrc=ssrc,
+            rtx_ssrc=rtx_ssrc or None,
+            stereo=track.stereo,
+        )
+
+    def _new_ssrc(self) -> int:
+        return self._rng.randrange(1, 1 << 32)
+
+    def negotiated(self, media: Sequence[SendMedia]) -> None:
+        """What the peer agreed to receive."""
+        for section in media:
+            track = self._wanted.get(section.track_id)
+            if track is not None:
+                self._make_leg(track, section)
+        self.grant()
+
+    def _make_leg(self, track: OutgoingTrack, section: SendMedia) -> None:
+        leg = self._legs.get(track.sid)
+        if leg is None:
+            ssrc, rtx_ssrc = self._ssrcs[track.sid]
+            leg = Leg(
+                track_id=track.sid,
+                subscriber=self._subscriber,
+                kind=track.kind,
+                ssrc=ssrc,
+                rtx_ssrc=rtx_ssrc,
+                cname=track.stream_id,
+                egress=self._egress,
+            )
+        types: dict[int, int] = {}
+        rtx: dict[int, int] = {}
+        inner: dict[int, int] = {}
+        for mime, fmtp, payload_type in track.codecs:
+            codec = pick_codec(section, mime, fmtp)
+            opus = pick_codec(section, "audio/opus", "") if mime == "audio/red" else None
+            if codec is not None:
+                types[payload_type] = codec.payload_type
+                if opus is not None:
+                    inner[payload_type] = opus.payload_type
+                if codec.rtx_payload_type is not None:
+                    rtx[codec.payload_type] = codec.rtx_payload_type
+            elif opus is not None and not track.encrypted:
+                types[payload_type] = opus.payload_type
+        if not types:
+            self._tell_owner(UnsupportedCodec(track.sid))
+            return
+        leg.payload_types, leg.rtx_payload_types, leg.red_payload_types = types, rtx, inner
+        leg.abs_send_time_id = section.extensions.get(extensions.ABS_SEND_TIME, 0) if track.kind == "video" else 0
+        self._legs[track.sid] = leg
+        self._by_ssrc[leg.ssrc] = leg
+
+    def grant(self) -> None:
+        """Hand out every leg that can be written to and is not granted yet."""
+        if not self._egress.ready:
+            return
+        for sid, leg in self._legs.items():
+            if sid not in self._granted and self._tell_track(sid, AddLeg(leg)):
+                self._granted.add(sid)
+                self._tell_owner(TrackReceived(sid))
+
+    def regrant(self, track: ActorRef[Any]) -> None:
+        """A track actor was restarted and knows no legs."""
+        for sid, outgoing in self._wanted.items():
+            if outgoing.track == track and sid in self._granted:
+                self._tell_track(sid, AddLeg(self._legs[sid]))
+
+    def revoke_all(self) -> None:
+        for sid in list(self._legs):
+            self._revoke(sid)
+
+    def _revoke(self, sid: str) -> None:
+        leg = self._legs.pop(sid, None)
+        if leg is None:
+            return
+        leg.revoked = True
+        self._by_ssrc.pop(leg.ssrc, None)
+        if sid in self._granted:
+            self._granted.discard(sid)
+            self._tell_track(sid, RemoveLeg(leg))
+
+    # -- feedback of the subscriber ---------------------------------------------------------------------------------
+
+    def on_nack(self, nack: Nack, now: float) -> None:
+        leg = self._by_ssrc.get(nack.media_ssrc)
+        if leg is None:
+            self.counters.count("rtcp.nack_unknown_ssrc")
+        else:
+            self._feedback(leg, LegNack(leg, nack.sequences))
+
+    def on_key_frame_request(self, ssrc: int) -> None:
+        leg = self._by_ssrc.get(ssrc)
+        if leg is None:
+            self.counters.count("rtcp.pli_unknown_ssrc")
+        else:
+            self._feedback(leg, LegKeyFrameRequest(leg))
+
+    def on_blocks(self, blocks: Sequence[ReportBlock], now: float) -> None:
+        for block in blocks:
+            leg = self._by_ssrc.get(block.ssrc)
+            if leg is not None:
+                self._feedback(leg, LegReport(leg, block, now))
+
+    def _feedback(self, leg: Leg, item: LegNack | LegKeyFrameRequest | LegReport) -> None:
+        track = self._wanted.get(leg.track_id)
+        if track is not None:
+            try:
+                track.track.link(f"feedback-{self._subscriber}", FEEDBACK_LINK_CAPACITY).push(item)
+            except ActorDead:
+                self.counters.count("rtcp.track_gone")
+
+    def _tell_track(self, sid: str, message: AddLeg | RemoveLeg) -> bool:
+        track = self._wanted.get(sid)
+        if track is None:
+            return False
+        try:
+            track.track.tell(message)
+        except (ActorDead, MailboxFull):
+            self.counters.count("leg.track_unreachable")
+            return False
+        return True
+
+    def _tell_owner(self, message: TrackReceived | UnsupportedCodec) -> None:
+        try:
+            self._owner.tell(message)
+        except (ActorDead, MailboxFull):
+            self.counters.count("leg.owner_unreachable")

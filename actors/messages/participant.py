@@ -1,0 +1,278 @@
+"""What a participant actor is told: by its client, its transports, its tracks and its room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from livekit.protocol import models, rtc
+from lkactor.auth import Claims
+
+from actors.kernel import ActorRef, Restarted, Terminated
+from actors.messages.transport import PauseData
+from lkactor.peer import PeerState
+from lkactor.sdp import ReceiveMedia
+from lkactor.signal.join import JoinParameters
+
+Role = Literal["publisher", "subscriber"]
+
+
+class SignalSink(Protocol):
+    """The way to one client's WebSocket. Writes never block."""
+
+    def send(self, response: rtc.SignalResponse) -> bool:
+        """False: the client is too slow or gone, and the connection is being closed."""
+
+    def close(self) -> None:
+        """Close once what was sent is flushed."""
+
+
+# -- from the front
+
+
+@dataclass(frozen=True, slots=True)
+class SignalReceived:
+    """One request of the client, from the signal connection `connection`."""
+
+    connection: int
+    request: rtc.SignalRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SignalLost:
+    """The WebSocket ended, cleanly or not."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The client is back on a new WebSocket and wants its session (asked; True when it goes on)."""
+
+    connection: int
+    sink: SignalSink
+    parameters: JoinParameters
+    claims: Claims
+
+
+# -- from transports
+
+
+@dataclass(frozen=True, slots=True)
+class TransportAnswer:
+    role: Role
+    sdp: str
+    offer_id: int
+    mid_to_track_id: Mapping[str, str]
+    media: tuple[ReceiveMedia, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TransportOffer:
+    role: Role
+    sdp: str
+    offer_id: int
+    mid_to_track_id: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionsNeeded:
+    """Single peer connection: the server wants an offer with so many more receive sections."""
+
+    audios: int
+    videos: int
+
+
+@dataclass(frozen=True, slots=True)
+class NegotiationFailed:
+    role: Role
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStateChanged:
+    role: Role
+    state: PeerState
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelsOpen:
+    """The reliable and the lossy channel of this transport are open."""
+
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    """Data messages of one burst: (reliable, payload)."""
+
+    messages: tuple[tuple[bool, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlowReader:
+    """The client does not read its reliable data: its send buffer is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataCongestion:
+    """The client's reliable data queue went over the high, or back under the low, water mark."""
+
+    congested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrackReceived:
+    """A leg of a subscribed track was granted: the first time the publisher hears of it."""
+
+    track_sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedCodec:
+    track_sid: str
+
+
+# -- from tracks
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLevelChanged:
+    """Smoothed level of a microphone, linear 0..1; sent each audio interval while there is something to say."""
+
+    track_sid: str
+    level: float
+
+
+# -- from the room
+
+
+@dataclass(frozen=True, slots=True)
+class TrackHandle:
+    """A published track as the others see it."""
+
+    sid: str
+    publisher_sid: str
+    publisher_identity: str
+    kind: str
+    codecs: tuple[tuple[str, str, int], ...]
+    """(mime, fmtp, payload type) of the publisher."""
+    stereo: bool
+    encrypted: bool
+    width: int
+    height: int
+    track: ActorRef[Any]
+    allowed: frozenset[str] | None
+    """Identities that may subscribe; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeersUpdated:
+    """Participants that joined, changed or left."""
+
+    infos: tuple[models.ParticipantInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TracksPublished:
+    tracks: tuple[TrackHandle, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TracksWithdrawn:
+    sids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomUpdated:
+    room: models.Room
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakersUpdated:
+    speakers: tuple[models.SpeakerInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackSubscribedTo:
+    """The first subscription of one of this participant's tracks."""
+
+    track_sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """End the session: Leave with this reason and action, then stop."""
+
+    reason: models.DisconnectReason
+    action: int
+    send_leave: bool = True
+
+
+# -- from the API (asked)
+
+
+@dataclass(frozen=True, slots=True)
+class MuteTrack:
+    track_sid: str
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateParticipant:
+    name: str
+    metadata: str
+    attributes: Mapping[str, str]
+    permission: models.ParticipantPermission | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSubscriptions:
+    track_sids: tuple[str, ...]
+    subscribe: bool
+
+
+# -- to itself
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantTick:
+    """A named timer: "join_deadline", "departure", "refresh_token", ..."""
+
+    what: str
+    generation: int = 0
+
+
+ParticipantMessage = (
+    PauseData
+    | SignalReceived
+    | SignalLost
+    | Resume
+    | TransportAnswer
+    | TransportOffer
+    | SectionsNeeded
+    | NegotiationFailed
+    | TransportStateChanged
+    | ChannelsOpen
+    | DataReceived
+    | SlowReader
+    | DataCongestion
+    | TrackReceived
+    | UnsupportedCodec
+    | AudioLevelChanged
+    | PeersUpdated
+    | TracksPublished
+    | TracksWithdrawn
+    | RoomUpdated
+    | SpeakersUpdated
+    | TrackSubscribedTo
+    | Disconnect
+    | MuteTrack
+    | UpdateParticipant
+    | UpdateSubscriptions
+    | ParticipantTick
+    | Restarted
+    | Terminated
+)

@@ -1,0 +1,94 @@
+"""What a track actor is told, and what travels on its media link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lkactor.sfu import Leg
+from lkactor.wire.rtcp import ReportBlock, SenderReport
+from lkactor.wire.rtp import RtpPacket
+
+# -- on the media link: one item per burst, never per packet
+
+
+@dataclass(frozen=True, slots=True)
+class MediaBurst:
+    """Packets of one layer in arrival order."""
+
+    layer: int
+    packets: list[RtpPacket]
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherReport:
+    """A sender report of the publisher for one layer."""
+
+    layer: int
+    report: SenderReport
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class LegNack:
+    leg: Leg
+    sequences: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LegKeyFrameRequest:
+    """PLI or FIR of a subscriber."""
+
+    leg: Leg
+
+
+@dataclass(frozen=True, slots=True)
+class LegReport:
+    """A receiver report block about one leg."""
+
+    leg: Leg
+    block: ReportBlock
+    now: float
+
+
+LinkItem = MediaBurst | PublisherReport | LegNack | LegKeyFrameRequest | LegReport
+
+
+# -- control
+
+
+@dataclass(frozen=True, slots=True)
+class AddLeg:
+    """A subscriber's transport grants a row of the forwarding table. Adding the same leg again changes nothing."""
+
+    leg: Leg
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLeg:
+    leg: Leg
+
+
+@dataclass(frozen=True, slots=True)
+class LegSettings:
+    """What a subscriber asked of a track (UpdateTrackSettings). May come before its leg."""
+
+    subscriber: str
+    """Participant sid."""
+    disabled: bool
+    quality: int
+    width: int
+    height: int
+    fps: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetPublisherMuted:
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrackTick:
+    """To itself: a timer of the forwarder is due."""
+
+
+TrackMessage = AddLeg | RemoveLeg | LegSettings | SetPublisherMuted | TrackTick

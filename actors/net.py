@@ -1,0 +1,269 @@
+"""The ports of this process: raw sockets, the routes from an address to an actor's link, and the paths back.
+
+Sending needs no actor: a `Path` is a socket and an address, and whoever was granted one writes to it directly.
+Receiving is done by the `udp` and `tcp` actors, which drain the sockets and push onto the routes' links.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Protocol
+
+from actors.impairment import Impairment
+from actors.kernel import MediaLink
+from lkactor.counters import Counters
+from lkactor.wire.address import Address
+from lkactor.wire.stun import stun_ufrag
+
+UDP_SEGMENT = 103
+"""linux/udp.h; the standard library has no name for it before 3.12."""
+GSO_MAX_SEGMENTS = 64
+GSO_MAX_BYTES = 65000
+SOCKET_BUFFER = 16 * 1024 * 1024
+MAX_DATAGRAM = 2048
+MAX_ROUTES_PER_UFRAG = 32
+"""A peer may speak from several addresses (candidates, NAT rebinding), not from any number."""
+
+SockAddr = tuple[str, int] | tuple[str, int, int, int]
+
+
+class Path(Protocol):
+    """The way to one remote address. Writes never block: what does not fit is dropped and counted."""
+
+    address: Address
+
+    @property
+    def closed(self) -> bool: ...
+
+    def send(self, datagram: bytes | memoryview) -> None: ...
+
+    def send_run(self, segments: Sequence[memoryview]) -> None: ...
+
+
+class Route:
+    """What the receive loop knows of one remote address: one dictionary look-up per datagram."""
+
+    __slots__ = ("address", "link", "path", "ufrag")
+
+    def __init__(self, address: Address, ufrag: str, link: MediaLink, path: Path) -> None:
+        self.address = address
+        self.ufrag = ufrag
+        self.link = link
+        self.path = path
+
+
+class UdpPath:
+    """One remote UDP address on one of our sockets."""
+
+    __slots__ = ("_gso", "_ports", "_socket", "address", "sockaddr")
+
+    def __init__(self, sock: socket.socket, sockaddr: SockAddr, address: Address, ports: Ports) -> None:
+        self._socket = sock
+        self._ports = ports
+        self._gso = True
+        self.sockaddr = sockaddr
+        self.address = address
+
+    @property
+    def closed(self) -> bool:
+        """A datagram path cannot close."""
+        return False
+
+    def send(self, datagram: bytes | memoryview) -> None:
+        impairment = self._ports.impairment
+        if impairment is None:
+            self._send(datagram)
+        else:
+            copy = bytes(datagram)
+            impairment.send(lambda: self._send(copy))
+
+    def _send(self, datagram: bytes | memoryview) -> None:
+        try:
+            self._socket.sendto(datagram, self.sockaddr)
+        except OSError as error:
+            self._count(error, 1)
+
+    def send_run(self, segments: Sequence[memoryview]) -> None:
+        """Send datagrams in order; runs of equal size (the last may be shorter) share one system call."""
+        if len(segments) == 1 or not self._gso or self._ports.impairment is not None:
+            for segment in segments:
+                self.send(segment)
+            return
+        start, total = 0, len(segments)
+        while start < total:
+            size = len(segments[start])
+            end = start + 1
+            limit = min(total, start + min(GSO_MAX_SEGMENTS, GSO_MAX_BYTES // max(1, size)))
+            while end < limit and len(segments[end]) == size:
+                end += 1
+            if end < limit and len(segments[end]) < size:
+                end += 1
+            self._send_segments(segments[start:end], size)
+            start = end
+
+    def _send_segments(self, run: Sequence[memoryview], size: int) -> None:
+        if len(run) == 1:
+            self._send(run[0])
+            return
+        try:
+            self._socket.sendmsg(run, ((socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)),), 0, self.sockaddr)
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT):
+                # No checksum offload on this route, or an odd kernel: never try again on this path.
+                self._gso = False
+                for segment in run:
+                    self._send(segment)
+            else:
+                self._count(error, len(run))
+
+    def _count(self, error: OSError, n: int) -> None:
+        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS):
+            self._ports.counters.count("udp.send_buffer_full", n)
+        else:
+            self._ports.counters.count("udp.send_error", n)
+
+
+class Ports:
+    """Sockets, routes and counters of the process. Created by the node before any actor, so that it survives them."""
+
+    def __init__(self) -> None:
+        self.udp: list[socket.socket] = []
+        self.tcp: list[socket.socket] = []
+        self.counters = Counters()
+        self._ufrags: dict[str, MediaLink] = {}
+        self._routes: dict[SockAddr, Route] = {}
+        self._by_ufrag: dict[str, list[SockAddr]] = {}
+        self._tcp_paths: dict[Address, Path] = {}
+        self.impairment: Impairment | None = None
+
+    # -- sockets ----------------------------------------------------------------------------------------------------
+
+    def open_udp(self, addresses: Sequence[str], port: int) -> int:
+        """Bind one UDP socket per address; port 0 picks one that all of them share. Returns the port."""
+        for ip in addresses:
+            sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
+            if ":" in ip:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            sock.setblocking(False)
+            try:
+                sock.bind((ip, port))
+            except OSError:
+                sock.close()
+                raise
+            port = sock.getsockname()[1]
+            self.udp.append(sock)
+        return port
+
+    def open_tcp(self, addresses: Sequence[str], port: int) -> int:
+        """Listen for ICE-TCP on each address; port 0 picks one that all of them share. Returns the port."""
+        for ip in addresses:
+            sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if ":" in ip:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setblocking(False)
+            try:
+                sock.bind((ip, port))
+                sock.listen(1024)
+            except OSError:
+                sock.close()
+                raise
+            port = sock.getsockname()[1]
+            self.tcp.append(sock)
+        return port
+
+    def close(self) -> None:
+        for sock in (*self.udp, *self.tcp):
+            sock.close()
+        self.udp.clear()
+        self.tcp.clear()
+        self._routes.clear()
+        self._ufrags.clear()
+        self._by_ufrag.clear()
+
+    # -- routes -----------------------------------------------------------------------------------------------------
+
+    def bind(self, ufrag: str, link: MediaLink) -> None:
+        """Datagrams of sessions that name `ufrag` go to `link`."""
+        self._ufrags[ufrag] = link
+
+    def unbind(self, ufrag: str) -> None:
+        self._ufrags.pop(ufrag, None)
+        for sockaddr in self._by_ufrag.pop(ufrag, ()):
+            route = self._routes.get(sockaddr)
+            if route is not None and route.ufrag == ufrag:
+                del self._routes[sockaddr]
+
+    def add_tcp(self, path: Path) -> None:
+        """A framed connection that has named its session."""
+        self._tcp_paths[path.address] = path
+
+    def forget_tcp(self, address: Address) -> None:
+        self._tcp_paths.pop(address, None)
+
+    def path_to(self, address: Address, ufrag: str) -> Path | None:
+        """A path to `address`, or None. A TCP address has one as long as its connection lives.
+
+        A UDP address may not have spoken yet: a remote candidate to check. It becomes a route, for the answer to our
+        check carries no USERNAME to find the session by.
+        """
+        if address.transport == "tcp":
+            return self._tcp_paths.get(address)
+        family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
+        sock = next((s for s in self.udp if s.family == family), None)
+        if sock is None:
+            return None
+        sockaddr: SockAddr = (address.ip, address.port, 0, 0) if ":" in address.ip else (address.ip, address.port)
+        route = self._routes.get(sockaddr)
+        if route is not None and route.ufrag == ufrag:
+            return route.path
+        path = UdpPath(sock, sockaddr, address, self)
+        if route is None and ufrag in self._ufrags:
+            self._add_route(sockaddr, Route(address, ufrag, self._ufrags[ufrag], path))
+        return path
+
+    def link_of(self, first_packet: bytes) -> tuple[str, MediaLink] | None:
+        """The session that a first packet names, or None (counted)."""
+        ufrag = stun_ufrag(first_packet)
+        if ufrag is None:
+            self.counters.count("mux.not_stun_from_unknown")
+            return None
+        link = self._ufrags.get(ufrag)
+        if link is None:
+            self.counters.count("mux.unknown_ufrag")
+            return None
+        return ufrag, link
+
+    def route(self, sock: socket.socket, sockaddr: SockAddr, data: bytes) -> Route | None:
+        """The route of one datagram. A binding request that names another session moves the address to it."""
+        route = self._routes.get(sockaddr)
+        if route is None:
+            return self._first_contact(sock, sockaddr, data)
+        if data and data[0] < 4:
+            ufrag = stun_ufrag(data)
+            if ufrag is not None and ufrag != route.ufrag and ufrag in self._ufrags:
+                return self._first_contact(sock, sockaddr, data)
+        return route
+
+    def _first_contact(self, sock: socket.socket, sockaddr: SockAddr, data: bytes) -> Route | None:
+        found = self.link_of(data)
+        if found is None:
+            return None
+        ufrag, link = found
+        address = Address("udp", sockaddr[0], sockaddr[1])
+        route = Route(address, ufrag, link, UdpPath(sock, sockaddr, address, self))
+        return route if self._add_route(sockaddr, route) else None
+
+    def _add_route(self, sockaddr: SockAddr, route: Route) -> bool:
+        known = self._by_ufrag.setdefault(route.ufrag, [])
+        if len(known) >= MAX_ROUTES_PER_UFRAG:
+            self.counters.count("mux.too_many_routes")
+            return False
+        known.append(sockaddr)
+        self._routes[sockaddr] = route
+        return True

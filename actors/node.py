@@ -1,0 +1,147 @@
+"""The node: opens the ports, starts the tree, stops it. The root of everything that runs in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import trio
+from lkactor.config import Config
+
+from actors.addresses import Announced, announced_addresses
+from actors.front.server import FrontActor
+from actors.impairment import Impairment, NetworkConditions
+from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
+from actors.messages.rooms import Drain, RoomsMessage
+from actors.net import Ports
+from actors.rooms import RoomsActor
+from actors.services import Services
+from actors.tcp import TcpActor
+from actors.udp import UdpActor
+from lkactor.dtls import Certificate
+from lkactor.eventlog import EventLog
+from lkactor.ice import host_candidates
+from lkactor.room.sids import new_sid
+from lkactor.signal.responses import server_info
+
+DRAIN_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running server."""
+
+    services: Services
+    system: ActorSystem
+    rooms: ActorRef[RoomsMessage]
+    port: int
+    """HTTP and WebSocket."""
+    udp_port: int
+    tcp_port: int | None
+    announced: tuple[Announced, ...]
+
+    async def drain(self) -> None:
+        """Everyone is told to leave; returns when they are gone, or after DRAIN_TIMEOUT."""
+        await self.rooms.ask(Drain(), timeout=DRAIN_TIMEOUT)
+        with trio.move_on_after(DRAIN_TIMEOUT):
+            while any(info.path.count("/") > 1 and "room_" in info.path for info in self.system.tree()):
+                await trio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def run_node(
+    config: Config,
+    *,
+    seed: int | None = None,
+    faults: FaultPlan | None = None,
+    network: NetworkConditions | None = None,
+) -> AsyncIterator[Node]:
+    """Start everything; leaving the block stops it. Raises OSError when a port is taken.
+
+    `seed` fixes the actors' randomness and the faults, never ICE credentials or keys.
+    """
+    rng = random.SystemRandom()
+    ports = Ports()
+    listeners: list[socket.socket] = []
+    try:
+        listeners = _listen(config.bind_addresses, config.port)
+        announced = announced_addresses(config)
+        sockets = _media_binds(config)
+        udp_port = ports.open_udp(sockets, config.rtc.udp_port)
+        tcp_port = ports.open_tcp(sockets, config.rtc.tcp_port) if config.rtc.tcp_port is not None else None
+        events = EventLog(trio.current_time())
+        services = Services(
+            config=config,
+            ports=ports,
+            certificate=Certificate.generate(),
+            candidates=tuple(host_candidates([entry.ip for entry in announced], udp_port, tcp_port)),
+            server_info=server_info(new_sid("ND_", rng), config.region),
+            events=events,
+            rng=rng,
+        )
+        if network is not None:
+            ports.impairment = Impairment(network, seed or 0)
+
+        def on_event(kind: str, path: str, detail: str) -> None:
+            events.record(trio.current_time(), "", path, f"actor.{kind}", detail)
+
+        async with ActorSystem(seed=seed, faults=faults, on_event=on_event) as system:
+            rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
+            await system.spawn(lambda: UdpActor(ports), "udp", restart=Restart.PERMANENT)
+            await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)
+            await system.spawn(lambda: FrontActor(services, rooms, listeners), "front", restart=Restart.PERMANENT)
+            port = listeners[0].getsockname()[1]
+            yield Node(services, system, rooms, port, udp_port, tcp_port, announced)
+    finally:
+        ports.close()
+        for listener in listeners:
+            listener.close()
+
+
+def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
+    """The HTTP port on every bind address; port 0 picks one for all."""
+    listeners: list[socket.socket] = []
+    for address in addresses or ("0.0.0.0", "::"):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:
+            continue  # A machine without IPv6.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            listener.bind((address, port))
+        except OSError:
+            listener.close()
+            if address == "::1" or (address == "::" and not addresses):
+                continue  # IPv6 switched off: the IPv4 address serves.
+            for other in listeners:
+                other.close()
+            raise
+        listener.listen(1024)
+        listener.setblocking(False)
+        listeners.append(listener)
+        port = listener.getsockname()[1]
+    return listeners
+
+
+def _media_binds(config: Config) -> list[str]:
+    """Where the media sockets are bound: loopback only if the server is bound to loopback only."""
+    loopback = config.bind_addresses and all(ip in ("127.0.0.1", "::1") for ip in config.bind_addresses)
+    v6 = socket.has_ipv6 and _can_bind("::1")
+    if loopback:
+        return ["127.0.0.1", "::1"] if v6 and "::1" in config.bind_addresses else ["127.0.0.1"]
+    return ["0.0.0.0", "::"] if v6 else ["0.0.0.0"]
+
+
+def _can_bind(ip: str) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((ip, 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,736 @@
+"""One participant: its session, its two transports (or one), what it publishes and what it receives.
+
+The path of a signal: a request comes in from the front, `_on_request` says what it means here, the room hears what it
+means for the others. A resume binds a new signal connection to the same actor. A crash ends the session: the front
+tells the client to reconnect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import trio
+from livekit.protocol import models, rtc
+from lkactor.auth import issue_refresh_token
+from trio import current_time
+
+from actors.data import DataDesk
+from actors.egress import TransportEgress
+from actors.kernel import Actor, ActorDead, ActorRef, Exit, MailboxFull, Restart, Restarted, Terminated, Timer
+from actors.messages.participant import (
+    AudioLevelChanged,
+    ChannelsOpen,
+    DataCongestion,
+    DataReceived,
+    Disconnect,
+    MuteTrack,
+    NegotiationFailed,
+    ParticipantMessage,
+    ParticipantTick,
+    PeersUpdated,
+    Resume,
+    Role,
+    RoomUpdated,
+    SectionsNeeded,
+    SignalLost,
+    SignalReceived,
+    SignalSink,
+    SlowReader,
+    SpeakersUpdated,
+    TrackHandle,
+    TrackReceived,
+    TracksPublished,
+    TrackSubscribedTo,
+    TracksWithdrawn,
+    TransportAnswer,
+    TransportOffer,
+    TransportStateChanged,
+    UnsupportedCodec,
+    UpdateParticipant,
+    UpdateSubscriptions,
+)
+from actors.messages.room import (
+    BindDataPort,
+    CongestionChanged,
+    FirstSubscription,
+    ParticipantChanged,
+    ParticipantLeft,
+    ParticipantResumed,
+    RoomMessage,
+    SpeakerLevel,
+)
+from actors.messages.track import LegSettings, TrackMessage
+from actors.messages.transport import (
+    OutgoingTrack,
+    PauseData,
+    RemoteAnswer,
+    RemoteCandidate,
+    RemoteOffer,
+    RestartIce,
+    SetSendTracks,
+    TransportMessage,
+)
+from actors.publishing import PublishingDesk
+from actors.services import Services
+from actors.transport import TransportActor, TransportSpec
+from lkactor.peer import PeerState
+from lkactor.room.model import RoomModel
+from lkactor.room.participant import LimitExceeded, ParticipantModel, State
+from lkactor.room.subscriptions import Subscriptions
+from lkactor.signal import responses
+from lkactor.signal.ice_servers import ice_servers
+from lkactor.signal.join import JoinIntent
+
+JOIN_TIMEOUT = 60.0
+"""Not ACTIVE by then: JOIN_FAILURE (livekit-surface 2.6)."""
+CHANNEL_GRACE = 3.0
+"""A connected peer whose data channels do not open becomes ACTIVE all the same."""
+FAILED_GRACE = 5.0
+"""After a transport failed the client has this long to resume."""
+REFRESH_INTERVAL = 300.0
+METADATA_RESPONSE_DELAY = 0.02
+"""The Rust SDK registers for the response after it has sent the request; sooner is missed (livekit-clients 4)."""
+
+Action = rtc.LeaveRequest.Action
+Reason = rtc.RequestResponse.Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantSpec:
+    """What a participant is started with: who joins, and the room as it is at this moment."""
+
+    services: Services
+    room: ActorRef[RoomMessage]
+    room_model: RoomModel
+    room_info: models.Room
+    intent: JoinIntent
+    sid: str
+    connection: int
+    sink: SignalSink
+    others: tuple[models.ParticipantInfo, ...]
+    tracks: tuple[TrackHandle, ...]
+
+
+class ParticipantActor(Actor[ParticipantMessage]):
+    """Requests are handled strictly one by one, so the client sees its own effects in order."""
+
+    def __init__(self, spec: ParticipantSpec) -> None:
+        self._spec = spec
+        self._services = spec.services
+        self._claims = spec.intent.claims
+        self._parameters = spec.intent.parameters
+        self._connection = spec.connection
+        self._sink: SignalSink | None = spec.sink
+        self.model = ParticipantModel(
+            sid=spec.sid,
+            identity=spec.intent.identity,
+            claims=spec.intent.claims,
+            parameters=spec.intent.parameters,
+            joined_at_ms=spec.services.unix_ms(),
+            region=spec.services.config.region,
+            limits=spec.services.config.limit,
+        )
+        permission = self.model.permission
+        self._subscriptions: Subscriptions[TrackHandle] = Subscriptions(
+            identity=spec.intent.identity,
+            auto_subscribe=spec.intent.parameters.auto_subscribe,
+            can_subscribe=permission.can_subscribe,
+            exempt=permission.recorder,
+        )
+        self._transports: dict[Role, ActorRef[TransportMessage]] = {}
+        self._connected: dict[Role, bool] = {}
+        self._channels_open = False
+        self._timers: dict[str, Timer] = {}
+        self._settings: dict[str, LegSettings] = {}
+        self._left = False
+        self._scenario = ""
+        self._publishing = PublishingDesk(self)
+        self._data = DataDesk(self)
+
+    # -- lifecycle --------------------------------------------------------------------------------------------------
+
+    async def started(self) -> None:
+        self._primary: Role = "publisher"
+        if self._parameters.subscriber_primary and self.model.permission.can_subscribe:
+            self._primary = "subscriber"
+        self._send(self._join_response())
+        self.model.set_state(State.JOINED)
+        self._subscriptions.publish(self._spec.tracks)
+        await self._spawn_transport("publisher")
+        if not self._parameters.single:
+            await self._spawn_transport("subscriber")
+        self._spec.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
+        self._sync_subscriptions()
+        self._start_timer("join", JOIN_TIMEOUT)
+        self._refresh_token()
+        for request in self._parameters.add_tracks:
+            await self._publishing.add_track(request)
+        if self._parameters.offer is not None:
+            await self._on_request(rtc.SignalRequest(offer=self._parameters.offer))
+
+    async def stopping(self, exit: Exit) -> None:
+        if not self._left:
+            self._leave(models.DisconnectReason.SERVER_SHUTDOWN, Action.RECONNECT, send_leave=True)
+
+    async def receive(self, message: ParticipantMessage) -> object:
+        match message:
+            case SignalReceived(connection=connection, request=request):
+                if connection == self._connection:
+                    await self._on_request(request)
+            case SignalLost(connection=connection):
+                if connection == self._connection:
+                    self._on_signal_lost()
+            case Resume():
+                return self._on_resume(message)
+            case PeersUpdated() | TracksPublished() | TracksWithdrawn() | RoomUpdated() | SpeakersUpdated():
+                self._on_room(message)
+            case MuteTrack(track_sid=sid, muted=muted):
+                return self._publishing.mute_by_server(sid, muted)
+            case UpdateParticipant():
+                return self._on_api_update(message)
+            case UpdateSubscriptions(track_sids=sids, subscribe=subscribe):
+                self._subscriptions.wish(sids, subscribe)
+                self._sync_subscriptions()
+            case Disconnect(reason=reason, action=action, send_leave=send_leave):
+                self._leave(reason, action, send_leave=send_leave)
+                self.context.stop("disconnected")
+            case ParticipantTick(what=what):
+                self._on_timer(what)
+            case PauseData():
+                for role in self._transports:
+                    self._tell(role, message)
+            case DataReceived() | SlowReader() | DataCongestion():
+                self._on_data(message)
+            case Restarted(ref=ref):
+                self._publishing.track_restarted(ref)
+            case Terminated(ref=ref, exit=exit):
+                self._on_child_ended(ref, exit)
+            case _:
+                await self._on_transport(message)
+        return None
+
+    # -- used by the desks ------------------------------------------------------------------------------------------
+
+    @property
+    def sid(self) -> str:
+        return self._spec.sid
+
+    @property
+    def identity(self) -> str:
+        return self._spec.intent.identity
+
+    @property
+    def services(self) -> Services:
+        return self._services
+
+    @property
+    def room(self) -> ActorRef[RoomMessage]:
+        return self._spec.room
+
+    @property
+    def protocol(self) -> int:
+        return self._parameters.protocol
+
+    def tell_publisher(self, message: TransportMessage) -> None:
+        self._tell("publisher", message)
+
+    def send(self, response: rtc.SignalResponse) -> None:
+        self._send(response)
+
+    def refuse(self, request: rtc.SignalRequest, reason: int, message: str) -> None:
+        """RequestResponse; the failed request is echoed where the protocol has a field for it."""
+        answer = responses.request_response(0, reason, message)
+        kind = request.WhichOneof("message")
+        if kind is not None and kind in answer.request_response.DESCRIPTOR.fields_by_name:
+            getattr(answer.request_response, kind).CopyFrom(getattr(request, kind))
+        self._send(answer)
+
+    def changed(self) -> None:
+        """Public info changed: tell the room, which tells everyone, this client included."""
+        self.model.touch()
+        self._spec.room.tell(ParticipantChanged(self.sid, self.info()))
+
+    def info(self) -> models.ParticipantInfo:
+        return self.model.info(self._publishing.publications.infos())
+
+    def log(self, event: str, detail: str = "") -> None:
+        self._services.events.record(current_time(), self._spec.room_model.name, self.identity, event, detail)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    async def _on_request(self, request: rtc.SignalRequest) -> None:
+        match request.WhichOneof("message"):
+            case "offer":
+                offer = request.offer
+                preferences = self._publishing.publications.preferences()
+                self._tell("publisher", RemoteOffer(offer.sdp, offer.id, preferences))
+            case "answer":
+                if not self._parameters.single:
+                    self._tell("subscriber", RemoteAnswer(request.answer.sdp, request.answer.id))
+            case "trickle":
+                self._on_trickle(request)
+            case "add_track":
+                await self._publishing.add_track(request.add_track)
+            case "mute":
+                if not self._publishing.mute_by_client(request.mute.sid, request.mute.muted):
+                    self.refuse(request, Reason.NOT_FOUND, "track not found")
+            case "subscription":
+                self._on_subscription(request.subscription)
+            case "track_setting":
+                self._on_track_settings(request.track_setting)
+            case "leave":
+                self._leave(_client_reason(request.leave.reason), Action.DISCONNECT, send_leave=False)
+                self.context.stop("left")
+            case "subscription_permission":
+                self._publishing.set_subscription_permission(request.subscription_permission)
+            case "sync_state":
+                self._on_sync_state(request.sync_state)
+            case "simulate":
+                self._on_simulate(request.simulate)
+            case "ping" | "ping_req":
+                self._send(responses.pong(request, self._services.unix_ms()))
+            case "update_metadata":
+                self._on_update_metadata(request)
+            case "update_audio_track" | "update_video_track" as kind:
+                if not self._publishing.update_track(getattr(request, kind)):
+                    self.refuse(request, Reason.NOT_FOUND, "track not found")
+            case "update_layers":
+                pass  # Deprecated; the reference ignores it too.
+            case None:
+                self.log("signal.empty_request")
+            case kind:
+                self.log("signal.unimplemented", kind)
+                self.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind}")
+
+    def _on_trickle(self, request: rtc.SignalRequest) -> None:
+        candidate = responses.candidate_of(request.trickle)
+        if candidate is None:
+            self.refuse(request, Reason.UNCLASSIFIED_ERROR, "candidateInit is not a candidate")
+            return
+        subscriber = request.trickle.target == rtc.SignalTarget.SUBSCRIBER and not self._parameters.single
+        self._tell("subscriber" if subscriber else "publisher", RemoteCandidate(candidate))
+
+    def _on_subscription(self, request: rtc.UpdateSubscription) -> None:
+        sids = {*request.track_sids, *(sid for group in request.participant_tracks for sid in group.track_sids)}
+        self._subscriptions.wish(sids, request.subscribe)
+        self._sync_subscriptions()
+
+    def _on_track_settings(self, request: rtc.UpdateTrackSettings) -> None:
+        for sid in request.track_sids:
+            settings = LegSettings(
+                subscriber=self.sid,
+                disabled=request.disabled,
+                quality=request.quality,
+                width=request.width,
+                height=request.height,
+                fps=request.fps,
+            )
+            self._settings[sid] = settings
+            if len(self._settings) > 2000:
+                del self._settings[next(iter(self._settings))]
+            handle = self._subscriptions.available.get(sid)
+            if handle is not None:
+                self.tell_track(handle.track, settings)
+
+    def _on_update_metadata(self, request: rtc.SignalRequest) -> None:
+        wanted = request.update_metadata
+        reason, text = Reason.OK, ""
+        if not self.model.permission.can_update_metadata:
+            reason, text = Reason.NOT_ALLOWED, "does not have permission to update own metadata"
+        else:
+            try:
+                self.model.update(wanted.name, wanted.metadata, wanted.attributes)
+            except LimitExceeded as error:
+                reason, text = Reason.LIMIT_EXCEEDED, str(error)
+        if reason == Reason.OK:
+            info = self.info()
+            self._send(responses.update([info]))
+            self._spec.room.tell(ParticipantChanged(self.sid, info))
+            self._refresh_token()
+        if reason != Reason.OK or self.protocol >= 15:
+            response = responses.request_response(wanted.request_id, reason, text)
+            self.context.start_soon(self._send_later, METADATA_RESPONSE_DELAY, response)
+
+    async def _send_later(self, delay: float, response: rtc.SignalResponse) -> None:
+        await trio.sleep(delay)
+        self._send(response)
+
+    # -- the room ---------------------------------------------------------------------------------------------------
+
+    def _on_room(
+        self, message: PeersUpdated | TracksPublished | TracksWithdrawn | RoomUpdated | SpeakersUpdated
+    ) -> None:
+        match message:
+            case PeersUpdated(infos=infos):
+                self._send(responses.update(infos))
+            case TracksPublished(tracks=tracks):
+                before = {sid: self._subscriptions.permitted(t) for sid, t in self._subscriptions.available.items()}
+                self._subscriptions.publish(tracks)
+                self._tell_permission_changes(before, tracks)
+                self._sync_subscriptions()
+            case TracksWithdrawn(sids=sids):
+                self._subscriptions.withdraw(sids)
+                for sid in sids:
+                    self._settings.pop(sid, None)
+                self._sync_subscriptions()
+            case RoomUpdated(room=room):
+                self._send(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)))
+            case SpeakersUpdated(speakers=speakers):
+                if self.protocol > 2:
+                    self._send(rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=speakers)))
+            case _:
+                assert_never(message)
+
+    def _tell_permission_changes(self, before: dict[str, bool], tracks: tuple[TrackHandle, ...]) -> None:
+        for track in tracks:
+            allowed = self._subscriptions.permitted(track)
+            if before.get(track.sid, True) != allowed:
+                change = rtc.SubscriptionPermissionUpdate(
+                    participant_sid=track.publisher_sid, track_sid=track.sid, allowed=allowed
+                )
+                self._send(rtc.SignalResponse(subscription_permission_update=change))
+
+    def _sync_subscriptions(self) -> None:
+        """Tell the transport that carries media down what it is to carry."""
+        role: Role = "publisher" if self._parameters.single else "subscriber"
+        wanted = self._subscriptions.wanted()
+        tracks = tuple(
+            OutgoingTrack(
+                sid=handle.sid,
+                stream_id=f"{handle.publisher_sid}|{handle.sid}",
+                kind=handle.kind,
+                codecs=handle.codecs,
+                stereo=handle.stereo,
+                encrypted=handle.encrypted,
+                track=handle.track,
+            )
+            for handle in wanted
+        )
+        self._tell(role, SetSendTracks(tracks))
+        if self._parameters.adaptive_stream:
+            self._default_settings(wanted)
+
+    def _default_settings(self, wanted: list[TrackHandle]) -> None:
+        """With adaptive stream a video starts low until the client says how large it is (livekit-media 4.14)."""
+        for handle in wanted:
+            if handle.kind == "video" and handle.sid not in self._settings:
+                low = LegSettings(self.sid, False, models.VideoQuality.LOW, 0, 0, 0)
+                self._settings[handle.sid] = low
+                self.tell_track(handle.track, low)
+
+    # -- transports -------------------------------------------------------------------------------------------------
+
+    async def _spawn_transport(self, role: Role) -> None:
+        services, config = self._services, self._services.config
+        egress = TransportEgress()
+        spec = TransportSpec(
+            role=role,
+            single=self._parameters.single,
+            owner=self.context.ref,
+            ports=services.ports,
+            certificate=services.certificate,
+            candidates=services.candidates,
+            rng=services.rng,
+            lite=config.rtc.use_ice_lite and not self._parameters.disable_ice_lite and self.protocol > 5,
+            codecs=tuple(codec.mime.lower() for codec in self._spec.room_model.enabled_codecs),
+            reuse_sections=self.protocol > 3 and self._parameters.client.browser != "safari",
+            subscriber_sid=self.sid,
+            egress=egress,
+        )
+        self._transports[role] = await self.context.spawn(lambda: TransportActor(spec), role, restart=Restart.TEMPORARY)
+        self._connected[role] = False
+        self.context.watch(self._transports[role])
+        if role == "publisher":
+            self._publishing.egress = egress
+
+    async def _on_transport(
+        self,
+        message: TransportAnswer
+        | TransportOffer
+        | SectionsNeeded
+        | NegotiationFailed
+        | TransportStateChanged
+        | ChannelsOpen
+        | TrackReceived
+        | UnsupportedCodec
+        | AudioLevelChanged
+        | TrackSubscribedTo,
+    ) -> None:
+        match message:
+            case TransportAnswer(sdp=sdp, offer_id=offer_id, mid_to_track_id=mids, media=media):
+                self._send(responses.description("answer", sdp, offer_id, mids))
+                await self._publishing.media_changed(media)
+            case TransportOffer(sdp=sdp, offer_id=offer_id, mid_to_track_id=mids):
+                self._send(responses.description("offer", sdp, offer_id, mids))
+            case SectionsNeeded(audios=audios, videos=videos):
+                needed = rtc.MediaSectionsRequirement(num_audios=audios, num_videos=videos)
+                self._send(rtc.SignalResponse(media_sections_requirement=needed))
+            case NegotiationFailed(role=role, reason=reason):
+                self.log("negotiation.failed", f"{role}: {reason}")
+                self._reconnect(models.DisconnectReason.STATE_MISMATCH)
+            case TransportStateChanged():
+                self._on_transport_state(message)
+            case ChannelsOpen(role=role):
+                if role == self._primary:
+                    self._channels_open = True
+                    self._maybe_active()
+            case TrackReceived(track_sid=sid):
+                self.log("subscribed", sid)
+                handle = self._subscriptions.available.get(sid)
+                if handle is not None:
+                    self._spec.room.tell(FirstSubscription(handle.publisher_sid, sid))
+                    if sid in self._settings:
+                        self.tell_track(handle.track, self._settings[sid])
+            case UnsupportedCodec(track_sid=sid):
+                error = rtc.SubscriptionResponse(track_sid=sid, err=models.SubscriptionError.SE_CODEC_UNSUPPORTED)
+                self._send(rtc.SignalResponse(subscription_response=error))
+            case AudioLevelChanged(track_sid=sid, level=level):
+                self._spec.room.tell(SpeakerLevel(self.sid, self._publishing.speaker_level(sid, level)))
+            case TrackSubscribedTo(track_sid=sid):
+                self._publishing.first_subscription(sid)
+            case _:
+                assert_never(message)
+
+    def _on_transport_state(self, change: TransportStateChanged) -> None:
+        self.log(f"{change.role}.{change.state.name.lower()}", change.detail)
+        match change.state:
+            case PeerState.CONNECTED:
+                self._connected[change.role] = True
+                self._cancel_timer("failed")
+                if change.role == self._primary:
+                    self._start_timer("channels", CHANNEL_GRACE)
+                    self._maybe_active()
+            case PeerState.FAILED if not self._left:
+                # The client may resume with an ICE restart; without one the session ends (livekit-media 1.3).
+                self._connected[change.role] = False
+                if self._sink is not None:
+                    self._send(responses.leave(models.DisconnectReason.CONNECTION_TIMEOUT, Action.RESUME))
+                    self._drop_signal()
+                self._start_timer("failed", FAILED_GRACE)
+            case _:
+                pass
+
+    def _maybe_active(self) -> None:
+        """ACTIVE means: media and data reach this participant. Peers start sending then (livekit-clients 5)."""
+        if self._connected.get(self._primary) and self._channels_open and self.model.set_state(State.ACTIVE):
+            self._cancel_timer("join")
+            self._cancel_timer("channels")
+            self.log("active")
+            self._spec.room.tell(ParticipantChanged(self.sid, self.info()))
+
+    def _on_child_ended(self, ref: ActorRef[Any], exit: Exit) -> None:
+        """A transport cannot be rebuilt in place: the client's full reconnect is its restart strategy."""
+        if ref in self._transports.values() and not self._left:
+            self.log("transport.ended", exit.name.lower())
+            self._reconnect(models.DisconnectReason.STATE_MISMATCH)
+        else:
+            self._publishing.track_ended(ref)
+
+    def _on_data(self, message: DataReceived | SlowReader | DataCongestion) -> None:
+        match message:
+            case DataReceived(messages=messages):
+                self._data.publish(messages)
+            case SlowReader():
+                self.log("data.slow_reader")
+                self._reconnect(models.DisconnectReason.STATE_MISMATCH)
+            case DataCongestion(congested=congested):
+                self._spec.room.tell(CongestionChanged(self.sid, congested))
+            case _:
+                assert_never(message)
+
+    # -- resume, reconnect, leave -----------------------------------------------------------------------------------
+
+    def _on_resume(self, resume: Resume) -> bool:
+        if self._left:
+            return False
+        if self._sink is not None:
+            self._sink.close()
+        if self._scenario == "disconnect_signal_on_resume_no_messages":
+            resume.sink.close()
+            self._sink = None
+            return True
+        self._connection, self._sink = resume.connection, resume.sink
+        self._cancel_timer("failed")
+        self.log("resumed")
+        servers = ice_servers(self._services.config, self.sid, self._services.unix())
+        self._send(responses.reconnect_response(self._services.server_info, servers, self._data.last_sequence))
+        self._spec.room.tell(ParticipantResumed(self.sid))
+        if not self._parameters.single:
+            self._tell("subscriber", RestartIce())
+        if self._scenario == "disconnect_signal_on_resume":
+            self._scenario = ""
+            self._drop_signal()
+        return True
+
+    def _on_sync_state(self, state: rtc.SyncState) -> None:
+        """What the client believes. A published track that we do not know means that we do not agree."""
+        known = [self._publishing.publications.find(entry.track.sid) for entry in state.publish_tracks]
+        if any(publication is None for publication in known):
+            self.log("sync_state.mismatch")
+            self._reconnect(models.DisconnectReason.STATE_MISMATCH)
+            return
+        for sid in state.track_sids_disabled:
+            self._on_track_settings(rtc.UpdateTrackSettings(track_sids=[sid], disabled=True))
+        self._on_subscription(state.subscription)
+
+    def _on_signal_lost(self) -> None:
+        self._sink = None
+        self.log("signal.lost")
+        if not any(self._connected.values()):
+            self._leave(models.DisconnectReason.SIGNAL_CLOSE, Action.DISCONNECT, send_leave=False)
+            self.context.stop("signal lost before media")
+
+    def _on_simulate(self, scenario: rtc.SimulateScenario) -> None:
+        reasons, kind = models.DisconnectReason, scenario.WhichOneof("scenario")
+        self.log("simulate", kind or "")
+        match kind:
+            case "speaker_update":
+                self._simulate_speaker(scenario.speaker_update)
+            case "node_failure" | "migration":
+                reason = reasons.SERVER_SHUTDOWN if kind == "node_failure" else reasons.MIGRATION
+                self._leave(reason, Action.RECONNECT, send_leave=False)
+                self.context.stop(kind)
+            case "server_leave":
+                self._leave(reasons.SERVER_SHUTDOWN, Action.DISCONNECT, send_leave=True)
+                self.context.stop(kind)
+            case "disconnect_signal_on_resume" | "disconnect_signal_on_resume_no_messages":
+                self._scenario = kind
+                self._start_timer("scenario", 5.0)
+            case "leave_request_full_reconnect":
+                self._reconnect(reasons.UNKNOWN_REASON)
+            case _:
+                request = rtc.SignalRequest(simulate=scenario)
+                self.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind or 'no scenario'}")
+
+    def _simulate_speaker(self, seconds: int) -> None:
+        def speaking(level: float, active: bool) -> rtc.SignalResponse:
+            speaker = models.SpeakerInfo(sid=self.sid, level=level, active=active)
+            return rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=[speaker]))
+
+        self._send(speaking(0.9, True))
+        self.context.start_soon(self._send_later, float(max(0, min(seconds, 3600))), speaking(0.0, False))
+
+    def _reconnect(self, reason: int) -> None:
+        """The session cannot go on as it is; the client is to start a new one."""
+        self._leave(reason, Action.RECONNECT, send_leave=True)
+        self.context.stop("reconnect")
+
+    def _leave(self, reason: int, action: int, *, send_leave: bool) -> None:
+        """The end of the session, told once to the client and once to the room."""
+        if self._left:
+            return
+        self._left = True
+        self.log("left", models.DisconnectReason.Name(reason))  # type: ignore[arg-type]
+        if send_leave:
+            self._send(responses.leave(reason, action))
+        self._drop_signal()
+        self.model.disconnect(reason)
+        try:
+            self._spec.room.tell(ParticipantLeft(self.sid, self.info()))
+        except (ActorDead, MailboxFull):
+            self.log("room.gone")
+
+    # -- API --------------------------------------------------------------------------------------------------------
+
+    def _on_api_update(self, update: UpdateParticipant) -> models.ParticipantInfo | LimitExceeded:
+        """A refusal is an answer, not a crash: the front turns it into invalid_argument."""
+        try:
+            self.model.update(update.name, update.metadata, update.attributes)
+        except LimitExceeded as error:
+            return error
+        if update.permission is not None:
+            self._set_permission(update.permission)
+        info = self.info()
+        self._send(responses.update([info]))
+        self._spec.room.tell(ParticipantChanged(self.sid, info))
+        self._refresh_token()
+        return info
+
+    def _set_permission(self, permission: models.ParticipantPermission) -> None:
+        self.model.set_permission(permission)
+        self._publishing.enforce_permission()
+        if self._subscriptions.can_subscribe != permission.can_subscribe:
+            self._subscriptions.can_subscribe = permission.can_subscribe
+            self._sync_subscriptions()
+
+    # -- small things -----------------------------------------------------------------------------------------------
+
+    def _join_response(self) -> rtc.SignalResponse:
+        info = self.info()
+        return responses.join_response(
+            room=self._spec.room_info,
+            participant=info,
+            others=self._spec.others,
+            server=self._services.server_info,
+            ice_servers=ice_servers(self._services.config, self.sid, self._services.unix()),
+            subscriber_primary=self._primary == "subscriber",
+            sif_trailer=self._spec.room_model.sif_trailer,
+            fast_publish=self.model.permission.can_publish,
+        )
+
+    def _tell(self, role: Role, message: TransportMessage) -> None:
+        """A transport that is gone ends the session; its Terminated may still be on the way."""
+        try:
+            self._transports[role].tell(message)
+        except ActorDead:
+            self.log("transport.gone", role)
+        except MailboxFull:
+            self.log("transport.mailbox_full", role)
+            self._transports[role].kill()
+
+    def tell_track(self, track: ActorRef[Any], message: TrackMessage) -> None:
+        """Another participant's track may end at any moment; the room says so next."""
+        try:
+            track.tell(message)
+        except (ActorDead, MailboxFull):
+            self.log("track.unreachable", track.path)
+
+    def _send(self, response: rtc.SignalResponse) -> None:
+        if self._sink is not None and not self._sink.send(response):
+            self.log("signal.too_slow")
+            self._sink = None
+
+    def _drop_signal(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
+
+    def _refresh_token(self) -> None:
+        keys = self._services.config.keys
+        token = issue_refresh_token(self._claims, self.model.info(()), keys, self._services.unix())
+        self._send(rtc.SignalResponse(refresh_token=token))
+        self._start_timer("refresh", REFRESH_INTERVAL)
+
+    def _start_timer(self, what: str, delay: float) -> None:
+        self._cancel_timer(what)
+        self._timers[what] = self.context.schedule(delay, ParticipantTick(what))
+
+    def _cancel_timer(self, what: str) -> None:
+        timer = self._timers.pop(what, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _on_timer(self, what: str) -> None:
+        self._timers.pop(what, None)
+        match what:
+            case "join":
+                self._leave(models.DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, send_leave=True)
+                self.context.stop("never active")
+            case "channels":
+                self._channels_open = True
+                self._maybe_active()
+            case "failed":
+                self._leave(models.DisconnectReason.CONNECTION_TIMEOUT, Action.DISCONNECT, send_leave=True)
+                self.context.stop("transport failed")
+            case "refresh":
+                self._refresh_token()
+            case "scenario":
+                self._scenario = ""
+
+
+def _client_reason(reason: int) -> int:
+    """A client's Leave may name these; anything else is its own wish (livekit-surface 2.1)."""
+    reasons = models.DisconnectReason
+    kept = (reasons.USER_UNAVAILABLE, reasons.USER_REJECTED, reasons.AGENT_ERROR)
+    return reason if reason in kept else reasons.CLIENT_INITIATED

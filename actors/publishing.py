@@ -1,0 +1,222 @@
+"""What a participant publishes: announcements become tracks, tracks become actors, changes become news.
+
+Source of the rules: livekit-media 3.1, livekit-surface 2.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from livekit.protocol import models, rtc
+
+from actors.egress import TransportEgress
+from actors.kernel import ActorRef, Restart
+from actors.messages.participant import TrackHandle
+from actors.messages.room import PublishTracks, WithdrawTracks
+from actors.messages.track import SetPublisherMuted, TrackMessage
+from actors.messages.transport import BindTrack
+from actors.track import TrackActor, TrackSpec
+from lkactor.room.publications import Publication, Publications, Refused
+from lkactor.sdp import ReceiveMedia
+from lkactor.sfu import layers_of
+
+if TYPE_CHECKING:
+    from actors.participant import ParticipantActor
+
+MEDIA_LINK_CAPACITY = 512
+"""Bursts of one track that may wait for its actor."""
+
+
+class PublishingDesk:
+    """The part of a participant actor that handles its own tracks."""
+
+    def __init__(self, participant: ParticipantActor) -> None:
+        self._participant = participant
+        self.publications = Publications(participant.services.rng)
+        self.egress: TransportEgress | None = None
+        self._actors: dict[str, ActorRef[TrackMessage]] = {}
+        self._levels: dict[str, float] = {}
+        self._permission: rtc.SubscriptionPermission | None = None
+
+    # -- announcements and media ------------------------------------------------------------------------------------
+
+    async def add_track(self, request: rtc.AddTrackRequest) -> None:
+        participant = self._participant
+        result = self.publications.add(request, participant.model.may_publish)
+        if isinstance(result, Refused):
+            participant.log("add_track.refused", result.message)
+            participant.refuse(rtc.SignalRequest(add_track=request), result.reason, result.message)
+            return
+        participant.log("add_track", f"{result.info.sid} {result.kind}")
+        published = rtc.TrackPublishedResponse(cid=request.cid, track=result.info)
+        participant.send(rtc.SignalResponse(track_published=published))
+        await self._publish(self.publications.match())
+
+    async def media_changed(self, media: Sequence[ReceiveMedia]) -> None:
+        """An offer was answered: these sections send now."""
+        change = self.publications.media_changed(media)
+        for publication in change.withdrawn:
+            self._end(publication)
+        await self._publish(change.published)
+        for publication in change.withdrawn:
+            queued = self.publications.next_queued(publication.cid)
+            if queued is not None:
+                await self.add_track(queued)
+
+    async def _publish(self, matched: Sequence[tuple[Publication, ReceiveMedia]]) -> None:
+        if not matched:
+            return
+        participant = self._participant
+        participant.model.set_publisher()
+        for publication, section in matched:
+            await self._start(publication, section)
+        participant.changed()
+        handles = tuple(self._handle(publication) for publication, _ in matched)
+        participant.room.tell(PublishTracks(participant.sid, handles))
+
+    async def _start(self, publication: Publication, section: ReceiveMedia) -> None:
+        participant, sid = self._participant, publication.info.sid
+        participant.log("track.published", f"{sid} {publication.info.mime_type} mid {section.mid}")
+        assert self.egress is not None
+        config = participant.services.config
+        spec = TrackSpec(
+            info=publication.info,
+            media=section,
+            egress=self.egress,
+            owner=participant.context.ref,
+            audio=config.audio,
+            rtc=config.rtc,
+        )
+        ref = await participant.context.spawn(lambda: TrackActor(spec), sid, restart=Restart.TRANSIENT)
+        participant.context.watch(ref)
+        self._actors[sid] = ref
+        link = ref.link("media", MEDIA_LINK_CAPACITY)
+        participant.tell_publisher(BindTrack(section.mid, link, layers_of(publication.info, section)))
+
+    def _handle(self, publication: Publication) -> TrackHandle:
+        info = publication.info
+        return TrackHandle(
+            sid=info.sid,
+            publisher_sid=self._participant.sid,
+            publisher_identity=self._participant.identity,
+            kind=publication.kind,
+            codecs=publication.codecs,
+            stereo=models.AudioTrackFeature.TF_STEREO in info.audio_features,
+            encrypted=info.encryption != models.Encryption.Type.NONE,
+            width=info.width,
+            height=info.height,
+            track=self._actors[info.sid],
+            allowed=self._allowed(info.sid),
+        )
+
+    def _end(self, publication: Publication) -> None:
+        """The track is over: its actor stops, the others hear of it."""
+        participant, sid = self._participant, publication.info.sid
+        participant.log("track.unpublished", sid)
+        self._levels.pop(sid, None)
+        ref = self._actors.pop(sid, None)
+        participant.room.tell(WithdrawTracks(participant.sid, (sid,)))
+        participant.changed()
+        if ref is not None:
+            ref.stop("unpublished")
+
+    # -- changes ----------------------------------------------------------------------------------------------------
+
+    def mute_by_client(self, sid: str, muted: bool) -> bool:
+        """False: no such track."""
+        publication = self.publications.find(sid)
+        if publication is None:
+            return False
+        if publication.info.muted != muted:
+            publication.info.muted = muted
+            self._participant.log("track.muted" if muted else "track.unmuted", sid)
+            ref = self._actors.get(sid)
+            if ref is not None:
+                self._participant.tell_track(ref, SetPublisherMuted(muted))
+                self._participant.changed()
+        return True
+
+    def mute_by_server(self, sid: str, muted: bool) -> models.TrackInfo | None:
+        """MutePublishedTrack: the client is told, and does it. None: no such track."""
+        publication = self.publications.find(sid)
+        if publication is None:
+            return None
+        self._participant.send(rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=sid, muted=muted)))
+        self.mute_by_client(sid, muted)
+        return publication.info
+
+    def update_track(self, request: rtc.UpdateLocalAudioTrack | rtc.UpdateLocalVideoTrack) -> bool:
+        """New audio features or video size. False: no such track."""
+        publication = self.publications.find(request.track_sid)
+        if publication is None:
+            return False
+        if isinstance(request, rtc.UpdateLocalAudioTrack):
+            del publication.info.audio_features[:]
+            publication.info.audio_features.extend(request.features)
+        else:
+            publication.info.width, publication.info.height = request.width, request.height
+        self._participant.changed()
+        return True
+
+    def set_subscription_permission(self, permission: rtc.SubscriptionPermission) -> None:
+        """Who may subscribe. Unlisted participants of a restrictive list may not (livekit-surface 2.5)."""
+        self._permission = None if permission.all_participants else permission
+        tracks = tuple(self._handle(publication) for publication in self.publications.tracks.values())
+        if tracks:
+            self._participant.room.tell(PublishTracks(self._participant.sid, tracks))
+
+    def _allowed(self, sid: str) -> frozenset[str] | None:
+        if self._permission is None:
+            return None
+        return frozenset(
+            entry.participant_identity
+            for entry in self._permission.track_permissions
+            if entry.all_tracks or sid in entry.track_sids
+        )
+
+    def enforce_permission(self) -> None:
+        """The grant changed in mid-call: tracks that it no longer covers end."""
+        participant = self._participant
+        everything = (*self.publications.tracks.values(), *self.publications.pending.values())
+        for publication in everything:
+            if not participant.model.may_publish(publication.info.source):
+                self.publications.remove(publication.info.sid)
+                self._end(publication)
+                gone = rtc.TrackUnpublishedResponse(track_sid=publication.info.sid)
+                participant.send(rtc.SignalResponse(track_unpublished=gone))
+
+    # -- news from below --------------------------------------------------------------------------------------------
+
+    def first_subscription(self, sid: str) -> None:
+        publication = self.publications.tracks.get(sid)
+        if publication is not None and not publication.subscribed_once:
+            publication.subscribed_once = True
+            self._participant.send(rtc.SignalResponse(track_subscribed=rtc.TrackSubscribed(track_sid=sid)))
+
+    def speaker_level(self, sid: str, level: float) -> float:
+        """The loudest microphone of this participant. Other audio sources never speak (livekit-media 3.7)."""
+        publication = self.publications.tracks.get(sid)
+        if publication is not None and publication.info.source == models.TrackSource.MICROPHONE:
+            self._levels[sid] = level
+        return max(self._levels.values(), default=0.0)
+
+    def track_restarted(self, ref: ActorRef[Any]) -> None:
+        """A track actor came back with nothing but what it was started with."""
+        for sid, actor in self._actors.items():
+            if actor == ref:
+                self._participant.log("track.restarted", sid)
+                publication = self.publications.tracks.get(sid)
+                if publication is not None:
+                    self._participant.tell_track(ref, SetPublisherMuted(publication.info.muted))
+
+    def track_ended(self, ref: ActorRef[Any]) -> None:
+        """A track actor is gone for good: restarted too often, or stopped by us (then it is not known any more)."""
+        for sid, actor in list(self._actors.items()):
+            if actor == ref:
+                del self._actors[sid]
+                publication = self.publications.remove(sid)
+                if publication is not None:
+                    self._end(publication)
+                    gone = rtc.TrackUnpublishedResponse(track_sid=sid)
+                    self._participant.send(rtc.SignalResponse(track_unpublished=gone))

@@ -1,0 +1,409 @@
+"""One room: who is in it, and what each hears of the others. A crash ends the room; every client is told to reconnect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from livekit.protocol import models, rtc
+from lkactor.auth import to_participant_permission
+from trio import current_time
+
+from actors.kernel import (
+    Actor,
+    ActorDead,
+    ActorRef,
+    Exit,
+    MailboxFull,
+    Restart,
+    Restarted,
+    StartFailed,
+    Terminated,
+    Timer,
+)
+from actors.messages.participant import (
+    Disconnect,
+    ParticipantMessage,
+    PeersUpdated,
+    RoomUpdated,
+    SpeakersUpdated,
+    TrackHandle,
+    TracksPublished,
+    TrackSubscribedTo,
+    TracksWithdrawn,
+)
+from actors.messages.room import (
+    BindDataPort,
+    CloseRoom,
+    CongestionChanged,
+    ExpiryTick,
+    FindParticipant,
+    FirstSubscription,
+    GetRoom,
+    Join,
+    Joined,
+    JoinRefused,
+    ListParticipants,
+    ParticipantChanged,
+    ParticipantLeft,
+    ParticipantResumed,
+    PublishData,
+    PublishTracks,
+    RoomMessage,
+    SpeakerLevel,
+    SpeakerTick,
+    UpdateRoomMetadata,
+    WithdrawTracks,
+)
+from actors.messages.rooms import RoomChanged, RoomsMessage
+from actors.messages.transport import PauseData, SendData, TransportMessage
+from actors.participant import ParticipantActor, ParticipantSpec
+from actors.services import Services
+from lkactor.room.model import RoomModel
+from lkactor.room.sids import new_sid
+from lkactor.room.speakers import ActiveSpeakers
+
+Action = rtc.LeaveRequest.Action
+State = models.ParticipantInfo.State
+
+
+@dataclass(slots=True)
+class Member:
+    """One participant as the room sees it."""
+
+    sid: str
+    identity: str
+    ref: ActorRef[ParticipantMessage]
+    info: models.ParticipantInfo
+    hidden: bool
+    dependent: bool
+    protocol: int
+    data_port: ActorRef[TransportMessage] | None = None
+    tracks: dict[str, TrackHandle] = field(default_factory=dict)
+
+
+class RoomActor(Actor[RoomMessage]):
+    """Members by sid; an identity belongs to at most one of them."""
+
+    def __init__(self, services: Services, model: RoomModel, rooms: ActorRef[RoomsMessage]) -> None:
+        self._services = services
+        self._model = model
+        self._rooms = rooms
+        self._members: dict[str, Member] = {}
+        self._speakers = ActiveSpeakers()
+        self._speaker_timer: Timer | None = None
+        self._congested: set[str] = set()
+        self._closing = False
+
+    # -- lifecycle --------------------------------------------------------------------------------------------------
+
+    async def started(self) -> None:
+        self._log("room.started", self._model.sid)
+        self._report()
+        self._watch_expiry()
+
+    async def stopping(self, exit: Exit) -> None:
+        self._log("room.finished")
+
+    async def receive(self, message: RoomMessage) -> object:
+        match message:
+            case Join():
+                return await self._join(message)
+            case FindParticipant(identity=identity):
+                member = self._by_identity(identity)
+                return member.ref if member is not None else None
+            case ParticipantChanged(sid=sid, info=info):
+                self._changed(sid, info)
+            case ParticipantResumed(sid=sid):
+                self._resumed(sid)
+            case ParticipantLeft(sid=sid, info=info):
+                self._left(sid, info)
+            case PublishTracks(publisher_sid=sid, tracks=tracks):
+                self._publish(sid, tracks)
+            case WithdrawTracks(publisher_sid=sid, sids=sids):
+                self._withdraw(sid, sids)
+            case BindDataPort(sid=sid, port=port):
+                if sid in self._members:
+                    self._members[sid].data_port = port
+            case PublishData():
+                self._publish_data(message)
+            case SpeakerLevel() | SpeakerTick():
+                self._on_speakers(message)
+            case CongestionChanged(sid=sid, congested=congested):
+                self._on_congestion(sid, congested)
+            case FirstSubscription(publisher_sid=sid, track_sid=track_sid):
+                self._tell(sid, TrackSubscribedTo(track_sid))
+            case Terminated(ref=ref, exit=exit):
+                self._terminated(ref, exit)
+            case ExpiryTick():
+                self._expire()
+            case Restarted():
+                pass
+            case _:
+                return self._on_api(message)
+        return None
+
+    def _on_api(self, message: GetRoom | ListParticipants | UpdateRoomMetadata | CloseRoom) -> object:
+        match message:
+            case GetRoom():
+                return self._info()
+            case ListParticipants():
+                return tuple(member.info for member in self._members.values())
+            case UpdateRoomMetadata(metadata=metadata):
+                self._model.metadata = metadata
+                self._log("room.metadata")
+                info = self._info()
+                for sid in self._members:
+                    self._tell(sid, RoomUpdated(info))
+                self._report()
+                return info
+            case CloseRoom(reason=reason):
+                self._close(reason)
+                return None
+            case _:
+                assert_never(message)
+
+    # -- members ----------------------------------------------------------------------------------------------------
+
+    async def _join(self, join: Join) -> Joined | JoinRefused:
+        intent, limit = join.intent, self._model.max_participants
+        if self._closing:
+            return JoinRefused(503, "room is closing")
+        old = self._by_identity(intent.identity)
+        permission = to_participant_permission(intent.claims.video)
+        dependent = permission.agent or permission.recorder or intent.claims.kind in ("agent", "egress")
+        counted = sum(not member.dependent for member in self._members.values() if member is not old)
+        if limit and not dependent and counted >= limit:
+            # The reference exposes no finer reason (livekit-surface 1.6).
+            return JoinRefused(500, "connection closed by media")
+        if old is not None:
+            self._log("participant.duplicate_identity", old.sid)
+            self._remove(old, DUPLICATE_IDENTITY)
+        sid = new_sid("PA_", self._services.rng)
+        self._model.joined()
+        spec = ParticipantSpec(
+            services=self._services,
+            room=self.context.ref,
+            room_model=self._model,
+            room_info=self._info(extra=0 if dependent else 1),
+            intent=intent,
+            sid=sid,
+            connection=join.connection,
+            sink=join.sink,
+            others=tuple(member.info for member in self._members.values() if not member.hidden),
+            tracks=tuple(track for member in self._members.values() for track in member.tracks.values()),
+        )
+        placeholder = models.ParticipantInfo(sid=sid, identity=intent.identity, state=State.JOINING)
+        try:
+            ref = await self.context.spawn(lambda: ParticipantActor(spec), sid, restart=Restart.TEMPORARY)
+        except StartFailed as error:
+            self._log("participant.start_failed", repr(error.__cause__), intent.identity)
+            return JoinRefused(500, "connection closed by media")
+        self.context.watch(ref)
+        self._members[sid] = Member(
+            sid, intent.identity, ref, placeholder, permission.hidden, dependent, intent.parameters.protocol
+        )
+        self._log("participant.joined", sid, intent.identity)
+        self._report()
+        return Joined(ref)
+
+    def _changed(self, sid: str, info: models.ParticipantInfo) -> None:
+        member = self._members.get(sid)
+        if member is None or info.version < member.info.version:
+            return
+        member.info, member.hidden = info, info.permission.hidden
+        if info.state == State.ACTIVE:
+            self._report()
+        self._broadcast(PeersUpdated((info,)), only=sid if member.hidden else None)
+
+    def _resumed(self, sid: str) -> None:
+        """The order of livekit-surface 2.6: everyone, then the room."""
+        infos = tuple(m.info for m in self._members.values() if not m.hidden or m.sid == sid)
+        self._tell(sid, PeersUpdated(infos))
+        self._tell(sid, RoomUpdated(self._info()))
+
+    def _left(self, sid: str, info: models.ParticipantInfo) -> None:
+        member = self._members.get(sid)
+        if member is not None:
+            self._forget(member, info)
+
+    def _terminated(self, ref: ActorRef[Any], exit: Exit) -> None:
+        """A participant that ended without a farewell: it crashed or was killed."""
+        member = next((m for m in self._members.values() if m.ref == ref), None)
+        if member is None:
+            return
+        self._log("participant.terminated", exit.name.lower(), member.identity)
+        info = models.ParticipantInfo()
+        info.CopyFrom(member.info)
+        info.version += 1
+        info.state = State.DISCONNECTED
+        info.disconnect_reason = models.DisconnectReason.UNKNOWN_REASON
+        self._forget(member, info)
+
+    def _remove(self, member: Member, reason: int) -> None:
+        """Send a participant away; its own farewell finds it already forgotten."""
+        info = models.ParticipantInfo()
+        info.CopyFrom(member.info)
+        info.version += 1
+        info.state = State.DISCONNECTED
+        info.disconnect_reason = reason  # type: ignore[assignment]
+        self._forget(member, info)
+        self._tell_ref(member.ref, Disconnect(reason, Action.DISCONNECT))  # type: ignore[arg-type]
+
+    def _forget(self, member: Member, info: models.ParticipantInfo) -> None:
+        del self._members[member.sid]
+        self._congested.discard(member.sid)
+        self._speakers.forget(member.sid)
+        self._log("participant.left", models.DisconnectReason.Name(info.disconnect_reason), member.identity)
+        if member.tracks:
+            self._broadcast(TracksWithdrawn(tuple(member.tracks)))
+        if not member.hidden:
+            # Clients from protocol 12 on take a new sid of the same identity for what it is (livekit-surface 2.3).
+            duplicate = info.disconnect_reason == DUPLICATE_IDENTITY
+            for other in self._members.values():
+                if not (duplicate and other.protocol >= 12):
+                    self._tell_ref(other.ref, PeersUpdated((info,)))
+        if not any(not m.dependent for m in self._members.values()):
+            self._model.emptied(current_time())
+            self._watch_expiry()
+        self._report()
+
+    def _by_identity(self, identity: str) -> Member | None:
+        return next((m for m in self._members.values() if m.identity == identity), None)
+
+    # -- tracks -----------------------------------------------------------------------------------------------------
+
+    def _publish(self, sid: str, tracks: tuple[TrackHandle, ...]) -> None:
+        member = self._members.get(sid)
+        if member is None:
+            return
+        member.tracks.update((track.sid, track) for track in tracks)
+        self._broadcast(TracksPublished(tracks), but=sid)
+
+    def _withdraw(self, sid: str, sids: tuple[str, ...]) -> None:
+        member = self._members.get(sid)
+        if member is None:
+            return
+        for track_sid in sids:
+            member.tracks.pop(track_sid, None)
+        self._broadcast(TracksWithdrawn(sids), but=sid)
+
+    # -- data -------------------------------------------------------------------------------------------------------
+
+    def _publish_data(self, data: PublishData) -> None:
+        """One message per recipient and burst."""
+        for member in list(self._members.values()):
+            if member.sid == data.sender_sid or member.data_port is None:
+                continue
+            active = member.info.state == State.ACTIVE
+            messages = tuple(
+                (message.reliable, message.payload)
+                for message in data.messages
+                if (message.reliable or active)
+                and (
+                    not (message.destinations or message.destination_sids)
+                    or member.identity in message.destinations
+                    or member.sid in message.destination_sids
+                )
+            )
+            if messages:
+                self._deliver(member, messages)
+
+    def _deliver(self, member: Member, messages: tuple[tuple[bool, bytes], ...]) -> None:
+        assert member.data_port is not None
+        try:
+            member.data_port.tell(SendData(messages))
+        except MailboxFull:
+            # Its transport does not keep up at all. Dropping a reliable message in silence is no way out.
+            self._log("data.mailbox_full", member.sid, member.identity)
+            if any(reliable for reliable, _ in messages):
+                self._tell_ref(member.ref, Disconnect(models.DisconnectReason.STATE_MISMATCH, Action.RECONNECT))
+        except ActorDead:
+            pass  # Its participant is on the way out and will say so.
+
+    def _on_congestion(self, sid: str, congested: bool) -> None:
+        """Back-pressure: while somebody is behind, nobody's reliable data is read (reference-server, slow readers)."""
+        before = bool(self._congested)
+        (self._congested.add if congested else self._congested.discard)(sid)
+        if bool(self._congested) != before:
+            self._log("data.congested" if congested else "data.flowing", sid)
+            for member in self._members.values():
+                if member.data_port is not None:
+                    self._tell_ref(member.ref, PauseData(bool(self._congested)))  # type: ignore[arg-type]
+
+    # -- speakers ---------------------------------------------------------------------------------------------------
+
+    def _on_speakers(self, message: SpeakerLevel | SpeakerTick) -> None:
+        if isinstance(message, SpeakerLevel):
+            if message.sid in self._members:
+                self._speakers.update(message.sid, message.level)
+            if self._speaker_timer is None:
+                interval = self._services.config.audio.update_interval / 1000
+                self._speaker_timer = self.context.schedule(interval, SpeakerTick())
+            return
+        self._speaker_timer = None
+        changes = tuple(
+            models.SpeakerInfo(sid=change.sid, level=change.level, active=change.active)
+            for change in self._speakers.changes()
+        )
+        if changes:
+            self._broadcast(SpeakersUpdated(changes))
+
+    # -- life span --------------------------------------------------------------------------------------------------
+
+    def _watch_expiry(self) -> None:
+        at = self._model.expires_at()
+        if at is not None:
+            self.context.schedule(max(0.0, at - current_time()) + 0.001, ExpiryTick())
+
+    def _expire(self) -> None:
+        at = self._model.expires_at()
+        if at is not None and at <= current_time():
+            self._close(models.DisconnectReason.ROOM_CLOSED)
+
+    def _close(self, reason: int) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        for member in list(self._members.values()):
+            self._tell_ref(member.ref, Disconnect(reason, Action.DISCONNECT))  # type: ignore[arg-type]
+        self.context.stop("closed")
+
+    # -- small things -----------------------------------------------------------------------------------------------
+
+    def _info(self, extra: int = 0) -> models.Room:
+        members = self._members.values()
+        return self._model.info(
+            participants=sum(not member.dependent for member in members) + extra,
+            publishers=sum(member.info.is_publisher for member in members),
+            recording=any(member.info.permission.recorder for member in members),
+        )
+
+    def _report(self) -> None:
+        self._rooms.tell(RoomChanged(self._info()))
+
+    def _broadcast(self, message: ParticipantMessage, *, but: str = "", only: str | None = None) -> None:
+        for member in list(self._members.values()):
+            if member.sid != but and (only is None or member.sid == only):
+                self._tell_ref(member.ref, message)
+
+    def _tell(self, sid: str, message: ParticipantMessage) -> None:
+        member = self._members.get(sid)
+        if member is not None:
+            self._tell_ref(member.ref, message)
+
+    def _tell_ref(self, ref: ActorRef[ParticipantMessage], message: ParticipantMessage) -> None:
+        """A participant that cannot take a message has lost its place: state would diverge in silence."""
+        try:
+            ref.tell(message)
+        except MailboxFull:
+            self._log("participant.mailbox_full", ref.path)
+            ref.kill()
+        except ActorDead:
+            pass  # Terminated is on its way.
+
+    def _log(self, event: str, detail: str = "", participant: str = "") -> None:
+        self._services.events.record(current_time(), self._model.name, participant, event, detail)
+
+
+DUPLICATE_IDENTITY = models.DisconnectReason.DUPLICATE_IDENTITY

@@ -1,0 +1,95 @@
+"""Which rooms there are. Remembers the settings of a room that crashed, so that it comes back as it was set up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from livekit.protocol import models
+from livekit.protocol import room as room_api
+from trio import current_time
+
+from actors.kernel import Actor, ActorRef, Exit, Restart, Restarted, Terminated
+from actors.messages.room import CloseRoom, RoomMessage
+from actors.messages.rooms import Drain, FindRoom, ListRooms, OpenRoom, RoomChanged, RoomsMessage
+from actors.room import RoomActor
+from actors.services import Services
+from lkactor.room.model import RoomModel
+from lkactor.room.sids import new_sid
+
+MAX_REMEMBERED = 1000
+
+
+class RoomsActor(Actor[RoomsMessage]):
+    """Rooms by name. Each room is temporary: what ends it ends it for everyone in it."""
+
+    mailbox_capacity = 4096
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._rooms: dict[str, ActorRef[RoomMessage]] = {}
+        self._infos: dict[str, models.Room] = {}
+        self._crashed: dict[str, models.Room] = {}
+
+    async def receive(self, message: RoomsMessage) -> object:
+        match message:
+            case OpenRoom(request=request, create=create):
+                return await self._open(request, create)
+            case FindRoom(name=name):
+                return self._alive(name)
+            case ListRooms(names=names):
+                return tuple(info for name, info in self._infos.items() if not names or name in names)
+            case RoomChanged(room=room):
+                if room.name in self._rooms:
+                    self._infos[room.name] = room
+            case Drain():
+                for ref in self._rooms.values():
+                    if ref.alive:
+                        ref.tell(CloseRoom(models.DisconnectReason.SERVER_SHUTDOWN))
+            case Terminated(ref=ref, exit=exit):
+                self._ended(ref, exit)
+            case Restarted():
+                pass
+        return None
+
+    def _alive(self, name: str) -> ActorRef[RoomMessage] | None:
+        ref = self._rooms.get(name)
+        return ref if ref is not None and ref.alive else None
+
+    async def _open(self, request: room_api.CreateRoomRequest, create: bool) -> ActorRef[RoomMessage] | None:
+        """A live room is returned unchanged, whatever the request says (livekit-surface 3.2)."""
+        ref = self._alive(request.name)
+        if ref is not None or not create:
+            return ref
+        former = self._crashed.pop(request.name, None)
+        if former is not None:
+            request = room_api.CreateRoomRequest(
+                name=former.name,
+                empty_timeout=request.empty_timeout or former.empty_timeout,
+                departure_timeout=request.departure_timeout or former.departure_timeout,
+                max_participants=request.max_participants or former.max_participants,
+                metadata=request.metadata or former.metadata,
+            )
+        services = self._services
+        model = RoomModel.create(
+            request.name, services.config, request, now=current_time(), unix_ms=services.unix_ms(), rng=services.rng
+        )
+        # A fresh name for the actor: the former one of this room may still be saying its goodbyes.
+        name = new_sid("room_", services.rng)
+        ref = await self.context.spawn(
+            lambda: RoomActor(services, model, self.context.ref), name, restart=Restart.TEMPORARY
+        )
+        self.context.watch(ref)
+        self._rooms[request.name] = ref
+        self._infos[request.name] = model.info(participants=0, publishers=0, recording=False)
+        return ref
+
+    def _ended(self, ref: ActorRef[Any], exit: Exit) -> None:
+        for name, known in list(self._rooms.items()):
+            if known == ref:
+                del self._rooms[name]
+                info = self._infos.pop(name, None)
+                if exit in (Exit.FAILED, Exit.KILLED) and info is not None:
+                    self._services.events.record(current_time(), name, "", "room.crashed", exit.name.lower())
+                    self._crashed[name] = info
+                    if len(self._crashed) > MAX_REMEMBERED:
+                        del self._crashed[next(iter(self._crashed))]

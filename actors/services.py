@@ -1,0 +1,34 @@
+"""What every actor of this process shares: configuration, ports, the certificate, the record of events."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from livekit.protocol import models
+from lkactor.config import Config
+
+from actors.net import Ports
+from lkactor.dtls import Certificate
+from lkactor.eventlog import EventLog
+from lkactor.ice import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Immutable; created by the node."""
+
+    config: Config
+    ports: Ports
+    certificate: Certificate
+    candidates: tuple[Candidate, ...]
+    server_info: models.ServerInfo
+    events: EventLog
+    rng: random.Random
+    """Identifiers and ICE credentials: a system source, or a seeded one in a replayed run."""
+    unix: Callable[[], float] = field(default=time.time)
+
+    def unix_ms(self) -> int:
+        return int(self.unix() * 1000)

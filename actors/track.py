@@ -1,0 +1,158 @@
+"""One published track: owns the fan-out. Restarts in place: its legs come back from their transports, with their
+numbers, and a key frame is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from livekit.protocol import models
+from lkactor.config import AudioConfig, RtcConfig
+from trio import current_time
+
+from actors.egress import TransportEgress
+from actors.kernel import Actor, ActorRef, MailboxFull, MediaLink, Timer
+from actors.messages.participant import AudioLevelChanged, ParticipantMessage
+from actors.messages.track import (
+    AddLeg,
+    LegKeyFrameRequest,
+    LegNack,
+    LegReport,
+    LegSettings,
+    MediaBurst,
+    PublisherReport,
+    RemoveLeg,
+    SetPublisherMuted,
+    TrackMessage,
+    TrackTick,
+)
+from lkactor.room.speakers import AudioLevel
+from lkactor.sdp import ReceiveMedia
+from lkactor.sfu import TrackForwarder, format_of
+from lkactor.wire import extensions
+from lkactor.wire.rtp import RtpPacket
+
+
+@dataclass(frozen=True, slots=True)
+class TrackSpec:
+    """All that a track needs to start, and to start again."""
+
+    info: models.TrackInfo
+    media: ReceiveMedia
+    egress: TransportEgress
+    """Of the publisher: feedback goes there."""
+    owner: ActorRef[ParticipantMessage]
+    audio: AudioConfig
+    rtc: RtcConfig
+
+
+class TrackActor(Actor[TrackMessage]):
+    """Media and feedback come on links, a burst at a time; the rest is control."""
+
+    def __init__(self, spec: TrackSpec) -> None:
+        self._spec = spec
+        throttle = spec.rtc.pli_throttle
+        video = spec.media.kind == "video"
+        self._forwarder = TrackForwarder(
+            format_of(
+                spec.info,
+                spec.media,
+                history=spec.rtc.packet_buffer_size_video if video else spec.rtc.packet_buffer_size_audio,
+                throttle=(throttle.low_quality, throttle.mid_quality, throttle.high_quality),
+            )
+        )
+        self._forwarder.publisher = spec.egress
+        self._settings: dict[str, LegSettings] = {}
+        self._timer: Timer | None = None
+        self._timer_at = float("inf")
+        self._level = AudioLevel(spec.audio)
+        self._level_told = 0.0
+        self._level_id = spec.media.extensions.get(extensions.AUDIO_LEVEL, 0)
+        self._clock_rate = spec.media.codecs[0].clock_rate if spec.media.codecs else 48000
+        self._last_timestamp: int | None = None
+
+    async def started(self) -> None:
+        self._forwarder.muted = self._spec.info.muted
+
+    async def receive(self, message: TrackMessage) -> object:
+        now, forwarder = current_time(), self._forwarder
+        match message:
+            case AddLeg(leg=leg):
+                forwarder.add_leg(leg, now)
+                settings = self._settings.get(leg.subscriber)
+                if settings is not None:
+                    self._apply(settings, now)
+            case RemoveLeg(leg=leg):
+                forwarder.remove_leg(leg)
+                self._settings.pop(leg.subscriber, None)
+            case LegSettings():
+                self._settings[message.subscriber] = message
+                self._apply(message, now)
+            case SetPublisherMuted(muted=muted):
+                forwarder.set_muted(muted, now)
+                if muted:
+                    self._tell_level(0.0)
+            case TrackTick():
+                self._timer, self._timer_at = None, float("inf")
+                forwarder.handle_timeout(now)
+                if self._level_told and self._level.level(now) == 0.0:
+                    self._tell_level(0.0)
+            case _:
+                raise TypeError(f"unexpected {type(message).__name__}")
+        self._schedule(now)
+        return None
+
+    def receive_media(self, link: MediaLink) -> None:
+        now, forwarder = current_time(), self._forwarder
+        for item in link.drain():
+            match item:
+                case MediaBurst(layer=layer, packets=packets):
+                    forwarder.receive(layer, packets, now)
+                    if self._level_id:
+                        self._observe_levels(packets, now)
+                case PublisherReport(layer=layer, report=report):
+                    forwarder.on_sender_report(layer, report, now)
+                case LegNack(leg=leg, sequences=sequences):
+                    forwarder.on_nack(leg, sequences, now)
+                case LegKeyFrameRequest(leg=leg):
+                    forwarder.on_key_frame_request(leg, now)
+                case LegReport(leg=leg, block=block):
+                    forwarder.on_report_block(leg, block, now)
+                case _:
+                    raise TypeError(f"unexpected {type(item).__name__}")
+        self._schedule(now)
+
+    def _apply(self, settings: LegSettings, now: float) -> None:
+        for leg in self._forwarder.legs:
+            if leg.subscriber == settings.subscriber:
+                self._forwarder.set_paused(leg, settings.disabled, now)
+                self._forwarder.set_wanted(leg, settings.quality, settings.width, settings.height, now)
+
+    def _observe_levels(self, packets: list[RtpPacket], now: float) -> None:
+        for packet in packets:
+            value = packet.extension(self._level_id)
+            level = extensions.audio_level(value) if value is not None else None
+            if level is None:
+                continue
+            last, self._last_timestamp = self._last_timestamp, packet.timestamp
+            duration = ((packet.timestamp - last) & 0xFFFFFFFF) / self._clock_rate if last is not None else 0.02
+            if 0 < duration < 1 and self._level.observe(level[0], duration, now):
+                self._tell_level(self._level.level(now))
+
+    def _tell_level(self, level: float) -> None:
+        if level == self._level_told:
+            return
+        self._level_told = level
+        try:
+            self._spec.owner.tell(AudioLevelChanged(self._spec.info.sid, level))
+        except MailboxFull:
+            self._level_told = -1.0  # Told again with the next window.
+
+    def _schedule(self, now: float) -> None:
+        deadline = self._forwarder.next_timeout()
+        if deadline is None or deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self.context.schedule(max(0.0, deadline - now), TrackTick())

@@ -1,0 +1,365 @@
+"""One peer connection of one participant: owns its ICE, DTLS, SRTP and SCTP state and the writes to its path.
+
+Media comes in on a coalescing link, a burst at a time, and leaves on the links of the tracks it belongs to. What the
+peer is to receive is a row (`Leg`) that this actor creates, grants to the track's actor and revokes. It dies with its
+keys: a transport is never restarted in place, the client's reconnect is its restart.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import assert_never
+
+from trio import current_time
+
+from actors.egress import TransportEgress
+from actors.kernel import Actor, ActorRef, Exit, MailboxFull, MediaLink, Restarted, Terminated, Timer
+from actors.legs import LegTable
+from actors.messages import participant as to_owner
+from actors.messages.track import MediaBurst, PublisherReport
+from actors.messages.transport import (
+    BindTrack,
+    FlushData,
+    OutgoingTrack,
+    PauseData,
+    RemoteAnswer,
+    RemoteCandidate,
+    RemoteOffer,
+    RestartIce,
+    SendData,
+    SetSendTracks,
+    Tick,
+    TransportMessage,
+)
+from actors.net import Path, Ports
+from lkactor.dtls import Certificate
+from lkactor.errors import ProtocolViolation
+from lkactor.ice import Candidate
+from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerStateChanged
+from lkactor.peer.channels import LOSSY, RELIABLE, DataChannels
+from lkactor.peer.negotiation import (
+    AnswerNegotiation,
+    AnswerOverdue,
+    AnswerReady,
+    NegotiationEvent,
+    OfferNegotiation,
+    OfferReady,
+    SectionsWanted,
+)
+from lkactor.sctp import ChannelClosed, ChannelOpened, MessageReceived, SctpConnected, SctpSendBufferFull
+from lkactor.sdp import Answerer, Offerer
+from lkactor.sfu import RtpRouter, TwccRecorder
+from lkactor.wire.address import Address
+from lkactor.wire.rtcp import Fir, Nack, Pli, ReceiverReport, RtcpPacket, SenderReport, build_rtcp
+
+OWNER_RETRY = 0.01
+"""Seconds until received data is offered again to an owner whose mailbox was full."""
+INBOUND_LINK_CAPACITY = 2048
+"""Datagrams that may wait for this actor: a quarter of a second of a 60 Mbit/s publisher."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSpec:
+    """What a transport needs to know of its process and its participant."""
+
+    role: to_owner.Role
+    single: bool
+    """Single peer connection: the publisher transport carries both directions."""
+    owner: ActorRef[to_owner.ParticipantMessage]
+    ports: Ports
+    certificate: Certificate
+    candidates: tuple[Candidate, ...]
+    rng: random.Random
+    lite: bool
+    codecs: tuple[str, ...]
+    """Enabled mimes, lower case."""
+    reuse_sections: bool
+    subscriber_sid: str
+    egress: TransportEgress
+
+
+class TransportActor(Actor[TransportMessage]):
+    """The protocol states are in `lkactor.peer`; this actor adds sockets, timers, links and the rows it grants."""
+
+    def __init__(self, spec: TransportSpec) -> None:
+        self._spec = spec
+        offers = spec.role == "subscriber"
+        self._peer = PeerConnection(
+            rng=spec.rng,
+            certificate=spec.certificate,
+            candidates=spec.candidates,
+            controlling=offers and not spec.lite,
+            lite=spec.lite,
+        )
+        self._negotiation: OfferNegotiation | AnswerNegotiation
+        if offers:
+            offerer = Offerer(codecs=spec.codecs, reuse_sections=spec.reuse_sections)
+            self._negotiation = OfferNegotiation(offerer, self._peer, spec.rng)
+        else:
+            self._negotiation = AnswerNegotiation(Answerer(codecs=spec.codecs, single=spec.single), self._peer)
+        self.egress = spec.egress
+        self._paths: dict[Address, Path] = {}
+        self._timer: Timer | None = None
+        self._timer_at = float("inf")
+        self._router = RtpRouter()
+        self._twcc = TwccRecorder()
+        self._channels = DataChannels()
+        self._channels_announced = False
+        self._tracks_in: dict[str, BindTrack] = {}
+        self._rows = LegTable(subscriber=spec.subscriber_sid, egress=spec.egress, owner=spec.owner, rng=spec.rng)
+        self._paused = False
+        self._unsent_to_owner: list[tuple[bool, bytes]] = []
+        self._ufrags: list[str] = []
+
+    # -- lifecycle --------------------------------------------------------------------------------------------------
+
+    async def started(self) -> None:
+        self._link = self.context.ref.link("datagrams", INBOUND_LINK_CAPACITY)
+        self._bind_ufrag()
+        now = current_time()
+        self._negotiation.start(now)
+        self._pump(now)
+
+    async def stopping(self, exit: Exit) -> None:
+        now = current_time()
+        self._rows.revoke_all()
+        self._peer.close(now)
+        self._send_datagrams(now)
+        self.egress.revoke()
+        for ufrag in self._ufrags:
+            self._spec.ports.unbind(ufrag)
+
+    async def receive(self, message: TransportMessage) -> object:
+        now = current_time()
+        try:
+            self._handle(message, now)
+        except ProtocolViolation as violation:
+            self._peer.counters.count(violation.reason)
+            self._spec.owner.tell(to_owner.NegotiationFailed(self._spec.role, str(violation)))
+        self._pump(now)
+        return None
+
+    def receive_media(self, link: MediaLink) -> None:
+        peer = self._peer
+        for data, address, arrival in link.drain():
+            peer.receive_datagram(data, address, arrival)
+        self._pump(current_time())
+
+    def _handle(self, message: TransportMessage, now: float) -> None:
+        match message:
+            case Tick():
+                self._timer, self._timer_at = None, float("inf")
+                self._peer.handle_timeout(now)
+                self._negotiation.handle_timeout(now)
+            case SendData(messages=messages):
+                self._send_data(messages, now)
+            case SetSendTracks(tracks=tracks):
+                self._set_send_tracks(tracks, now)
+            case RemoteOffer():
+                self._on_offer(message, now)
+            case RemoteAnswer(sdp=sdp):
+                self._on_answer(sdp, now)
+            case RemoteCandidate(candidate=candidate):
+                if candidate:
+                    self._peer.add_remote_candidate(candidate, now)
+            case BindTrack(mid=mid):
+                self._tracks_in[mid] = message
+                self._router.set_layers(mid, message.layers)
+            case RestartIce():
+                self._negotiation.restart_ice(now)
+            case PauseData(paused=paused):
+                self._paused = paused
+                if self._peer.sctp is not None:
+                    self._peer.sctp.pause_receive(paused)
+            case FlushData():
+                self._flush_to_owner()
+            case Restarted(ref=ref):
+                self._rows.regrant(ref)
+            case Terminated():
+                pass  # The room withdraws the track; its row goes with SetSendTracks.
+            case _:
+                assert_never(message)
+
+    # -- negotiation ------------------------------------------------------------------------------------------------
+
+    def _on_offer(self, offer: RemoteOffer, now: float) -> None:
+        if isinstance(self._negotiation, OfferNegotiation):
+            raise ProtocolViolation("negotiation.unexpected_offer")
+        self._negotiation.receive_offer(offer.sdp, offer.offer_id, offer.preferences, now)
+        self._bind_ufrag()
+        self._rows.negotiated(self._negotiation.send_media())
+
+    def _on_answer(self, sdp: str, now: float) -> None:
+        if isinstance(self._negotiation, AnswerNegotiation):
+            raise ProtocolViolation("negotiation.unexpected_answer")
+        self._negotiation.receive_answer(sdp, now)
+        self._rows.negotiated(self._negotiation.send_media())
+
+    def _set_send_tracks(self, tracks: tuple[OutgoingTrack, ...], now: float) -> None:
+        for track in tracks:
+            self.context.watch(track.track)
+        send_tracks = self._rows.set_wanted(tracks)
+        if send_tracks is not None:
+            self._negotiation.set_send_tracks(send_tracks, now)
+
+    def _on_negotiation(self, event: NegotiationEvent) -> None:
+        owner, role = self._spec.owner, self._spec.role
+        match event:
+            case OfferReady(sdp=sdp, offer_id=offer_id, mid_to_track_id=mids):
+                self._bind_ufrag()
+                owner.tell(to_owner.TransportOffer(role, sdp, offer_id, mids))
+            case AnswerReady(sdp=sdp, offer_id=offer_id, mid_to_track_id=mids, media=media):
+                self._router.set_media(media)
+                owner.tell(to_owner.TransportAnswer(role, sdp, offer_id, mids, media))
+            case SectionsWanted(audios=audios, videos=videos):
+                owner.tell(to_owner.SectionsNeeded(audios, videos))
+            case AnswerOverdue():
+                owner.tell(to_owner.NegotiationFailed(role, "the answer is overdue"))
+            case _:
+                assert_never(event)
+
+    def _bind_ufrag(self) -> None:
+        """Both generations of credentials stay bound: the old path works until the new one is nominated."""
+        ufrag = self._peer.ice.local_ufrag
+        if ufrag not in self._ufrags:
+            self._ufrags.append(ufrag)
+            self._spec.ports.bind(ufrag, self._link)
+            if len(self._ufrags) > 2:
+                self._spec.ports.unbind(self._ufrags.pop(0))
+
+    # -- the peer connection's output -------------------------------------------------------------------------------
+
+    def _pump(self, now: float) -> None:
+        """Everything the peer connection has to say: media, events, datagrams, the next timer."""
+        self._forward_media(now)
+        received: list[tuple[bool, bytes]] = []
+        while (event := self._peer.next_event()) is not None:
+            self._on_peer_event(event, received, now)
+        while (step := self._negotiation.next_event()) is not None:
+            self._on_negotiation(step)
+        if received:
+            self._unsent_to_owner.extend(received)
+            self._flush_to_owner()
+        self._send_datagrams(now)
+        if self._channels.water_mark_crossed(self._peer.sctp):
+            self._spec.owner.tell(to_owner.DataCongestion(self._channels.congested))
+        self._schedule(now)
+
+    def _on_peer_event(self, event: PeerEvent, received: list[tuple[bool, bytes]], now: float) -> None:
+        match event:
+            case MessageReceived(channel_id=channel, data=payload):
+                label = self._channels.label_of(channel)
+                if label in (RELIABLE, LOSSY):
+                    received.append((label == RELIABLE, payload))
+                else:
+                    self._peer.counters.count("data.message_on_other_channel")
+            case ChannelOpened(channel_id=channel, label=label) if self._peer.sctp is not None:
+                self._channels.opened(channel, label, self._peer.sctp, now)
+                if self._channels.ready and not self._channels_announced:
+                    self._channels_announced = True
+                    self._spec.owner.tell(to_owner.ChannelsOpen(self._spec.role))
+            case ChannelClosed(channel_id=channel):
+                self._channels.closed(channel)
+            case KeysReady(sender=sender):
+                self.egress.set_keys(sender)
+                self._rows.grant()
+            case PathChanged(address=address):
+                self.egress.set_path(self._path(address))
+                self._rows.grant()
+            case PeerStateChanged(state=state, detail=detail):
+                self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail))
+            case SctpConnected() if self._spec.role == "subscriber" and self._peer.sctp is not None:
+                self._channels.open_all(self._peer.sctp)
+            case _:
+                pass
+
+    def _send_datagrams(self, now: float) -> None:
+        for datagram, address in self._peer.datagrams_to_send(now):
+            path = self._path(address)
+            if path is None:
+                self._peer.counters.count("peer.no_path")
+            else:
+                path.send(datagram)
+
+    def _path(self, address: Address) -> Path | None:
+        path = self._paths.get(address)
+        if path is None or path.closed:
+            path = self._spec.ports.path_to(address, self._peer.ice.local_ufrag)
+            if path is not None:
+                self._paths[address] = path
+        return path
+
+    def _schedule(self, now: float) -> None:
+        deadlines = (self._peer.next_timeout(), self._negotiation.next_timeout(), self._twcc.next_timeout())
+        deadline = min((at for at in deadlines if at is not None), default=float("inf"))
+        if deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self.context.schedule(max(0.0, deadline - now), Tick())
+
+    # -- data -------------------------------------------------------------------------------------------------------
+
+    def _send_data(self, messages: tuple[tuple[bool, bytes], ...], now: float) -> None:
+        try:
+            kept = all([self._channels.send(reliable, payload, self._peer.sctp, now) for reliable, payload in messages])
+        except SctpSendBufferFull:
+            kept = False
+        if not kept:
+            self._spec.owner.tell(to_owner.SlowReader())
+
+    def _flush_to_owner(self) -> None:
+        """Hand received data up. A full mailbox closes the peer's window until it has room again."""
+        if not self._unsent_to_owner:
+            return
+        try:
+            self._spec.owner.tell(to_owner.DataReceived(tuple(self._unsent_to_owner)))
+        except MailboxFull:
+            if self._peer.sctp is not None:
+                self._peer.sctp.pause_receive(True)
+            self.context.schedule(OWNER_RETRY, FlushData())
+            return
+        self._unsent_to_owner.clear()
+        if self._peer.sctp is not None and not self._paused:
+            self._peer.sctp.pause_receive(False)
+
+    # -- media in ---------------------------------------------------------------------------------------------------
+
+    def _forward_media(self, now: float) -> None:
+        packets = self._peer.take_rtp()
+        if packets:
+            self._twcc.note_packets(packets, self._router.transport_cc_id)
+            for (mid, layer), burst in self._router.route(packets).items():
+                binding = self._tracks_in.get(mid)
+                if binding is None:
+                    self._peer.counters.count("rtp.unbound_section", len(burst))
+                else:
+                    binding.link.push(MediaBurst(layer, burst))
+        for feedback in self._twcc.feedback(now):
+            self.egress.send_rtcp(build_rtcp([feedback]))
+        for packet in self._peer.take_rtcp():
+            self._on_rtcp(packet, now)
+
+    def _on_rtcp(self, packet: RtcpPacket, now: float) -> None:
+        match packet:
+            case SenderReport():
+                found = self._router.lookup(packet.ssrc)
+                binding = self._tracks_in.get(found[0]) if found is not None else None
+                if binding is None or found is None:
+                    self._peer.counters.count("rtcp.sr_unknown_ssrc")
+                else:
+                    binding.link.push(PublisherReport(found[1], packet, now))
+                self._rows.on_blocks(packet.reports, now)
+            case ReceiverReport():
+                self._rows.on_blocks(packet.reports, now)
+            case Nack():
+                self._rows.on_nack(packet, now)
+            case Pli():
+                self._rows.on_key_frame_request(packet.media_ssrc)
+            case Fir():
+                for entry in packet.entries:
+                    self._rows.on_key_frame_request(entry.ssrc)
+            case _:
+                self._peer.counters.count("rtcp.ignored")

@@ -1,0 +1,116 @@
+"""RoomService: what each method takes, who may call it, what is checked before a room hears of it. Pure.
+
+Source: livekit-surface 3.2. "admin" means video.roomAdmin and video.room equal to the request's room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+from livekit.protocol import models, room
+
+from lkactor.api.twirp import TwirpError
+from lkactor.auth import Claims
+from lkactor.config import LimitConfig
+
+RPC_NOT_HERE = ("ForwardParticipant", "MoveParticipant", "PerformRpc")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    request: type[Message]
+    grant: str
+    """"create", "list" or "admin"."""
+
+
+METHODS = {
+    "CreateRoom": Method(room.CreateRoomRequest, "create"),
+    "ListRooms": Method(room.ListRoomsRequest, "list"),
+    "DeleteRoom": Method(room.DeleteRoomRequest, "create"),
+    "ListParticipants": Method(room.ListParticipantsRequest, "admin"),
+    "GetParticipant": Method(room.RoomParticipantIdentity, "admin"),
+    "RemoveParticipant": Method(room.RoomParticipantIdentity, "admin"),
+    "MutePublishedTrack": Method(room.MuteRoomTrackRequest, "admin"),
+    "UpdateParticipant": Method(room.UpdateParticipantRequest, "admin"),
+    "UpdateSubscriptions": Method(room.UpdateSubscriptionsRequest, "admin"),
+    "SendData": Method(room.SendDataRequest, "admin"),
+    "UpdateRoomMetadata": Method(room.UpdateRoomMetadataRequest, "admin"),
+}
+
+
+def authorize(method: Method, request: Message, claims: Claims | None) -> None:
+    """Raises TwirpError("unauthenticated"), which is 401: the reference has no 403 here."""
+    video = claims.video if claims is not None else None
+    if video is not None:
+        allowed = {
+            "create": video.room_create,
+            "list": video.room_list,
+            "admin": video.room_admin and video.room == getattr(request, "room", None),
+        }[method.grant]
+        if allowed:
+            return
+    raise TwirpError("unauthenticated", "permissions denied")
+
+
+def check_limits(request: Message, limits: LimitConfig) -> None:
+    """Sizes that the configuration bounds. Raises TwirpError("invalid_argument")."""
+    checks: dict[type[Message], Callable[[], None]] = {
+        room.CreateRoomRequest: lambda: _check_create(request, limits),
+        room.UpdateRoomMetadataRequest: lambda: _check_metadata(request, limits),
+        room.UpdateParticipantRequest: lambda: _check_participant(request, limits),
+        room.SendDataRequest: lambda: _check_data(request),
+    }
+    check = checks.get(type(request))
+    if check is not None:
+        check()
+
+
+def _too_long(what: str, limit: int) -> TwirpError:
+    return TwirpError("invalid_argument", f"{what} exceeds limits: max length {limit}")
+
+
+def _check_create(request: Message, limits: LimitConfig) -> None:
+    assert isinstance(request, room.CreateRoomRequest)
+    if len(request.name.encode()) > limits.max_room_name_length:
+        raise _too_long("room name length", limits.max_room_name_length)
+    _check_metadata(request, limits)
+    if request.HasField("egress"):
+        raise TwirpError("internal", "egress not connected (redis required)")
+    if request.agents:
+        raise TwirpError("unimplemented", "agent dispatch is not implemented yet, see docs/status.md")
+
+
+def _check_metadata(request: Message, limits: LimitConfig) -> None:
+    if len(getattr(request, "metadata", "").encode()) > limits.max_metadata_size:
+        raise _too_long("metadata size", limits.max_metadata_size)
+
+
+def _check_participant(request: Message, limits: LimitConfig) -> None:
+    assert isinstance(request, room.UpdateParticipantRequest)
+    if len(request.name.encode()) > limits.max_participant_name_length:
+        raise _too_long("participant name length", limits.max_participant_name_length)
+    _check_metadata(request, limits)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in request.attributes.items())
+    if size > limits.max_attributes_size:
+        raise _too_long("attributes size", limits.max_attributes_size)
+
+
+def _check_data(request: Message) -> None:
+    assert isinstance(request, room.SendDataRequest)
+    if len(request.nonce) not in (0, 16):
+        raise TwirpError("invalid_argument", "nonce should be 16-bytes or not present")
+
+
+def data_packet(request: room.SendDataRequest) -> models.DataPacket:
+    """SendData as the clients get it: no sender."""
+    user = models.UserPacket(
+        payload=request.data,
+        destination_sids=request.destination_sids,
+        destination_identities=request.destination_identities,
+        nonce=request.nonce,
+    )
+    if request.HasField("topic"):
+        user.topic = request.topic
+    return models.DataPacket(kind=request.kind, user=user, destination_identities=request.destination_identities)

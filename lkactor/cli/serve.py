@@ -1,0 +1,102 @@
+"""`lkactor serve`: configuration, banner, signals. The first INT or TERM stops gracefully, the second at once."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import signal
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+
+from actors.node import Node, run_node
+from lkactor import __version__
+from lkactor.auth import issue_token
+from lkactor.config import Config, ConfigError, parse_keys
+
+
+def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Raises ConfigError, or OSError when a port is taken."""
+    config = load(arguments, environ)
+    trio.run(_serve, config)
+    return 0
+
+
+def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Config:
+    """Flags win over the environment, the environment over the file."""
+    text = arguments.config_body or environ.get("LIVEKIT_CONFIG", "")
+    if arguments.config:
+        text = Path(arguments.config).read_text()
+    overrides: dict[str, object] = {}
+    keys = arguments.keys or environ.get("LIVEKIT_KEYS", "")
+    if arguments.key_file:
+        keys = _read_key_file(Path(arguments.key_file))
+    if keys:
+        overrides["keys"] = parse_keys(keys)
+    if arguments.bind:
+        overrides["bind_addresses"] = arguments.bind
+    if arguments.port is not None:
+        overrides["port"] = arguments.port
+    udp_port = arguments.udp_port if arguments.udp_port is not None else environ.get("UDP_PORT")
+    if udp_port is not None:
+        overrides["rtc.udp_port"] = int(udp_port)
+    node_ip = arguments.node_ip or environ.get("NODE_IP")
+    if node_ip:
+        overrides["rtc.node_ip"] = node_ip
+    config = Config.load(text, overrides=overrides, dev=arguments.dev)
+    if not config.keys:
+        raise ConfigError(
+            "no API keys: add `keys:` to the configuration, set LIVEKIT_KEYS='key: secret', or use --dev "
+            "(`lkactor generate-keys` makes a pair)"
+        )
+    return config
+
+
+def _read_key_file(path: Path) -> str:
+    if path.stat().st_mode & stat.S_IRWXO:
+        raise ConfigError(f"{path} can be read by others: chmod o-rwx {path}")
+    return path.read_text()
+
+
+async def _serve(config: Config) -> None:
+    async with run_node(config) as node:
+        gc.collect()
+        gc.freeze()  # A full collection must not walk what lives for ever (data-path-limits 5).
+        print(banner(config, node), flush=True)
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT) as signals:
+            await anext(aiter(signals))
+            print("stopping: everyone is told to leave; a second signal stops at once", flush=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_force, signals)
+                await node.drain()
+                nursery.cancel_scope.cancel()
+
+
+async def _force(signals: object) -> None:
+    async for _ in signals:  # type: ignore[attr-defined]
+        os._exit(1)
+
+
+def banner(config: Config, node: Node) -> str:
+    """What a new user needs next. Secrets are shown in dev mode only, where they are no secret."""
+    host = config.bind_addresses[0] if config.bind_addresses else "127.0.0.1"
+    http = f"http://{f'[{host}]' if ':' in host else host}:{node.port}"
+    lines = [f"lkactor {__version__}{' (development mode)' if config.development else ''}", ""]
+    lines.append(f"  URL          {http.replace('http', 'ws', 1)}")
+    lines.append(f"  media        UDP {node.udp_port}, TCP {node.tcp_port}")
+    lines += [f"  announced    {entry.ip} ({entry.why})" for entry in node.announced]
+    if config.development:
+        key, secret = next(iter(config.keys.items()))
+        video = {"room": "demo", "room_join": True}
+        token = issue_token(key, secret, identity="you", video=video, ttl=86400.0, now_unix=time.time())
+        lines += ["", f"  API key      {key}", f"  API secret   {secret}"]
+        lines += ["", "  try it       open this in two tabs:", f"               {http}/try"]
+        lines += ["", f"  a token      room demo, identity you, one day:\n               {token}"]
+    inert = config.inert_keys()
+    if inert:
+        lines += ["", f"  no effect    {', '.join(inert)}: set, but not implemented yet (docs/status.md)"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,41 @@
+"""What happened, room by room: a bounded record that explains a failed test or a failed join.
+
+Entries never hold tokens, secrets or payloads. Written by actors, read by `lkactor.testing` and `/debug`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+CAPACITY = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """`at` is seconds since the server started."""
+
+    at: float
+    room: str
+    participant: str
+    event: str
+    detail: str
+
+    def __str__(self) -> str:
+        who = f" {self.participant}" if self.participant else ""
+        return f"{self.at:9.3f} [{self.room or '-'}]{who} {self.event}{': ' + self.detail if self.detail else ''}"
+
+
+class EventLog:
+    """A ring of entries, oldest dropped first."""
+
+    def __init__(self, started: float, capacity: int = CAPACITY) -> None:
+        self._started = started
+        self._entries: deque[LogEntry] = deque(maxlen=capacity)
+
+    def record(self, now: float, room: str, participant: str, event: str, detail: str = "") -> None:
+        self._entries.append(LogEntry(now - self._started, room, participant, event, detail))
+
+    def entries(self, room: str | None = None) -> list[LogEntry]:
+        """All entries, or those of one room."""
+        return [entry for entry in self._entries if room is None or entry.room == room]

@@ -1,0 +1,98 @@
+"""The three data channels of LiveKit on one association: which is which, and what waits for them to open.
+
+| label         | ordered | retransmits | carries                       |
+|---------------|---------|-------------|-------------------------------|
+| `_reliable`   | yes     | unlimited   | DataPacket, kind RELIABLE     |
+| `_lossy`      | no      | 0           | DataPacket, kind LOSSY        |
+| `_data_track` | no      | 0           | data track frames             |
+
+Source: livekit-media section 1.9. Where the server offers it opens them; where the client offers the client does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from lkactor.counters import Counters
+from lkactor.sctp import SctpAssociation
+
+RELIABLE, LOSSY, DATA_TRACK = "_reliable", "_lossy", "_data_track"
+EARLY_DATA_BYTES = 1024 * 1024
+"""Reliable data that may wait for the channel to open. Above that the peer has failed, see `send`."""
+LOSSY_BUFFER = 256 * 1024
+"""Lossy data is worth nothing late: more than this waiting means drop."""
+HIGH_WATER, LOW_WATER = 4 * 1024 * 1024, 1024 * 1024
+
+
+class DataChannels:
+    """Labels to channel ids, the early buffer, and the water marks that drive back-pressure."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self._ids: dict[str, int] = {}
+        self._labels: dict[int, str] = {}
+        self._early: deque[bytes] = deque()
+        self._early_bytes = 0
+        self.congested = False
+
+    def open_all(self, sctp: SctpAssociation) -> None:
+        """The server's side of the subscriber connection."""
+        sctp.open_channel(RELIABLE, ordered=True)
+        sctp.open_channel(LOSSY, ordered=False, max_retransmits=0)
+        sctp.open_channel(DATA_TRACK, ordered=False, max_retransmits=0)
+
+    @property
+    def ready(self) -> bool:
+        return RELIABLE in self._ids and LOSSY in self._ids
+
+    def opened(self, channel_id: int, label: str, sctp: SctpAssociation, now: float) -> None:
+        if label not in (RELIABLE, LOSSY, DATA_TRACK):
+            self.counters.count("data.unlabelled_channel")
+            return
+        self._ids[label] = channel_id
+        self._labels[channel_id] = label
+        if label == RELIABLE:
+            early, self._early, self._early_bytes = self._early, deque(), 0
+            for payload in early:
+                sctp.send(channel_id, payload, now=now)
+
+    def closed(self, channel_id: int) -> None:
+        label = self._labels.pop(channel_id, None)
+        if label is not None and self._ids.get(label) == channel_id:
+            del self._ids[label]
+
+    def label_of(self, channel_id: int) -> str | None:
+        return self._labels.get(channel_id)
+
+    def send(self, reliable: bool, payload: bytes, sctp: SctpAssociation | None, now: float) -> bool:
+        """False: a reliable message could not be kept. The session must end, for nothing accepted may be lost.
+
+        Raises SctpSendBufferFull when the peer does not read.
+        """
+        channel = self._ids.get(RELIABLE if reliable else LOSSY)
+        if channel is not None and sctp is not None:
+            if not reliable and sctp.buffered_amount(channel) > LOSSY_BUFFER:
+                self.counters.count("data.lossy_dropped")
+                return True
+            sctp.send(channel, payload, now=now)
+            return True
+        if not reliable:
+            self.counters.count("data.lossy_before_open")
+            return True
+        if self._early_bytes + len(payload) > EARLY_DATA_BYTES:
+            self.counters.count("data.early_buffer_full")
+            return False
+        self._early.append(payload)
+        self._early_bytes += len(payload)
+        return True
+
+    def water_mark_crossed(self, sctp: SctpAssociation | None) -> bool:
+        """True when `congested` has just changed."""
+        channel = self._ids.get(RELIABLE)
+        if channel is None or sctp is None:
+            return False
+        buffered = sctp.buffered_amount(channel)
+        congested = buffered > (LOW_WATER if self.congested else HIGH_WATER)
+        changed = congested != self.congested
+        self.congested = congested
+        return changed

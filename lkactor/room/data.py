@@ -1,0 +1,104 @@
+"""Data packets on their way through the server: who said it, to whom, and whether it was said before. Pure.
+
+Rules (livekit-media 5.1): the server writes identity and sid (blank for hidden senders), the kind comes from the
+channel, reliable sequences must rise per sender, a user packet's nonce is remembered, and of what only agents may say
+the rest is dropped. Everything else passes untouched, unknown fields included.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+from livekit.protocol import models
+
+from lkactor.counters import Counters
+
+MAX_NONCES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StampedData:
+    """Ready to be sent. No destinations: everyone but the sender."""
+
+    reliable: bool
+    payload: bytes
+    destinations: frozenset[str]
+    destination_sids: frozenset[str]
+
+
+class DataStamper:
+    """One sender's outgoing data."""
+
+    def __init__(self, *, sid: str, identity: str) -> None:
+        self._sid = sid
+        self._identity = identity
+        self._nonces: OrderedDict[bytes, None] = OrderedDict()
+        self.last_sequence = 0
+        """Of the reliable packets; told to the client on resume, which sends what is above again."""
+        self.counters = Counters()
+
+    def stamp(self, payload: bytes, *, reliable: bool, hidden: bool, agent: bool) -> StampedData | None:
+        """None: dropped, and counted by reason."""
+        packet = models.DataPacket()
+        try:
+            packet.ParseFromString(payload)
+        except DecodeError:
+            self.counters.count("data.malformed")
+            return None
+        if reliable and packet.sequence:
+            if packet.sequence <= self.last_sequence:
+                self.counters.count("data.duplicate_sequence")
+                return None
+            self.last_sequence = packet.sequence
+        if not self._admit(packet, agent):
+            return None
+        packet.kind = models.DataPacket.Kind.RELIABLE if reliable else models.DataPacket.Kind.LOSSY
+        if not (agent and _speaks_for_another(packet)):
+            packet.participant_identity = "" if hidden else self._identity
+        packet.participant_sid = "" if hidden else self._sid
+        sids = self._stamp_user(packet, hidden) if packet.HasField("user") else frozenset()
+        return StampedData(reliable, packet.SerializeToString(), frozenset(packet.destination_identities), sids)
+
+    def _admit(self, packet: models.DataPacket, agent: bool) -> bool:
+        kind = packet.WhichOneof("value")
+        if kind == "transcription" and not agent:
+            self.counters.count("data.transcription_not_agent")
+            return False
+        if kind == "metrics":
+            self.counters.count("data.metrics_not_forwarded")
+            return False
+        nonce = packet.user.nonce if kind == "user" else b""
+        if nonce:
+            if nonce in self._nonces:
+                self.counters.count("data.duplicate_nonce")
+                return False
+            self._nonces[nonce] = None
+            if len(self._nonces) > MAX_NONCES:
+                self._nonces.popitem(last=False)
+        return True
+
+    def _stamp_user(self, packet: models.DataPacket, hidden: bool) -> frozenset[str]:
+        """Older clients read the fields of the user packet, newer ones the outer ones: both say the same."""
+        user = packet.user
+        user.participant_sid = "" if hidden else self._sid
+        user.participant_identity = "" if hidden else self._identity
+        if user.destination_identities and not packet.destination_identities:
+            packet.destination_identities.extend(user.destination_identities)
+        elif packet.destination_identities and not user.destination_identities:
+            user.destination_identities.extend(packet.destination_identities)
+        return frozenset(user.destination_sids)
+
+
+def _speaks_for_another(packet: models.DataPacket) -> bool:
+    """Agents may relay chat and text streams in somebody's name; they come out marked as generated."""
+    if not packet.participant_identity:
+        return False
+    if packet.HasField("chat_message"):
+        packet.chat_message.generated = True
+        return True
+    if packet.HasField("stream_header") and packet.stream_header.HasField("text_header"):
+        packet.stream_header.text_header.generated = True
+        return True
+    return False

@@ -1,0 +1,94 @@
+"""One room: its settings, its life span, what others see of it. Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from livekit.protocol import models
+from livekit.protocol import room as room_api
+
+from lkactor.config import Config
+from lkactor.room.sids import new_sid
+
+
+@dataclass(slots=True)
+class RoomModel:
+    """Settings and times of a room. Times are seconds, monotonic; `creation_ms` is Unix time."""
+
+    name: str
+    sid: str
+    creation_ms: int
+    created_at: float
+    empty_timeout: int
+    departure_timeout: int
+    max_participants: int
+    metadata: str
+    turn_password: str
+    enabled_codecs: tuple[models.Codec, ...]
+    sif_trailer: bytes
+    ever_joined: bool = False
+    emptied_at: float | None = None
+    version: int = field(default=0)
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        config: Config,
+        request: room_api.CreateRoomRequest,
+        *,
+        now: float,
+        unix_ms: int,
+        rng: random.Random,
+    ) -> RoomModel:
+        """A new room: what the request leaves at zero comes from the configuration."""
+        return cls(
+            name=name,
+            sid=new_sid("RM_", rng),
+            creation_ms=unix_ms,
+            created_at=now,
+            empty_timeout=request.empty_timeout or config.room.empty_timeout,
+            departure_timeout=request.departure_timeout or config.room.departure_timeout,
+            max_participants=request.max_participants or config.room.max_participants,
+            metadata=request.metadata,
+            turn_password=new_sid("", rng) + new_sid("", rng),
+            enabled_codecs=tuple(
+                models.Codec(mime=codec.mime, fmtp_line=codec.fmtp_line) for codec in config.room.enabled_codecs
+            ),
+            sif_trailer=rng.randbytes(25),
+        )
+
+    def info(self, *, participants: int, publishers: int, recording: bool) -> models.Room:
+        return models.Room(
+            sid=self.sid,
+            name=self.name,
+            empty_timeout=self.empty_timeout,
+            departure_timeout=self.departure_timeout,
+            max_participants=self.max_participants,
+            creation_time=self.creation_ms // 1000,
+            creation_time_ms=self.creation_ms,
+            turn_password=self.turn_password,
+            enabled_codecs=self.enabled_codecs,
+            metadata=self.metadata,
+            num_participants=participants,
+            num_publishers=publishers,
+            active_recording=recording,
+        )
+
+    def joined(self) -> None:
+        self.ever_joined = True
+        self.emptied_at = None
+
+    def emptied(self, now: float) -> None:
+        """The last participant that counts has left."""
+        if self.emptied_at is None:
+            self.emptied_at = now
+
+    def expires_at(self) -> float | None:
+        """When the room is to close if nobody comes; None while somebody is there."""
+        if self.emptied_at is not None:
+            return self.emptied_at + self.departure_timeout
+        if not self.ever_joined:
+            return self.created_at + self.empty_timeout
+        return None

@@ -1,0 +1,565 @@
+"""One published track: its layers in, its legs out. The forwarding plane of the server.
+
+Per burst: every packet is looked at once (`Frame`), then each leg writes the whole burst: select, renumber, copy into a
+slot, protect in place, one `send_run`. No object is made per packet and leg but a memoryview. Source of the rules:
+livekit-media sections 3.4 to 3.6 and 4.1 to 4.8.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from livekit.protocol import models
+
+from lkactor.counters import Counters
+from lkactor.errors import ProtocolViolation
+from lkactor.sdp import Codec, ReceiveMedia
+from lkactor.sfu.layers import (
+    MAX_LAYERS,
+    effective_target,
+    layer_for_dimensions,
+    layer_for_quality,
+    takes_keyframe,
+)
+from lkactor.sfu.leg import HISTORY, Egress, Leg
+from lkactor.sfu.munger import write_vp8
+from lkactor.sfu.receiver import LayerReceiver
+from lkactor.srtp import SendBuffer
+from lkactor.wire import codecs
+from lkactor.wire.codecs import red, vp8
+from lkactor.wire.extensions import abs_send_time
+from lkactor.wire.rtcp import (
+    CNAME,
+    Nack,
+    Pli,
+    ReceiverReport,
+    ReportBlock,
+    RtcpPacket,
+    Sdes,
+    SenderReport,
+    build_rtcp,
+)
+from lkactor.wire.rtp import RtpPacket
+
+SLOTS, SLOT_SIZE = 64, 1664
+REPORT_INTERVAL = 1.0
+SENDER_REPORT_INTERVAL = 3.0
+KEY_FRAME_RETRY = 0.2
+SEEDING_INTERVAL = 1.0
+DEFAULT_THROTTLE = (0.5, 1.0, 1.0)
+NACK_SUPPRESS = 0.1
+MAX_RESENDS = 3
+RESUME_BEHIND = 0.2
+SWITCH_PATIENCE = 3.0
+"""A layer whose sender reports never come is switched to by wall clock after this long."""
+_HEADER = struct.Struct(">BBHII")
+_SHIFT32 = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class TrackFormat:
+    """What is known of a track when its actor starts."""
+
+    kind: str
+    codecs: tuple[Codec, ...]
+    """As the publisher sends them, its payload types."""
+    layers: tuple[models.VideoLayer, ...]
+    simulcast: bool
+    encrypted: bool
+    history: int
+    throttle: tuple[float, float, float] = DEFAULT_THROTTLE
+
+
+class Frame:
+    """One input packet as all legs need it."""
+
+    __slots__ = ("descriptor", "extended", "keyframe", "packet", "payload")
+
+    def __init__(
+        self,
+        packet: RtpPacket,
+        extended: int,
+        payload: memoryview,
+        keyframe: bool,
+        descriptor: vp8.Vp8Descriptor | None,
+    ) -> None:
+        self.packet = packet
+        self.extended = extended
+        self.payload = payload
+        self.keyframe = keyframe
+        self.descriptor = descriptor
+
+
+class TrackForwarder:
+    """Verbs: `receive` per burst and layer, `on_*` for feedback, `next_timeout`, `handle_timeout`.
+
+    Feedback for the publisher goes to `publisher`, whose egress is bound by the caller.
+    """
+
+    def __init__(self, format: TrackFormat) -> None:
+        self._format = format
+        self._codecs = {codec.payload_type: codec for codec in format.codecs}
+        self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
+        self._layers: list[LayerReceiver | None] = [None] * MAX_LAYERS
+        self.legs: list[Leg] = []
+        self.publisher: Egress | None = None
+        self.muted = False
+        self.counters = Counters()
+        self._buffer = SendBuffer(SLOTS, SLOT_SIZE)
+        self._view = self._buffer.view
+        self._report_due: float | None = None
+        self._key_frame_due: float | None = None
+        self._last_pli = [float("-inf")] * MAX_LAYERS
+        self._nacked = False
+
+    # -- legs -------------------------------------------------------------------------------------------------------
+
+    def add_leg(self, leg: Leg, now: float) -> None:
+        """Idempotent. A leg that has been served before goes on with its numbers, at a key frame."""
+        if leg in self.legs:
+            return
+        if leg.munger.started:
+            leg.need_switch = True
+        self.legs.append(leg)
+        self._want_key_frames(now)
+
+    def remove_leg(self, leg: Leg) -> None:
+        if leg in self.legs:
+            self.legs.remove(leg)
+
+    def set_wanted(self, leg: Leg, quality: int, width: int, height: int, now: float) -> None:
+        """What the subscriber asked for: a size wins over a quality (livekit-media 4.14)."""
+        layers = self._format.layers
+        if width and height and any(layer.width and layer.height for layer in layers):
+            leg.target_layer = layer_for_dimensions(width, height, layers)
+        else:
+            leg.target_layer = layer_for_quality(quality, layers)
+        self._want_key_frames(now)
+
+    def set_paused(self, leg: Leg, paused: bool, now: float) -> None:
+        if leg.paused != paused:
+            leg.paused = paused
+            if not paused:
+                leg.need_switch = leg.munger.started
+                self._want_key_frames(now)
+
+    def set_muted(self, muted: bool, now: float) -> None:
+        """The publisher says so; its packets, if any come, are not for the subscribers."""
+        if self.muted and not muted:
+            for leg in self.legs:
+                leg.need_switch = leg.munger.started
+            for layer in self._layers:
+                if layer is not None:
+                    layer.report = None  # From before the pause: its clock may have jumped.
+            self._want_key_frames(now)
+        self.muted = muted
+
+    # -- packets ----------------------------------------------------------------------------------------------------
+
+    def receive(self, layer: int, packets: Sequence[RtpPacket], now: float) -> None:
+        """A burst of one layer, in arrival order."""
+        receiver = self._receiver(layer, now)
+        video = self._format.kind == "video"
+        frames: list[Frame] = []
+        for packet in packets:
+            extended = receiver.receive(packet)
+            if extended < 0:
+                continue
+            codec = self._codecs.get(packet.payload_type)
+            if codec is None:
+                self.counters.count("rtp.payload_type")
+                continue
+            payload = packet.payload
+            keyframe, descriptor = not video, None
+            if video and payload:
+                keyframe = codecs.is_keyframe(codec.mime, payload)
+                if codec.mime == "video/vp8":
+                    try:
+                        descriptor = vp8.parse_descriptor(payload)
+                    except ProtocolViolation as violation:
+                        self.counters.count(violation.reason)
+                        continue
+                receiver.keyframe_seen = receiver.keyframe_seen or keyframe
+            frames.append(Frame(packet, extended, payload, keyframe, descriptor))
+        if frames and not self.muted:
+            for leg in self.legs:
+                if leg.open:
+                    self._forward(leg, layer, frames, now)
+        if receiver.nack.next_timeout() is not None:
+            self._send_nacks(now)
+
+    def _receiver(self, layer: int, now: float) -> LayerReceiver:
+        receiver = self._layers[layer]
+        if receiver is None:
+            receiver = self._layers[layer] = LayerReceiver(self._clock_rate, self._format.history)
+            self._report_due = self._report_due or now + REPORT_INTERVAL
+            self._want_key_frames(now)
+        return receiver
+
+    def _forward(self, leg: Leg, layer: int, frames: Sequence[Frame], now: float) -> None:
+        """One leg, one burst: select, write, protect, one send."""
+        video = leg.kind == "video"
+        if video and layer != leg.current_layer and not any(frame.keyframe for frame in frames):
+            return
+        segments: list[memoryview] = []
+        stamp = abs_send_time(now) if leg.abs_send_time_id else 0
+        for frame in frames:
+            if video:
+                if layer != leg.current_layer or leg.need_switch:
+                    if not (frame.keyframe and self._switch(leg, layer, frame, now)):
+                        continue
+            elif not leg.munger.started or leg.need_switch:
+                self._start_audio(leg, frame, now)
+            if not frame.payload:
+                leg.munger.skip(frame.extended)
+                continue
+            segment = self._write(leg, layer, frame, len(segments), stamp, now)
+            if segment is not None:
+                segments.append(segment)
+                if len(segments) == SLOTS:
+                    leg.egress.send_run(segments)
+                    segments = []
+        if segments:
+            leg.egress.send_run(segments)
+
+    def _write(self, leg: Leg, layer: int, frame: Frame, slot: int, stamp: int, now: float) -> memoryview | None:
+        """One packet into one slot, protected. None: it has no place in this leg's numbering any more."""
+        packet, munger = frame.packet, leg.munger
+        payload_type = leg.payload_types.get(packet.payload_type)
+        if payload_type is None:
+            self.counters.count("leg.codec")
+            return None
+        newest = frame.extended > munger.newest
+        sequence = munger.sequence(frame.extended)
+        if sequence < 0:
+            self.counters.count("leg.late")
+            return None
+        timestamp = (packet.timestamp + munger.timestamp_offset) & 0xFFFFFFFF
+        if newest:
+            munger.last_timestamp = timestamp
+        ids = leg.vp8.map(frame.descriptor, newest) if frame.descriptor is not None else None
+        leg.history[sequence & (HISTORY - 1)] = (sequence, frame.extended, layer, ids, now, 0)
+        return self._emit(leg, frame.packet, frame.payload, payload_type, sequence, timestamp, leg.ssrc, slot, stamp,
+                          frame.descriptor, ids)  # fmt: skip
+
+    def _emit(
+        self,
+        leg: Leg,
+        packet: RtpPacket,
+        payload: memoryview | bytes,
+        payload_type: int,
+        sequence: int,
+        timestamp: int,
+        ssrc: int,
+        slot: int,
+        stamp: int,
+        descriptor: vp8.Vp8Descriptor | None,
+        ids: tuple[int, int, int] | None,
+        original: int = -1,
+    ) -> memoryview | None:
+        """Header, payload, protection. `original` >= 0 makes it a retransmission (RFC 4588)."""
+        srtp = leg.egress.srtp
+        view, start = self._view, slot * SLOT_SIZE
+        second = payload_type | 128 if packet.marker else payload_type
+        at = start + 12
+        if leg.abs_send_time_id:
+            _HEADER.pack_into(view, start, 0x90, second, sequence, timestamp, ssrc)
+            view[at : at + 8] = b"\xbe\xde\x00\x01" + ((leg.abs_send_time_id << 28) | 0x2000000 | stamp).to_bytes(
+                4, "big"
+            )
+            at += 8
+        else:
+            _HEADER.pack_into(view, start, 0x80, second, sequence, timestamp, ssrc)
+        if original >= 0:
+            view[at] = original >> 8
+            view[at + 1] = original & 0xFF
+            at += 2
+        inner = leg.red_payload_types.get(packet.payload_type)
+        if inner is not None:
+            payload = red.with_payload_type(payload, inner)
+        elif leg.kind == "audio" and self._codecs[packet.payload_type].mime == "audio/red":
+            payload = self._primary(payload)
+        size = len(payload)
+        end = at + size
+        if srtp is None or end - start > SLOT_SIZE - 160:
+            self.counters.count("leg.oversize")
+            return None
+        view[at:end] = payload
+        if descriptor is not None and ids is not None:
+            write_vp8(view, at, descriptor, ids)
+        length = srtp.protect_rtp_into(self._buffer, start, end - start)
+        leg.packets += 1
+        leg.octets += size
+        return view[start : start + length]
+
+    def _primary(self, payload: memoryview | bytes) -> memoryview | bytes:
+        """The newest block of a RED packet, for a subscriber without RED."""
+        try:
+            block = red.parse(payload)[-1]
+        except ProtocolViolation as violation:
+            self.counters.count(violation.reason)
+            return b""
+        return payload[block.start : block.end]
+
+    # -- starting and switching -------------------------------------------------------------------------------------
+
+    def _start_audio(self, leg: Leg, frame: Frame, now: float) -> None:
+        if not leg.munger.started:
+            leg.munger.start(frame.extended, frame.packet.timestamp)
+        else:
+            self._resume(leg, frame)
+        leg.current_layer, leg.need_switch = 0, False
+        leg.reports_due = 0.0
+
+    def _resume(self, leg: Leg, frame: Frame) -> None:
+        """The same source after a pause: numbers go on, time goes as the source's does, but never back."""
+        munger, timestamp = leg.munger, frame.packet.timestamp
+        out = munger.timestamp(timestamp)
+        if _behind(out, munger.last_timestamp) > -1:
+            out = (munger.last_timestamp + 1) & 0xFFFFFFFF
+        munger.switch(frame.extended, timestamp, out)
+
+    def _switch(self, leg: Leg, layer: int, frame: Frame, now: float) -> bool:
+        """At a key frame of `layer`: take it if it is a step towards the wish. False: not now."""
+        target = self._target(leg, now)
+        if layer != leg.current_layer and not (
+            takes_keyframe(layer, leg.current_layer, target) or (leg.current_layer < 0 and target < 0)
+        ):
+            return False
+        munger = leg.munger
+        if not munger.started:
+            munger.start(frame.extended, frame.packet.timestamp)
+        elif layer == leg.current_layer:
+            self._resume(leg, frame)
+        else:
+            out = self._aligned(leg, layer, frame, now)
+            if out is None:
+                return False
+            munger.switch(frame.extended, frame.packet.timestamp, out)
+        if frame.descriptor is not None:
+            leg.vp8.switch(frame.descriptor)
+        leg.current_layer, leg.need_switch = layer, False
+        leg.key_frame_wanted_since = leg.refused_since = None
+        leg.reports_due = 0.0
+        return True
+
+    def _aligned(self, leg: Leg, layer: int, frame: Frame, now: float) -> int | None:
+        """The outgoing timestamp of the first packet of another layer, by both layers' sender reports.
+
+        None: not yet (livekit-media 4.5). After SWITCH_PATIENCE wall clock has to do.
+        """
+        munger = leg.munger
+        old, new = self._layers[leg.current_layer], self._layers[layer]
+        elapsed = int((now - (old.last_arrival if old is not None else now)) * self._clock_rate)
+        by_clock = (munger.last_timestamp + max(1, elapsed)) & 0xFFFFFFFF
+        if old is None or new is None or old.report is None or new.report is None:
+            if leg.refused_since is None:
+                leg.refused_since = now
+            return by_clock if now - leg.refused_since > SWITCH_PATIENCE else None
+        capture = new.report.ntp + ((_signed(frame.packet.timestamp - new.report.rtp) << 32) // self._clock_rate)
+        in_old = old.report.rtp + ((capture - old.report.ntp) * self._clock_rate >> 32)
+        out = munger.timestamp(in_old & 0xFFFFFFFF)
+        behind = _behind(out, munger.last_timestamp)
+        if behind > self._clock_rate // 20:
+            if leg.refused_since is None:
+                leg.refused_since = now
+            return by_clock if now - leg.refused_since > SWITCH_PATIENCE else None
+        return (munger.last_timestamp + 1) & 0xFFFFFFFF if behind >= 0 else out
+
+    def _target(self, leg: Leg, now: float) -> int:
+        live = [layer is not None and layer.live(now) for layer in self._layers]
+        return effective_target(leg.target_layer, live)
+
+    # -- key frames -------------------------------------------------------------------------------------------------
+
+    def _want_key_frames(self, now: float) -> None:
+        if self._format.kind == "video" and self._key_frame_due is None:
+            self._key_frame_due = now
+
+    def _ask_for_key_frames(self, now: float) -> None:
+        """PLI for each layer that some leg waits for; again as long as one does."""
+        wanted: set[int] = set()
+        for leg in self.legs:
+            if not leg.open:
+                continue
+            target = self._target(leg, now)
+            if target >= 0 and (target != leg.current_layer or leg.need_switch):
+                wanted.add(target)
+        waiting = bool(wanted)
+        for layer in wanted:
+            self.request_key_frame(layer, now)
+        # Layers that fall silent or come back change what is best: look again once in a while.
+        interval = KEY_FRAME_RETRY if waiting else SEEDING_INTERVAL
+        self._key_frame_due = now + interval if self.legs else None
+
+    def request_key_frame(self, layer: int, now: float) -> None:
+        """One PLI, throttled per layer."""
+        receiver = self._layers[layer]
+        if receiver is None or self.muted or now - self._last_pli[layer] < self._format.throttle[layer]:
+            return
+        self._last_pli[layer] = now
+        self._to_publisher([Pli(receiver.ssrc, receiver.ssrc)])
+
+    # -- feedback of subscribers ------------------------------------------------------------------------------------
+
+    def on_nack(self, leg: Leg, sequences: Sequence[int], now: float) -> None:
+        """Send again what is still there (livekit-media 4.7)."""
+        leg.nacks += len(sequences)
+        if not leg.open:
+            return
+        segments: list[memoryview] = []
+        suppress = min(NACK_SUPPRESS, 2 * leg.rtt)
+        for sequence in sequences[:SLOTS]:
+            entry = leg.history[sequence & (HISTORY - 1)]
+            if entry is None or entry[0] != sequence:
+                leg.unanswered_nacks += 1
+                continue
+            _, extended, layer, ids, sent_at, tries = entry
+            if tries >= MAX_RESENDS or (tries and now - sent_at < suppress):
+                continue
+            segment = self._resend(leg, sequence, extended, layer, ids, len(segments), now)
+            if segment is not None:
+                leg.history[sequence & (HISTORY - 1)] = (sequence, extended, layer, ids, now, tries + 1)
+                leg.resent += 1
+                segments.append(segment)
+        if segments:
+            leg.egress.send_run(segments)
+
+    def _resend(
+        self,
+        leg: Leg,
+        sequence: int,
+        extended: int,
+        layer: int,
+        ids: tuple[int, int, int] | None,
+        slot: int,
+        now: float,
+    ) -> memoryview | None:
+        receiver = self._layers[layer]
+        packet = receiver.packet(extended) if receiver is not None else None
+        payload_type = leg.payload_types.get(packet.payload_type) if packet is not None else None
+        if packet is None or payload_type is None:
+            leg.unanswered_nacks += 1
+            return None
+        descriptor = vp8.parse_descriptor(packet.payload) if ids is not None else None
+        timestamp = leg.munger.timestamp(packet.timestamp)
+        stamp = abs_send_time(now) if leg.abs_send_time_id else 0
+        rtx_type = leg.rtx_payload_types.get(payload_type)
+        if rtx_type is None or not leg.rtx_ssrc:
+            return self._emit(leg, packet, packet.payload, payload_type, sequence, timestamp, leg.ssrc, slot, stamp,
+                              descriptor, ids)  # fmt: skip
+        leg.rtx_sequence = (leg.rtx_sequence + 1) & 0xFFFF
+        return self._emit(leg, packet, packet.payload, rtx_type, leg.rtx_sequence, timestamp, leg.rtx_ssrc, slot, stamp,
+                          descriptor, ids, original=sequence)  # fmt: skip
+
+    def on_key_frame_request(self, leg: Leg, now: float) -> None:
+        if leg.current_layer >= 0:
+            self.request_key_frame(leg.current_layer, now)
+        else:
+            self._want_key_frames(now)
+
+    def on_report_block(self, leg: Leg, block: ReportBlock, now: float) -> None:
+        """Round trip time from what the subscriber says of our last sender report (RFC 3550 6.4.1)."""
+        if block.lsr and block.lsr == (leg.report_ntp >> 16) & 0xFFFFFFFF:
+            rtt = now - leg.report_sent_at - block.dlsr / 65536
+            if 0 <= rtt < 10:
+                leg.rtt += (rtt - leg.rtt) / 4
+
+    # -- reports ----------------------------------------------------------------------------------------------------
+
+    def on_sender_report(self, layer: int, report: SenderReport, now: float) -> None:
+        receiver = self._layers[layer]
+        if receiver is None:
+            self.counters.count("rtcp.sr_before_media")
+            return
+        receiver.on_report(report, now)
+        self._report_to_legs(now)
+
+    def _report_to_legs(self, now: float) -> None:
+        """Sender reports in the publisher's clock, so that what it sent together plays together (livekit-media 4.6)."""
+        for leg in self.legs:
+            if now < leg.reports_due or not leg.open or leg.current_layer < 0 or not leg.munger.started:
+                continue
+            receiver = self._layers[leg.current_layer]
+            if receiver is None or receiver.report is None:
+                continue
+            elapsed = now - receiver.report_arrival
+            ntp = receiver.report.ntp + int(elapsed * _SHIFT32)
+            rtp = leg.munger.timestamp((receiver.report.rtp + int(elapsed * self._clock_rate)) & 0xFFFFFFFF)
+            report = SenderReport(leg.ssrc, ntp, rtp, leg.packets, leg.octets)
+            sdes = Sdes(((leg.ssrc, ((CNAME, leg.cname.encode()[:255]),)),))
+            leg.egress.send_rtcp(build_rtcp([report, sdes]))
+            leg.report_ntp, leg.report_sent_at = ntp, now
+            leg.reports_due = now + SENDER_REPORT_INTERVAL
+
+    def _receiver_reports(self, now: float) -> None:
+        reports: list[RtcpPacket] = []
+        for receiver in self._layers:
+            if receiver is not None and receiver.live(now):
+                block = receiver.report_block(now)
+                if block is not None:
+                    reports.append(ReceiverReport(receiver.ssrc, (block,)))
+        self._to_publisher(reports)
+
+    def _send_nacks(self, now: float) -> None:
+        for receiver in self._layers:
+            if receiver is not None:
+                due = receiver.nack.due(now)
+                if due:
+                    sequences = tuple(sequence & 0xFFFF for sequence in due)
+                    self._to_publisher([Nack(receiver.ssrc, receiver.ssrc, sequences)])
+
+    def _to_publisher(self, packets: Sequence[RtcpPacket]) -> None:
+        if packets and self.publisher is not None and self.publisher.ready:
+            self.publisher.send_rtcp(build_rtcp(packets))
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float | None:
+        deadlines = [self._report_due, self._key_frame_due]
+        deadlines += [layer.nack.next_timeout() for layer in self._layers if layer is not None]
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        self._send_nacks(now)
+        if self._key_frame_due is not None and now >= self._key_frame_due:
+            self._ask_for_key_frames(now)
+        if self._report_due is not None and now >= self._report_due:
+            self._receiver_reports(now)
+            self._report_to_legs(now)
+            live = any(layer is not None and layer.live(now) for layer in self._layers)
+            self._report_due = now + REPORT_INTERVAL if live or self.legs else None
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def leg_codecs(self) -> Mapping[int, Codec]:
+        """The publisher's codecs by payload type."""
+        return self._codecs
+
+
+def format_of(
+    info: models.TrackInfo, media: ReceiveMedia, *, history: int, throttle: tuple[float, float, float]
+) -> TrackFormat:
+    """From what AddTrack announced and the offer negotiated."""
+    return TrackFormat(
+        kind=media.kind,
+        codecs=tuple(media.codecs),
+        layers=tuple(info.layers),
+        simulcast=bool(media.rids),
+        encrypted=info.encryption != models.Encryption.Type.NONE,
+        history=history,
+        throttle=throttle,
+    )
+
+
+def _signed(value: int) -> int:
+    """A 32-bit difference."""
+    value &= 0xFFFFFFFF
+    return value - _SHIFT32 if value & 0x80000000 else value
+
+
+def _behind(value: int, reference: int) -> int:
+    """How far a timestamp is behind another, wrapping; negative: ahead."""
+    return _signed(reference - value)

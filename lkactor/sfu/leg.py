@@ -1,0 +1,108 @@
+"""One row of the forwarding table: one track on its way to one subscriber.
+
+The subscriber's transport creates the row and grants it to the track, which writes its packets; revoking it is one
+write. All numbers that continuity depends on live here, so a track that restarts goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from lkactor.sfu.munger import RtpMunger, Vp8Munger
+from lkactor.srtp import SrtpSender
+
+HISTORY = 512
+"""Outgoing packets that can be retransmitted; a power of two."""
+
+
+class Egress(Protocol):
+    """What a leg writes to. Owned by the subscriber's transport."""
+
+    ready: bool
+    srtp: SrtpSender | None
+
+    def send_run(self, segments: Sequence[memoryview]) -> None: ...
+
+    def send_rtcp(self, packet: bytes) -> None: ...
+
+
+class Leg:
+    """Mutable on purpose, slotted, flat. Layer -1: none."""
+
+    __slots__ = (
+        "abs_send_time_id",
+        "bytes",
+        "cname",
+        "current_layer",
+        "egress",
+        "history",
+        "key_frame_wanted_since",
+        "kind",
+        "munger",
+        "nacks",
+        "need_switch",
+        "octets",
+        "packets",
+        "paused",
+        "payload_types",
+        "red_payload_types",
+        "refused_since",
+        "report_ntp",
+        "report_sent_at",
+        "reports_due",
+        "resent",
+        "revoked",
+        "rtt",
+        "rtx_payload_types",
+        "rtx_sequence",
+        "rtx_ssrc",
+        "ssrc",
+        "subscriber",
+        "target_layer",
+        "track_id",
+        "unanswered_nacks",
+        "vp8",
+    )
+
+    def __init__(
+        self, *, track_id: str, subscriber: str, kind: str, ssrc: int, rtx_ssrc: int, cname: str, egress: Egress
+    ) -> None:
+        self.track_id = track_id
+        self.subscriber = subscriber
+        self.kind = kind
+        self.ssrc = ssrc
+        self.rtx_ssrc = rtx_ssrc
+        self.cname = cname
+        self.egress = egress
+        self.payload_types: Mapping[int, int] = {}
+        """The publisher's payload type -> the subscriber's."""
+        self.rtx_payload_types: Mapping[int, int] = {}
+        """The subscriber's payload type -> that of its retransmissions."""
+        self.red_payload_types: Mapping[int, int] = {}
+        """The publisher's RED type -> the subscriber's type of the block inside, where RED is passed on."""
+        self.abs_send_time_id = 0
+        self.target_layer = 2
+        self.current_layer = -1
+        self.paused = False
+        self.revoked = False
+        self.need_switch = False
+        """The source has changed or paused: the next key frame re-synchronises the numbers."""
+        self.munger = RtpMunger()
+        self.vp8 = Vp8Munger()
+        self.history: list[tuple[int, int, int, tuple[int, int, int] | None, float, int] | None] = [None] * HISTORY
+        """By out sequence: (out, source extended, layer, vp8 ids, last sent at, tries)."""
+        self.rtx_sequence = (ssrc >> 7) & 0x7FFF
+        self.key_frame_wanted_since: float | None = None
+        self.refused_since: float | None = None
+        self.packets = self.octets = self.bytes = 0
+        self.nacks = self.resent = self.unanswered_nacks = 0
+        self.rtt = 0.070
+        self.report_ntp = 0
+        self.report_sent_at = 0.0
+        self.reports_due = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Packets can go out."""
+        return not (self.paused or self.revoked) and self.egress.ready

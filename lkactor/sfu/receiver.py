@@ -1,0 +1,138 @@
+"""One inbound RTP stream: a track's layer. Statistics, history for retransmission, loss detection, sender reports."""
+
+from __future__ import annotations
+
+from lkactor.sfu.nack import NackGenerator
+from lkactor.wire.rtcp import ReportBlock, SenderReport
+from lkactor.wire.rtp import RtpPacket
+from lkactor.wire.sequence import Unwrapper
+
+LIVE_FOR = 1.5
+"""Seconds without a packet after which a layer counts as not sent."""
+CYCLE = 65536
+"""Extended numbers start one cycle up, so that what came before the first packet is not negative."""
+MAX_GAP = 2000
+"""A longer jump ahead is a stream that restarted."""
+
+
+class LayerReceiver:
+    """`history` holds the last packets by extended sequence number, a power of two of them."""
+
+    __slots__ = (
+        "_clock_rate",
+        "_expected_prior",
+        "_first",
+        "_history",
+        "_history_sequence",
+        "_jitter",
+        "_last_transit",
+        "_mask",
+        "_received_prior",
+        "_unwrapper",
+        "bytes",
+        "duplicates",
+        "highest",
+        "keyframe_seen",
+        "last_arrival",
+        "nack",
+        "out_of_order",
+        "packets",
+        "report",
+        "report_arrival",
+        "ssrc",
+    )
+
+    def __init__(self, clock_rate: int, history: int) -> None:
+        size = 1 << (history - 1).bit_length()
+        self._mask = size - 1
+        self._history: list[RtpPacket | None] = [None] * size
+        self._history_sequence = [-1] * size
+        self._clock_rate = clock_rate
+        self._unwrapper = Unwrapper(16)
+        self._first = -1
+        self._jitter = 0.0
+        self._last_transit: float | None = None
+        self._expected_prior = self._received_prior = 0
+        self.highest = -1
+        self.ssrc = 0
+        self.packets = self.bytes = self.duplicates = self.out_of_order = 0
+        self.keyframe_seen = False
+        self.last_arrival = float("-inf")
+        self.nack = NackGenerator()
+        self.report: SenderReport | None = None
+        """The last sender report of this layer, and when it came (seconds, monotonic)."""
+        self.report_arrival = 0.0
+
+    def receive(self, packet: RtpPacket) -> int:
+        """The packet's extended sequence number; -1 for a duplicate or a packet that is too old to matter."""
+        if packet.ssrc != self.ssrc:
+            self._restart(packet.ssrc)
+        extended = self._unwrapper.unwrap(packet.sequence) + CYCLE
+        now, highest = packet.arrival, self.highest
+        if highest < 0:
+            self._first = extended
+        elif extended > highest + 1:
+            if extended - highest > MAX_GAP:
+                self._restart(packet.ssrc)
+                extended = self._unwrapper.unwrap(packet.sequence) + CYCLE
+                self._first = extended
+            else:
+                self.nack.lost(highest + 1, extended - 1, now)
+        elif extended <= highest:
+            if extended <= highest - self._mask or self._history_sequence[extended & self._mask] == extended:
+                self.duplicates += 1
+                return -1
+            self.out_of_order += 1
+            self.nack.received(extended)
+        slot = extended & self._mask
+        self._history[slot] = packet
+        self._history_sequence[slot] = extended
+        if extended > self.highest:
+            self.highest = extended
+        self.packets += 1
+        self.bytes += len(packet.data)
+        self.last_arrival = now
+        transit = now * self._clock_rate - packet.timestamp
+        if self._last_transit is not None:
+            # RFC 3550 A.8; a wrapped timestamp shows as a huge step and is left out.
+            step = abs(transit - self._last_transit)
+            if step < self._clock_rate * 10:
+                self._jitter += (step - self._jitter) / 16
+        self._last_transit = transit
+        return extended
+
+    def packet(self, extended: int) -> RtpPacket | None:
+        """From the history."""
+        slot = extended & self._mask
+        return self._history[slot] if self._history_sequence[slot] == extended else None
+
+    def live(self, now: float) -> bool:
+        return now - self.last_arrival < LIVE_FOR
+
+    def on_report(self, report: SenderReport, now: float) -> None:
+        self.report, self.report_arrival = report, now
+
+    def report_block(self, now: float) -> ReportBlock | None:
+        """RFC 3550 A.3; None before the first packet."""
+        if self.highest < 0:
+            return None
+        expected = self.highest - self._first + 1
+        lost = expected - self.packets
+        interval, received = expected - self._expected_prior, self.packets - self._received_prior
+        self._expected_prior, self._received_prior = expected, self.packets
+        fraction = max(0, min(255, ((interval - received) << 8) // interval)) if interval > 0 else 0
+        lsr = (self.report.ntp >> 16) & 0xFFFFFFFF if self.report is not None else 0
+        dlsr = int((now - self.report_arrival) * 65536) if self.report is not None else 0
+        return ReportBlock(self.ssrc, fraction, lost, self.highest - CYCLE, int(self._jitter), lsr, dlsr)
+
+    def _restart(self, ssrc: int) -> None:
+        """Another source, or the same one anew: numbers and reports start over, counters go on."""
+        self.ssrc = ssrc
+        self._unwrapper = Unwrapper(16)
+        self._history_sequence = [-1] * (self._mask + 1)
+        self.highest = -1
+        self.packets = 0
+        self._expected_prior = self._received_prior = 0
+        self._last_transit = None
+        self.report = None
+        self.nack.clear()

@@ -1,0 +1,66 @@
+"""Transport-wide feedback to a publisher: without it a browser's uplink estimate cannot grow (livekit-media 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lkactor.wire import extensions
+from lkactor.wire.rtcp import TransportFeedback
+from lkactor.wire.rtp import RtpPacket
+from lkactor.wire.sequence import Unwrapper
+
+INTERVAL = 0.100
+FRAME_INTERVAL = 0.050
+MIN_PACKETS, MAX_PACKETS = 20, 100
+MAX_SPAN = 1000
+"""Statuses in one report: what is further back was lost long ago."""
+
+
+class TwccRecorder:
+    """Arrival times by transport-wide sequence number, for one peer connection."""
+
+    def __init__(self) -> None:
+        self._unwrapper = Unwrapper(16)
+        self._arrivals: dict[int, float] = {}
+        self._reported = -1
+        self._last_at = 0.0
+        self._count = 0
+        self._ssrc = 0
+        self._marker = False
+        self._first_pending: float | None = None
+
+    def note_packets(self, packets: Sequence[RtpPacket], extension_id: int) -> None:
+        if not extension_id:
+            return
+        for packet in packets:
+            value = packet.extension(extension_id)
+            sequence = extensions.transport_cc(value) if value is not None else None
+            if sequence is None:
+                continue
+            self._arrivals[self._unwrapper.unwrap(sequence)] = packet.arrival
+            self._ssrc = packet.ssrc
+            self._marker = self._marker or packet.marker
+            if self._first_pending is None:
+                self._first_pending = packet.arrival
+
+    def next_timeout(self) -> float | None:
+        return None if self._first_pending is None else self._first_pending + INTERVAL
+
+    def feedback(self, now: float) -> list[TransportFeedback]:
+        """At most one report: of enough packets after the interval, or of whatever there is when it gets late."""
+        pending, elapsed = len(self._arrivals), now - self._last_at
+        if self._first_pending is None:
+            return []
+        late = now >= self._first_pending + INTERVAL
+        enough = pending > MIN_PACKETS and (elapsed >= INTERVAL or (self._marker and elapsed >= FRAME_INTERVAL))
+        if not (late or enough or pending > MAX_PACKETS):
+            return []
+        last = max(self._arrivals)
+        first = max(min(min(self._arrivals), self._reported + 1) if self._reported >= 0 else min(self._arrivals),
+                    last - MAX_SPAN + 1)  # fmt: skip
+        arrivals = tuple((number & 0xFFFF, self._arrivals.get(number)) for number in range(first, last + 1))
+        self._reported = max(last, self._reported)
+        self._arrivals.clear()
+        self._first_pending, self._marker, self._last_at = None, False, now
+        self._count = (self._count + 1) & 255
+        return [TransportFeedback(self._ssrc, self._ssrc, (self._count - 1) & 255, arrivals)]

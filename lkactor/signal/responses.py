@@ -1,0 +1,124 @@
+"""The server's half of signalling: builders for what goes into a `SignalResponse`. Pure.
+
+Fields that clients cannot do without are listed in livekit-clients sections 1 and 11.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from livekit.protocol import models, rtc
+
+PING_INTERVAL, PING_TIMEOUT = 5, 15
+SERVER_VERSION = "1.13.5"
+"""The LiveKit release whose behaviour this server follows: SDKs gate features on it, so it must be a version."""
+SERVER_PROTOCOL = 17
+AGENT_PROTOCOL = 1
+
+Action = rtc.LeaveRequest.Action
+
+
+def server_info(node_id: str, region: str) -> models.ServerInfo:
+    return models.ServerInfo(
+        edition=models.ServerInfo.Edition.Standard,
+        version=SERVER_VERSION,
+        protocol=SERVER_PROTOCOL,
+        region=region,
+        node_id=node_id,
+        agent_protocol=AGENT_PROTOCOL,
+    )
+
+
+def join_response(
+    *,
+    room: models.Room,
+    participant: models.ParticipantInfo,
+    others: Sequence[models.ParticipantInfo],
+    server: models.ServerInfo,
+    ice_servers: Sequence[rtc.ICEServer],
+    subscriber_primary: bool,
+    sif_trailer: bytes,
+    fast_publish: bool,
+) -> rtc.SignalResponse:
+    """The first message of a session."""
+    return rtc.SignalResponse(
+        join=rtc.JoinResponse(
+            room=room,
+            participant=participant,
+            other_participants=others,
+            server_version=server.version,
+            server_region=server.region,
+            server_info=server,
+            ice_servers=ice_servers,
+            subscriber_primary=subscriber_primary,
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_TIMEOUT,
+            sif_trailer=sif_trailer,
+            enabled_publish_codecs=publish_codecs(room.enabled_codecs),
+            fast_publish=fast_publish,
+        )
+    )
+
+
+def publish_codecs(codecs: Iterable[models.Codec]) -> list[models.Codec]:
+    """The room's list without RTX: VP8 first, then H264, other video, then audio (livekit-surface 2.3)."""
+
+    def rank(codec: models.Codec) -> int:
+        mime = codec.mime.lower()
+        return {"video/vp8": 0, "video/h264": 1}.get(mime, 2 if mime.startswith("video/") else 3)
+
+    return sorted((codec for codec in codecs if not codec.mime.lower().endswith("/rtx")), key=rank)
+
+
+def reconnect_response(
+    server: models.ServerInfo, ice_servers: Sequence[rtc.ICEServer], last_message_seq: int
+) -> rtc.SignalResponse:
+    """The first message of a resumed session."""
+    return rtc.SignalResponse(
+        reconnect=rtc.ReconnectResponse(ice_servers=ice_servers, server_info=server, last_message_seq=last_message_seq)
+    )
+
+
+def leave(reason: int, action: int) -> rtc.SignalResponse:
+    """`can_reconnect` says the same to clients that do not know `action`."""
+    return rtc.SignalResponse(
+        leave=rtc.LeaveRequest(
+            reason=reason,  # type: ignore[arg-type]
+            action=action,  # type: ignore[arg-type]
+            can_reconnect=action != Action.DISCONNECT,
+        )
+    )
+
+
+def description(kind: str, sdp: str, description_id: int, mid_to_track_id: Mapping[str, str]) -> rtc.SignalResponse:
+    """`kind` is "offer" or "answer"."""
+    session = rtc.SessionDescription(type=kind, sdp=sdp, id=description_id, mid_to_track_id=mid_to_track_id)
+    return rtc.SignalResponse(offer=session) if kind == "offer" else rtc.SignalResponse(answer=session)
+
+
+def update(infos: Iterable[models.ParticipantInfo]) -> rtc.SignalResponse:
+    return rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=infos))
+
+
+def request_response(request_id: int, reason: int, message: str) -> rtc.SignalResponse:
+    return rtc.SignalResponse(
+        request_response=rtc.RequestResponse(request_id=request_id, reason=reason, message=message)  # type: ignore[arg-type]
+    )
+
+
+def pong(request: rtc.SignalRequest, unix_ms: int) -> rtc.SignalResponse:
+    """Answer to `ping` or `ping_req`."""
+    if request.WhichOneof("message") == "ping":
+        return rtc.SignalResponse(pong=unix_ms)
+    return rtc.SignalResponse(pong_resp=rtc.Pong(last_ping_timestamp=request.ping_req.timestamp, timestamp=unix_ms))
+
+
+def candidate_of(trickle: rtc.TrickleRequest) -> str | None:
+    """The candidate line of a trickled `RTCIceCandidateInit`, "" for the end; None if it is not one."""
+    try:
+        init = json.loads(trickle.candidateInit) if trickle.candidateInit else {"candidate": ""}
+    except (ValueError, RecursionError):
+        return None
+    candidate = init.get("candidate") if isinstance(init, dict) else None
+    return candidate if isinstance(candidate, str) else None
