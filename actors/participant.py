@@ -58,6 +58,7 @@ from actors.messages.room import (
     ParticipantLeft,
     ParticipantResumed,
     RoomMessage,
+    SimulatedSpeaker,
     SpeakerLevel,
 )
 from actors.messages.track import LegSettings, TrackMessage
@@ -586,7 +587,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self.log("simulate", kind or "")
         match kind:
             case "speaker_update":
-                self._simulate_speaker(scenario.speaker_update)
+                seconds = float(max(0, min(scenario.speaker_update, 3600)))
+                self._spec.room.tell(SimulatedSpeaker(self.sid, 0.9, True))
+                self._start_timer("speaker", seconds)
             case "node_failure" | "migration":
                 reason = reasons.SERVER_SHUTDOWN if kind == "node_failure" else reasons.MIGRATION
                 self._leave(reason, Action.RECONNECT, send_leave=False)
@@ -602,14 +605,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case _:
                 request = rtc.SignalRequest(simulate=scenario)
                 self.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind or 'no scenario'}")
-
-    def _simulate_speaker(self, seconds: int) -> None:
-        def speaking(level: float, active: bool) -> rtc.SignalResponse:
-            speaker = models.SpeakerInfo(sid=self.sid, level=level, active=active)
-            return rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=[speaker]))
-
-        self._send(speaking(0.9, True))
-        self.context.start_soon(self._send_later, float(max(0, min(seconds, 3600))), speaking(0.0, False))
 
     def _reconnect(self, reason: int) -> None:
         """The session cannot go on as it is; the client is to start a new one."""
@@ -727,6 +722,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._refresh_token()
             case "scenario":
                 self._scenario = ""
+            case "speaker":
+                self._spec.room.tell(SimulatedSpeaker(self.sid, 0.0, False))
 
 
 def _client_reason(reason: int) -> int:

@@ -50,6 +50,7 @@ from actors.messages.room import (
     PublishData,
     PublishTracks,
     RoomMessage,
+    SimulatedSpeaker,
     SpeakerLevel,
     SpeakerTick,
     UpdateRoomMetadata,
@@ -129,6 +130,9 @@ class RoomActor(Actor[RoomMessage]):
                 self._publish_data(message)
             case SpeakerLevel() | SpeakerTick():
                 self._on_speakers(message)
+            case SimulatedSpeaker(sid=sid, level=level, active=active):
+                speaker = models.SpeakerInfo(sid=sid, level=level, active=active)
+                self._broadcast(SpeakersUpdated((speaker,)))
             case CongestionChanged(sid=sid, congested=congested):
                 self._on_congestion(sid, congested)
             case FirstSubscription(publisher_sid=sid, track_sid=track_sid):

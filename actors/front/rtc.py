@@ -10,6 +10,7 @@ from livekit.protocol import models, rtc
 from livekit.protocol import room as room_api
 from lkactor.auth import AuthError
 
+from actors.front.cors import with_cors
 from actors.front.intake import claims_of, refusal
 from actors.front.sessions import SessionSink, SignalConnection, connection_numbers
 from actors.front.types import Receive, Request, Response, Send, WebSocket
@@ -59,7 +60,7 @@ class RtcFront:
         except JoinError as error:
             self._log_refusal(request, error)
             await receive()
-            await Response(error.status, error.text.encode()).deny(send)
+            await with_cors(request, Response(error.status, error.text.encode())).deny(send)
             return
         websocket = WebSocket(receive, send)
         if participant is None:
@@ -75,7 +76,9 @@ class RtcFront:
         if first is None:
             await websocket.close(1000)
             return
-        await SignalConnection(websocket, sink, participant, number, self._services).run(first)
+        text = request.query.get("json") == "1"
+        connection = SignalConnection(websocket, sink, participant, number, self._services, text=text)
+        await connection.run(first)
 
     def _intent(self, request: Request, *, v1: bool, validate_only: bool) -> JoinIntent:
         try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from typing import Any
 
-import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
 
+from actors.front.cors import with_cors
 from actors.front.rtc import PATHS, VALIDATE_PATHS, RtcFront
 from actors.front.try_page import try_page
 from actors.front.twirp import PREFIX, TwirpFront
@@ -18,7 +17,6 @@ from actors.kernel import Actor, ActorRef
 from actors.messages.rooms import RoomsMessage
 from actors.services import Services
 
-CORS_METHODS = "OPTIONS, HEAD, GET, POST, PATCH, DELETE"
 NOT_FOUND = Response(404, b"404 page not found\n")
 MAX_HEADER = 256 * 1024
 """A join_request travels in the request target: about 3 kB today, more with large offers."""
@@ -61,11 +59,11 @@ class FrontActor(Actor[object]):
                     await self._rtc.serve(request, receive, send)
                 else:
                     await receive()
-                    await NOT_FOUND.deny(send)
+                    await with_cors(request, NOT_FOUND).deny(send)
             case _:
                 request = Request.of(scope)
                 response = await self._http(request, receive)
-                await _with_cors(request, response).send(send)
+                await with_cors(request, response).send(send)
 
     async def _http(self, request: Request, receive: Receive) -> Response:
         if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
@@ -79,29 +77,10 @@ class FrontActor(Actor[object]):
         if request.path.startswith(PREFIX):
             return await self._twirp.handle(request, receive)
         if self._services.config.development:
-            page = try_page(request.path)
+            page = try_page(request, self._services)
             if page is not None:
                 return page
         return NOT_FOUND
-
-
-def _with_cors(request: Request, response: Response) -> Response:
-    """Any origin, as the reference: browsers call from anywhere, the token is what counts."""
-    present = {name.lower() for name, _ in response.headers}
-    headers: Mapping[str, str] = {}
-    origin = request.headers.get("origin")
-    if origin is not None and "access-control-allow-origin" not in present:
-        headers = {"access-control-allow-origin": origin, "vary": "Origin", "access-control-expose-headers": "*"}
-        if request.method == "OPTIONS":
-            asked = request.headers.get("access-control-request-headers", "*")
-            headers |= {
-                "access-control-allow-methods": CORS_METHODS,
-                "access-control-allow-headers": asked,
-                "access-control-max-age": "86400",
-            }
-    if not headers:
-        return response
-    return Response(response.status, response.body, response.content_type, (*response.headers, *headers.items()))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -110,15 +89,3 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
             return
-
-
-async def wait_until_ready(port: int, host: str) -> None:
-    """Until the listener answers: for embedders that need to know."""
-    while True:
-        try:
-            stream = await trio.open_tcp_stream(host, port)
-        except OSError:
-            await trio.sleep(0.005)
-            continue
-        await stream.aclose()
-        return

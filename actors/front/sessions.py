@@ -63,13 +63,16 @@ class SignalConnection:
         ref: ActorRef[ParticipantMessage],
         number: int,
         services: Services,
+        *,
+        text: bool = False,
     ) -> None:
         self._websocket = websocket
         self._sink = sink
         self._ref = ref
         self._number = number
         self._services = services
-        self._text = False
+        self._text = text
+        """Until the client has spoken: binary, as the reference, unless it asked for JSON (`json=1`, ours)."""
 
     async def run(self, first: rtc.SignalResponse) -> None:
         async with trio.open_nursery() as nursery:

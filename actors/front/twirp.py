@@ -64,8 +64,8 @@ class TwirpFront:
         except TwirpError as error:
             return Response(error.status, error.body(), "application/json")
         except (AskTimeout, MailboxFull):
-            error = TwirpError("unavailable", "no response from servers")
-            return Response(error.status, error.body(), "application/json")
+            late = TwirpError("unavailable", "no response from servers")
+            return Response(late.status, late.body(), "application/json")
         kind = "application/json" if as_json else "application/protobuf"
         return Response(200, twirp.encode(answer, as_json=as_json), kind)
 
@@ -78,7 +78,9 @@ class TwirpFront:
         known = ("livekit.AgentDispatchService", "livekit.Egress", "livekit.Ingress", "livekit.SIP")
         if service in known or (service == ROOM_SERVICE and name in room_service.RPC_NOT_HERE):
             raise TwirpError("unimplemented", f"{service}/{name} is not implemented yet, see docs/status.md")
-        raise TwirpError("bad_route", f'no handler for path "{request.path[:200]}"')
+        path = request.path[:200]
+        route = {"twirp_invalid_route": f"{request.method} {path}"}
+        raise TwirpError("bad_route", f'no handler for path "{path}"', route)
 
     async def _answer(self, message: Message, name: str) -> Message:
         match message:

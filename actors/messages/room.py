@@ -99,6 +99,15 @@ class SpeakerLevel:
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedSpeaker:
+    """SimulateScenario: everyone is told, whatever is heard."""
+
+    sid: str
+    level: float
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CongestionChanged:
     """A participant's reliable data queue is too long, or short again."""
 
@@ -179,6 +188,7 @@ RoomMessage = (
     | BindDataPort
     | PublishData
     | SpeakerLevel
+    | SimulatedSpeaker
     | CongestionChanged
     | FirstSubscription
     | ParticipantResumed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TypeVar
 
 from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
@@ -33,17 +34,21 @@ STATUS = {
 class TwirpError(Exception):
     """A refused call: `code` is a key of STATUS."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, meta: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.meta = meta
 
     @property
     def status(self) -> int:
         return STATUS[self.code]
 
     def body(self) -> bytes:
-        return json.dumps({"code": self.code, "msg": self.message}).encode()
+        body: dict[str, object] = {"code": self.code, "msg": self.message}
+        if self.meta:
+            body["meta"] = dict(self.meta)
+        return json.dumps(body).encode()
 
 
 M = TypeVar("M", bound=Message)

@@ -93,6 +93,36 @@ class _Debounce:
         self._last = now
 
 
+class _TrackPlan:
+    """Removals are described before additions: a client sees a track that left and came back only if a description in
+    between was without it (livekit-clients section 3)."""
+
+    def __init__(self) -> None:
+        self._target: tuple[SendTrack, ...] = ()
+        self.applied: tuple[SendTrack, ...] = ()
+        self._removal_pending = False
+
+    def set_target(self, tracks: Sequence[SendTrack]) -> bool:
+        """True when `applied` has changed: a description is due."""
+        self._target = tuple(tracks)
+        return self._advance()
+
+    def described(self) -> bool:
+        """A description with `applied` has been answered. True: the next one is due."""
+        self._removal_pending = False
+        return self._advance()
+
+    def _advance(self) -> bool:
+        kept = tuple(track for track in self.applied if track in self._target)
+        if len(kept) != len(self.applied):
+            self.applied, self._removal_pending = kept, True
+            return True
+        if self._removal_pending or self.applied == self._target:
+            return False
+        self.applied = self._target
+        return True
+
+
 class OfferNegotiation:
     """The server offers: one offer in flight, changes meanwhile are merged into the next."""
 
@@ -101,6 +131,7 @@ class OfferNegotiation:
         self._peer = peer
         self._offer_id = rng.randrange(1, 257)
         self._debounce = _Debounce()
+        self._plan = _TrackPlan()
         self._wanted = False
         self._restart = False
         self._answer_due: float | None = None
@@ -111,8 +142,9 @@ class OfferNegotiation:
         self._offer(now)
 
     def set_send_tracks(self, tracks: Sequence[SendTrack], now: float) -> None:
-        self._offerer.set_send_tracks(tracks)
-        self._want(now)
+        if self._plan.set_target(tracks):
+            self._offerer.set_send_tracks(self._plan.applied)
+            self._want(now)
 
     def restart_ice(self, now: float) -> None:
         self._restart = True
@@ -130,6 +162,9 @@ class OfferNegotiation:
         remote = self._offerer.receive_answer(sdp)
         self._answer_due = None
         self._peer.set_remote(remote, dtls_client=remote.setup == "passive", with_data=self._offerer.has_data, now=now)
+        if not self._wanted and self._plan.described():
+            self._offerer.set_send_tracks(self._plan.applied)
+            self._wanted = True
         if self._wanted:
             self._debounce.want(now)
 
@@ -176,6 +211,7 @@ class AnswerNegotiation:
         self._answerer = answerer
         self._peer = peer
         self._debounce = _Debounce()
+        self._plan = _TrackPlan()
         self._offered = False
         self._events: deque[NegotiationEvent] = deque()
 
@@ -184,9 +220,10 @@ class AnswerNegotiation:
 
     def set_send_tracks(self, tracks: Sequence[SendTrack], now: float) -> None:
         """Before the first offer the tracks just wait for it."""
-        self._answerer.set_send_tracks(tracks)
-        if self._offered:
-            self._debounce.want(now)
+        if self._plan.set_target(tracks):
+            self._answerer.set_send_tracks(self._plan.applied)
+            if self._offered:
+                self._debounce.want(now)
 
     def restart_ice(self, now: float) -> None:
         """The client restarts ICE in an offer of its own."""
@@ -205,7 +242,10 @@ class AnswerNegotiation:
         self._debounce.done(now)
         media = tuple(self._answerer.receive_media())
         self._events.append(AnswerReady(answer, offer_id, self._answerer.mid_to_track_id(), media))
-        if self._answerer.missing_sections() != (0, 0):
+        if self._plan.described():
+            self._answerer.set_send_tracks(self._plan.applied)
+            self._debounce.want(now)
+        elif self._answerer.missing_sections() != (0, 0):
             self._debounce.want(now)
 
     def send_media(self) -> Sequence[SendMedia]:
