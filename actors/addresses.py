@@ -20,7 +20,7 @@ class Announced:
 
 
 def announced_addresses(config: Config) -> tuple[Announced, ...]:
-    """The node IP if it is set; else the loopback for a server bound to it; else the addresses that routes go out by."""
+    """The node IP if it is set; else loopback for a server bound to it; else the addresses that routes go out by."""
     if config.rtc.node_ip:
         ips = [ip.strip() for ip in config.rtc.node_ip.split(",") if ip.strip()]
         return tuple(Announced(ip, "node_ip is set") for ip in ips)

@@ -6,16 +6,17 @@ sequence of datagrams give the same decisions.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import trio
 
 from actors.kernel import MediaLink
+from lkactor.wire.address import Address
 
 MAX_DELAYED = 10_000
 
@@ -44,11 +45,11 @@ class Impairment:
         self.duplicated = 0
         self.delayed = 0
 
-    def receive(self, link: MediaLink, item: Any) -> None:
+    def receive(self, link: MediaLink, item: tuple[bytes, Address, float]) -> None:
+        data, address, now = item
         for delay in self._fates():
             if delay:
-                data, address, now = item
-                self._later(delay, lambda at=now + delay: link.push((data, address, at)))
+                self._later(delay, functools.partial(link.push, (data, address, now + delay)))
             else:
                 link.push(item)
 

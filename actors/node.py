@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import trio
-from lkactor.config import Config
 
 from actors.addresses import Announced, announced_addresses
 from actors.front.server import FrontActor
@@ -21,6 +20,7 @@ from actors.rooms import RoomsActor
 from actors.services import Services
 from actors.tcp import TcpActor
 from actors.udp import UdpActor
+from lkactor.config import Config
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.ice import host_candidates
@@ -45,10 +45,10 @@ class Node:
 
     async def drain(self) -> None:
         """Everyone is told to leave; returns when they are gone, or after DRAIN_TIMEOUT."""
-        await self.rooms.ask(Drain(), timeout=DRAIN_TIMEOUT)
+        rooms = await self.rooms.ask(Drain(), timeout=DRAIN_TIMEOUT)
         with trio.move_on_after(DRAIN_TIMEOUT):
-            while any(info.path.count("/") > 1 and "room_" in info.path for info in self.system.tree()):
-                await trio.sleep(0.01)
+            for room in rooms:
+                await room.wait_closed()
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,6 @@ from typing import Any, assert_never
 
 import trio
 from livekit.protocol import models, rtc
-from lkactor.auth import issue_refresh_token
 from trio import current_time
 
 from actors.data import DataDesk
@@ -75,6 +74,7 @@ from actors.messages.transport import (
 from actors.publishing import PublishingDesk
 from actors.services import Services
 from actors.transport import TransportActor, TransportSpec
+from lkactor.auth import issue_refresh_token
 from lkactor.peer import PeerState
 from lkactor.room.model import RoomModel
 from lkactor.room.participant import LimitExceeded, ParticipantModel, State
@@ -616,7 +616,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         if self._left:
             return
         self._left = True
-        self.log("left", models.DisconnectReason.Name(reason))  # type: ignore[arg-type]
+        self.log("left", models.DisconnectReason.Name(reason))
         if send_leave:
             self._send(responses.leave(reason, action))
         self._drop_signal()

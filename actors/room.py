@@ -1,4 +1,7 @@
-"""One room: who is in it, and what each hears of the others. A crash ends the room; every client is told to reconnect."""
+"""One room: who is in it, and what each hears of the others.
+
+A crash ends the room, and every client is told to reconnect.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from livekit.protocol import models, rtc
-from lkactor.auth import to_participant_permission
 from trio import current_time
 
 from actors.kernel import (
@@ -60,6 +62,7 @@ from actors.messages.rooms import RoomChanged, RoomsMessage
 from actors.messages.transport import PauseData, SendData, TransportMessage
 from actors.participant import ParticipantActor, ParticipantSpec
 from actors.services import Services
+from lkactor.auth import to_participant_permission
 from lkactor.room.model import RoomModel
 from lkactor.room.sids import new_sid
 from lkactor.room.speakers import ActiveSpeakers
@@ -333,7 +336,7 @@ class RoomActor(Actor[RoomMessage]):
             self._log("data.congested" if congested else "data.flowing", sid)
             for member in self._members.values():
                 if member.data_port is not None:
-                    self._tell_ref(member.ref, PauseData(bool(self._congested)))  # type: ignore[arg-type]
+                    self._tell_ref(member.ref, PauseData(bool(self._congested)))
 
     # -- speakers ---------------------------------------------------------------------------------------------------
 

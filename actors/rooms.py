@@ -45,6 +45,7 @@ class RoomsActor(Actor[RoomsMessage]):
                 for ref in self._rooms.values():
                     if ref.alive:
                         ref.tell(CloseRoom(models.DisconnectReason.SERVER_SHUTDOWN))
+                return tuple(self._rooms.values())
             case Terminated(ref=ref, exit=exit):
                 self._ended(ref, exit)
             case Restarted():

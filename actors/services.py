@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from livekit.protocol import models
-from lkactor.config import Config
 
 from actors.net import Ports
+from lkactor.config import Config
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.ice import Candidate

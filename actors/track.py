@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from livekit.protocol import models
-from lkactor.config import AudioConfig, RtcConfig
 from trio import current_time
 
 from actors.egress import TransportEgress
@@ -26,6 +25,7 @@ from actors.messages.track import (
     TrackMessage,
     TrackTick,
 )
+from lkactor.config import AudioConfig, RtcConfig
 from lkactor.room.speakers import AudioLevel
 from lkactor.sdp import ReceiveMedia
 from lkactor.sfu import TrackForwarder, format_of

@@ -304,7 +304,9 @@ class TransportActor(Actor[TransportMessage]):
 
     def _send_data(self, messages: tuple[tuple[bool, bytes], ...], now: float) -> None:
         try:
-            kept = all([self._channels.send(reliable, payload, self._peer.sctp, now) for reliable, payload in messages])
+            kept = True
+            for reliable, payload in messages:
+                kept = self._channels.send(reliable, payload, self._peer.sctp, now) and kept
         except SctpSendBufferFull:
             kept = False
         if not kept:

@@ -128,14 +128,13 @@ def verify(token: str, keys: Mapping[str, str], now_unix: float) -> Claims:
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise AuthError("invalid authorization token") from None
     secret = keys.get(issuer) if isinstance(issuer, str) else None
-    if secret is None:
+    if secret is None or not isinstance(issuer, str):
         shown = issuer[:64] if isinstance(issuer, str) else ""
         raise AuthError(f"invalid API key: {shown}")
-    unchecked = {name: False for name in ("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_sub")}
+    options: Any = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_sub"), False)
+    options["enforce_minimum_key_length"] = False  # The key is the operator's choice; dev mode's is "secret".
     try:
-        payload = jwt.decode(
-            token, secret, algorithms=["HS256"], options={**unchecked, "enforce_minimum_key_length": False}
-        )
+        payload = jwt.decode(token, secret, algorithms=["HS256"], options=options)
     except jwt.PyJWTError:
         raise AuthError("token signature is invalid: signature is invalid", echoes_token=True) from None
     _check_times(payload, now_unix)
@@ -144,7 +143,7 @@ def verify(token: str, keys: Mapping[str, str], now_unix: float) -> Claims:
 
 def _check_times(payload: Mapping[str, Any], now_unix: float) -> None:
     expires, not_before = payload.get("exp"), payload.get("nbf")
-    if not _is_time(expires):
+    if expires is None or not _is_time(expires):
         raise AuthError("token is missing required claim: exp claim is required", echoes_token=True)
     if now_unix - LEEWAY >= expires:
         raise AuthError("token has invalid claims: token is expired", echoes_token=True)

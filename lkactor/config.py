@@ -1,7 +1,7 @@
 """The configuration: a LiveKit YAML as it is, strict about keys (livekit-surface section 5).
 
-`Config.load` takes the YAML's text and overrides by dotted path. What is wrong raises ConfigError, which says where, what
-and what to do. Keys that are right but without effect in this build are listed by `inert_keys`.
+`Config.load` takes the YAML's text and overrides by dotted path. What is wrong raises ConfigError, which says where,
+what and what to do. Keys that are right but without effect in this build are listed by `inert_keys`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Schema = dict[str, "Schema | None"]
 
 
 def _leaves(names: str) -> Schema:
-    return {name: None for name in names.split()}
+    return dict.fromkeys(names.split())
 
 
 SCHEMA: Schema = {
@@ -43,7 +43,8 @@ SCHEMA: Schema = {
     ),
     "video": _leaves("dynacast_pause_delay codec_regression_threshold stream_tracker_manager"),
     "room": _leaves(
-        "enabled_codecs auto_create max_participants enable_remote_unmute empty_timeout departure_timeout playout_delay "
+        "enabled_codecs auto_create max_participants enable_remote_unmute empty_timeout "
+        "departure_timeout playout_delay "
         "sync_streams create_room_timeout create_room_attempts update_batch_target_size enable_full_room_in_webhooks "
         "room_configurations max_metadata_size max_room_name_length max_participant_identity_length"
     ),
@@ -53,7 +54,8 @@ SCHEMA: Schema = {
     ),
     "redis": _leaves(
         "address username password db use_tls tls sentinel_master_name sentinel_username sentinel_password "
-        "sentinel_addresses cluster_addresses max_redirects dial_timeout read_timeout write_timeout pool_timeout pool_size"
+        "sentinel_addresses cluster_addresses max_redirects dial_timeout read_timeout write_timeout "
+        "pool_timeout pool_size"
     ),
     "ingress": _leaves("rtmp_base_url whip_base_url"),
     "sip": None,

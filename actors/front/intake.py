@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lkactor.auth import AuthError, Claims, token_from_request, verify
-
 from actors.front.types import Request
 from actors.services import Services
+from lkactor.auth import AuthError, Claims, token_from_request, verify
 
 
 def claims_of(request: Request, services: Services) -> Claims | None:

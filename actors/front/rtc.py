@@ -8,7 +8,6 @@ from __future__ import annotations
 import trio
 from livekit.protocol import models, rtc
 from livekit.protocol import room as room_api
-from lkactor.auth import AuthError
 
 from actors.front.cors import with_cors
 from actors.front.intake import claims_of, refusal
@@ -19,6 +18,7 @@ from actors.messages.participant import ParticipantMessage, Resume
 from actors.messages.room import FindParticipant, Join, Joined, JoinRefused, RoomMessage
 from actors.messages.rooms import FindRoom, OpenRoom, RoomsMessage
 from actors.services import Services
+from lkactor.auth import AuthError
 from lkactor.signal import responses
 from lkactor.signal.join import JoinError, JoinIntent, parse_join, with_address
 

@@ -7,7 +7,6 @@ from typing import Any
 from google.protobuf.message import Message
 from livekit.protocol import models, rtc
 from livekit.protocol import room as room_api
-from lkactor.auth import AuthError
 
 from actors.front.intake import claims_of, refusal
 from actors.front.types import BodyTooLarge, ClosedByPeer, Receive, Request, Response, read_body
@@ -27,6 +26,7 @@ from actors.messages.rooms import FindRoom, ListRooms, OpenRoom, RoomsMessage
 from actors.services import Services
 from lkactor.api import room_service, twirp
 from lkactor.api.twirp import TwirpError
+from lkactor.auth import AuthError
 from lkactor.room.participant import LimitExceeded
 
 PREFIX = "/twirp/"
@@ -71,22 +71,23 @@ class TwirpFront:
 
     def _method(self, request: Request) -> room_service.Method:
         service, _, name = request.path.removeprefix(PREFIX).partition("/")
+        path = request.path[:200]
+        route = {"twirp_invalid_route": f"{request.method} {path}"}
         if request.method != "POST":
-            raise TwirpError("bad_route", f'unsupported method "{request.method}" (only POST is allowed)')
+            raise TwirpError("bad_route", f'unsupported method "{request.method}" (only POST is allowed)', route)
         if service == ROOM_SERVICE and name in room_service.METHODS:
             return room_service.METHODS[name]
         known = ("livekit.AgentDispatchService", "livekit.Egress", "livekit.Ingress", "livekit.SIP")
         if service in known or (service == ROOM_SERVICE and name in room_service.RPC_NOT_HERE):
             raise TwirpError("unimplemented", f"{service}/{name} is not implemented yet, see docs/status.md")
-        path = request.path[:200]
-        route = {"twirp_invalid_route": f"{request.method} {path}"}
         raise TwirpError("bad_route", f'no handler for path "{path}"', route)
 
     async def _answer(self, message: Message, name: str) -> Message:
         match message:
             case room_api.CreateRoomRequest():
                 ref = await self._rooms.ask(OpenRoom(message, create=True), timeout=ASK_TIMEOUT)
-                return await self._ask_room(ref, GetRoom())
+                created: models.Room = await self._ask_room(ref, GetRoom())
+                return created
             case room_api.ListRoomsRequest(names=names):
                 rooms = await self._rooms.ask(ListRooms(tuple(names)), timeout=ASK_TIMEOUT)
                 return room_api.ListRoomsResponse(rooms=rooms)
@@ -105,7 +106,8 @@ class TwirpFront:
                 await self._ask(participant, Disconnect(models.DisconnectReason.PARTICIPANT_REMOVED, action))
                 return room_api.RemoveParticipantResponse()
             case room_api.UpdateRoomMetadataRequest(room=room, metadata=metadata):
-                return await self._ask_room(await self._room(room), UpdateRoomMetadata(metadata))
+                updated: models.Room = await self._ask_room(await self._room(room), UpdateRoomMetadata(metadata))
+                return updated
             case room_api.SendDataRequest(room=room):
                 return await self._send_data(message, await self._room(room))
             case _:

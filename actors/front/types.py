@@ -112,8 +112,9 @@ class WebSocket:
         if event["type"] != "websocket.receive":
             self._closed = True
             raise ClosedByPeer
-        data = event.get("bytes")
-        return data if data is not None else event["text"]
+        data: bytes | None = event.get("bytes")
+        text: str = event.get("text") or ""
+        return data if data is not None else text
 
     async def send(self, frame: bytes | str) -> None:
         """Raises ClosedByPeer."""

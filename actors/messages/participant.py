@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from livekit.protocol import models, rtc
-from lkactor.auth import Claims
 
 from actors.kernel import ActorRef, Restarted, Terminated
 from actors.messages.transport import PauseData
+from lkactor.auth import Claims
 from lkactor.peer import PeerState
 from lkactor.sdp import ReceiveMedia
 from lkactor.signal.join import JoinParameters

@@ -41,7 +41,7 @@ class RoomChanged:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """The server stops: everyone is told to leave. Answer: None, once all rooms are closed."""
+    """The server stops: everyone is told to leave. Answer: the rooms' ActorRefs, to wait for."""
 
 
 RoomsMessage = OpenRoom | FindRoom | ListRooms | RoomChanged | Drain | Restarted | Terminated

@@ -1,4 +1,4 @@
-"""ICE candidates: their SDP form (RFC 8839 section 5.1) and priorities (RFC 8445 section 5.1.2, RFC 6544 section 4.2)."""
+"""ICE candidates: their SDP form (RFC 8839 section 5.1) and priorities (RFC 8445 5.1.2, RFC 6544 4.2)."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
 from lkactor.counters import Counters
 from lkactor.dtls import Certificate, DtlsClosed, DtlsConnected, DtlsData, DtlsEndpoint
@@ -124,7 +125,7 @@ class PeerConnection:
         if self.dtls is None:
             if not remote.fingerprints:
                 raise ProtocolViolation("peer.no_fingerprint")
-            role = "client" if dtls_client else "server"
+            role: Literal["client", "server"] = "client" if dtls_client else "server"
             self.dtls = DtlsEndpoint(certificate=self.certificate, role=role, remote_fingerprints=remote.fingerprints)
             if role == "server":
                 self.dtls.start(now)

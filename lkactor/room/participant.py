@@ -122,7 +122,10 @@ class ParticipantModel:
         self._dirty = True
 
     def update(self, name: str, metadata: str, attributes: Mapping[str, str]) -> None:
-        """Empty name or metadata: unchanged. An empty attribute value deletes. Raises LimitExceeded, changes nothing then."""
+        """Empty name or metadata: unchanged. An empty attribute value deletes.
+
+        Raises LimitExceeded, and then nothing has changed.
+        """
         limits = self._limits
         if len(name.encode()) > limits.max_participant_name_length:
             raise LimitExceeded("exceeds name length limit")
@@ -144,5 +147,5 @@ class ParticipantModel:
 
 def _kind(name: str) -> models.ParticipantInfo.Kind:
     kinds = models.ParticipantInfo.Kind
-    upper = name.upper()
-    return kinds.Value(upper) if upper in kinds.keys() else kinds.STANDARD
+    known = kinds.DESCRIPTOR.values_by_name.get(name.upper())
+    return kinds.STANDARD if known is None else known.number  # type: ignore[return-value]

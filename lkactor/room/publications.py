@@ -240,12 +240,12 @@ class Publications:
         )
 
 
-def _add_feature(features: list[int], feature: int, wanted: bool) -> None:
+def _add_feature(features: list[models.AudioTrackFeature], feature: models.AudioTrackFeature, wanted: bool) -> None:
     if wanted and feature not in features:
         features.append(feature)
 
 
-def _layer_mode(publication: Publication) -> int:
+def _layer_mode(publication: Publication) -> models.VideoLayer.Mode:
     if publication.kind == "audio":
         return models.VideoLayer.Mode.MODE_UNUSED
     asked = publication.request.simulcast_codecs

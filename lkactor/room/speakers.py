@@ -1,4 +1,7 @@
-"""Who speaks: audio levels over windows, and what of that is news to a room (livekit-media 3.7, livekit-surface 2.11). Pure."""
+"""Who speaks: audio levels over windows, and what of that is news to a room. Pure.
+
+Source: livekit-media 3.7, livekit-surface 2.11.
+"""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ from lkactor.sdp.media import (
 )
 
 RTP = "UDP/TLS/RTP/SAVPF"
+MANY_LINES = 200
 DATA = "UDP/DTLS/SCTP"
 
 
@@ -47,6 +48,7 @@ class _Line:
     mid: str
     kind: str
     track_id: str | None = None
+    last_track_id: str | None = None
     refused: bool = False
     agreed: SendMedia | None = None
     """From the last answer, while it is about the present track."""
@@ -129,14 +131,23 @@ class Offerer:
         for track in self._tracks.values():
             if track.track_id in placed or not self._codecs.get(track.kind):
                 continue
-            free = next((line for line in idle if self._reuse and line.kind == track.kind), None)
+            free = self._idle_line(idle, track) if self._reuse else None
             if free is None:
                 free = self._append(track.kind)
             else:
                 idle.remove(free)
-            free.track_id = track.track_id
+            free.track_id = free.last_track_id = track.track_id
         if self._version == 0:
             self._append("application")
+
+    def _idle_line(self, idle: Sequence[_Line], track: SendTrack) -> _Line | None:
+        """A line that another track had before: a client built on the Rust core never reports a track that comes back
+        on its own line. Only when there are very many lines is it better to have it there than to add one more."""
+        fitting = [line for line in idle if line.kind == track.kind]
+        others = [line for line in fitting if line.last_track_id != track.track_id]
+        if others or len(self._lines) < MANY_LINES:
+            return others[0] if others else None
+        return fitting[0] if fitting else None
 
     def _append(self, kind: str) -> _Line:
         line = _Line(str(len(self._lines)), kind)

@@ -207,9 +207,9 @@ class TrackForwarder:
         stamp = abs_send_time(now) if leg.abs_send_time_id else 0
         for frame in frames:
             if video:
-                if layer != leg.current_layer or leg.need_switch:
-                    if not (frame.keyframe and self._switch(leg, layer, frame, now)):
-                        continue
+                switching = layer != leg.current_layer or leg.need_switch
+                if switching and not (frame.keyframe and self._switch(leg, layer, frame, now)):
+                    continue
             elif not leg.munger.started or leg.need_switch:
                 self._start_audio(leg, frame, now)
             if not frame.payload:

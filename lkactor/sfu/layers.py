@@ -1,4 +1,6 @@
-"""Spatial layers: which rid is which, which one a subscriber's wish means, when to switch (livekit-media 3.1, 4.2, 4.14).
+"""Spatial layers: which rid is which, which one a subscriber's wish means, when to switch.
+
+Source: livekit-media 3.1, 4.2, 4.14.
 
 Layers count from 0, the smallest. Qualities are LiveKit's: LOW 0, MEDIUM 1, HIGH 2, OFF 3.
 """

@@ -155,11 +155,11 @@ def _client_info(query: Mapping[str, str]) -> models.ClientInfo:
         client_protocol=_number(query, "client_protocol"),
     )
     sdk = query.get("sdk", "").upper().replace("REACTNATIVE", "REACT_NATIVE").replace("UNITYWEB", "UNITY_WEB")
-    if sdk in models.ClientInfo.SDK.keys():
-        info.sdk = models.ClientInfo.SDK.Value(sdk)
+    if sdk in models.ClientInfo.SDK.DESCRIPTOR.values_by_name:
+        info.sdk = models.ClientInfo.SDK.Value(sdk)  # type: ignore[assignment]
     for name in query.get("capabilities", "").split(","):
-        if name in models.ClientInfo.Capability.keys():
-            info.capabilities.append(models.ClientInfo.Capability.Value(name))
+        if name in models.ClientInfo.Capability.DESCRIPTOR.values_by_name:
+            info.capabilities.append(models.ClientInfo.Capability.Value(name))  # type: ignore[arg-type]
     return info
 
 

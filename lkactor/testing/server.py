@@ -129,7 +129,7 @@ class LkServer:
 
     def token(self, identity: str = "", room: str = "", *, name: str = "", metadata: str = "",
               attributes: dict[str, str] | None = None, ttl: float = 3600.0, **grants: object) -> str:  # fmt: skip
-        """An access token. `room` implies the right to join it; grants by name: `hidden=True`, `room_admin=True`, ..."""
+        """An access token. `room` implies the right to join it; grants by name: `hidden=True`, `room_admin=True`."""
         video: dict[str, object] = {"room": room, "room_join": True} if room else {}
         video.update(grants)
         return issue_token(

@@ -63,7 +63,8 @@ def decode(body: bytes) -> tuple[int, Arrivals]:
     base, count = struct.unpack_from(">HH", body)
     reference = int.from_bytes(body[4:7], "big", signed=True)
     symbols, at = _decode_symbols(body, count)
-    ticks, arrivals = reference * REFERENCE_TICKS, []
+    ticks = reference * REFERENCE_TICKS
+    arrivals: list[tuple[int, float | None]] = []
     for index, symbol in enumerate(symbols):
         sequence = (base + index) & 0xFFFF
         if symbol == 0 or symbol == 3:

@@ -21,7 +21,8 @@ class RedBlock:
 
 def parse(payload: bytes | memoryview) -> list[RedBlock]:
     """Redundant blocks, oldest first, then the primary. Raises ProtocolViolation("red.malformed")."""
-    heads, at, size = [], 0, len(payload)
+    heads: list[tuple[int, int, int]] = []
+    at, size = 0, len(payload)
     while True:
         if at >= size or len(heads) > MAX_BLOCKS:
             raise ProtocolViolation("red.malformed")

@@ -183,7 +183,7 @@ def test_tcp_is_passive():
 
 
 def test_wrong_password_is_refused_and_counted():
-    a, b = pair()
+    a, _ = pair()
     message = stun.build(stun.BINDING_REQUEST, b"t" * 12, [(stun.USERNAME, f"{a.local_ufrag}:x".encode())], "wrong")
     a.receive_datagram(message, CLIENT, 0.0)
     assert a.counters["stun.unauthenticated"] == 1
@@ -192,7 +192,7 @@ def test_wrong_password_is_refused_and_counted():
 
 
 def test_unknown_required_attribute_is_420():
-    a, b = pair()
+    a, _ = pair()
     message = stun.build(
         stun.BINDING_REQUEST, b"t" * 12, [(stun.USERNAME, f"{a.local_ufrag}:x".encode()), (0x7777, b"")], a.local_pwd
     )
@@ -249,7 +249,7 @@ def test_rfc5769_vectors():
     assert stun.stun_ufrag(REQUEST) == "evtj"
     four, six = stun.parse(RESPONSE4), stun.parse(RESPONSE6)
     assert four.mapped_address == ("192.0.2.1", 32853) and four.check_integrity("VOkJxbRl1RmTxUk/WvJxBt")
-    assert six.mapped_address == ("2001:db8:1234:5678:11:2233:4455:6677, 32853".split(",")[0], 32853)
+    assert six.mapped_address == (["2001:db8:1234:5678:11:2233:4455:6677", " 32853"][0], 32853)
     assert six.check_integrity("VOkJxbRl1RmTxUk/WvJxBt")
     assert stun.xor_address("192.0.2.1", 32853, four.transaction) == four.attributes[stun.XOR_MAPPED_ADDRESS]
 
