@@ -7,6 +7,20 @@ It runs on a thread with a Trio loop of its own, on loopback, on ports that the 
 tests use it alike. The pytest plugin gives it as the fixture `lk_server`.
 """
 
-from lkactor.testing.server import LeakError, LkServer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lkactor.testing.server import LeakError, LkServer
 
 __all__ = ["LeakError", "LkServer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded on first use: pytest imports this package in every run, tests of ours or not."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lkactor.testing import server
+
+    return getattr(server, name)

@@ -17,7 +17,7 @@ from lkactor.auth import issue_token
 from lkactor.config import Config
 from lkactor.eventlog import LogEntry
 
-API_KEY, API_SECRET = "devkey", "secret"
+API_KEY, API_SECRET = "devkey", "a-secret-for-tests-of-32-bytes-or-more"
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 10.0
 DEFAULTS: dict[str, object] = {

@@ -46,6 +46,9 @@ class Server(Protocol):
     api_secret: str
 
     def token(self, identity: str = ..., room: str | None = ..., **grants: Any) -> str: ...
+    def actors(self) -> list[Any]: ...
+    def kill(self, path: str) -> None: ...
+    def crash(self, path: str) -> None: ...
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]], limit: float = 100.0) -> None:
@@ -147,6 +150,12 @@ class Client:
                     await self._changed.wait()
         except TimeoutError:
             raise AssertionError(f"{self.identity}: no {what} within {limit} s; events:\n{self.story()}") from None
+
+    async def until_polled(self, holds: Callable[[], bool], what: str, *, limit: float = LIMIT) -> None:
+        """For what no event of the client tells: looks every 20 ms."""
+        async with asyncio.timeout(limit):
+            while not holds():
+                await asyncio.sleep(0.02)
 
     def remote(self, identity: str) -> rtc.RemoteParticipant:
         return self.room.remote_participants[identity]
