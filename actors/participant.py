@@ -56,6 +56,7 @@ from actors.messages.room import (
     ParticipantChanged,
     ParticipantLeft,
     ParticipantResumed,
+    PreferProtocol,
     RoomMessage,
     SimulatedSpeaker,
     SpeakerLevel,
@@ -111,6 +112,7 @@ class ParticipantSpec:
     sink: SignalSink
     others: tuple[models.ParticipantInfo, ...]
     tracks: tuple[TrackHandle, ...]
+    tcp_only: bool
 
 
 class ParticipantActor(Actor[ParticipantMessage]):
@@ -431,7 +433,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
             owner=self.context.ref,
             ports=services.ports,
             certificate=services.certificate,
-            candidates=services.candidates,
+            candidates=tuple(c for c in services.candidates if c.transport == "tcp" or not self._spec.tcp_only),
+            tcp_only=self._spec.tcp_only,
             rng=services.rng,
             lite=config.rtc.use_ice_lite and not self._parameters.disable_ice_lite and self.protocol > 5,
             codecs=tuple(codec.mime.lower() for codec in self._spec.room_model.enabled_codecs),
@@ -600,6 +603,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case "disconnect_signal_on_resume" | "disconnect_signal_on_resume_no_messages":
                 self._scenario = kind
                 self._start_timer("scenario", 5.0)
+            case "switch_candidate_protocol" if scenario.switch_candidate_protocol != rtc.CandidateProtocol.TLS:
+                # Remembered for the identity: the client starts a new session by itself (livekit-clients 7).
+                tcp = scenario.switch_candidate_protocol == rtc.CandidateProtocol.TCP
+                self._spec.room.tell(PreferProtocol(self.identity, tcp))
             case "leave_request_full_reconnect":
                 self._reconnect(reasons.UNKNOWN_REASON)
             case _:

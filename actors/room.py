@@ -49,6 +49,7 @@ from actors.messages.room import (
     ParticipantChanged,
     ParticipantLeft,
     ParticipantResumed,
+    PreferProtocol,
     PublishData,
     PublishTracks,
     RoomMessage,
@@ -69,6 +70,7 @@ from lkactor.room.speakers import ActiveSpeakers
 
 Action = rtc.LeaveRequest.Action
 State = models.ParticipantInfo.State
+MAX_PREFERENCES = 1000
 
 
 @dataclass(slots=True)
@@ -98,6 +100,8 @@ class RoomActor(Actor[RoomMessage]):
         self._speaker_timer: Timer | None = None
         self._congested: set[str] = set()
         self._closing = False
+        self._tcp_only: set[str] = set()
+        """Identities; bounded by MAX_PREFERENCES."""
 
     # -- lifecycle --------------------------------------------------------------------------------------------------
 
@@ -136,6 +140,10 @@ class RoomActor(Actor[RoomMessage]):
             case SimulatedSpeaker(sid=sid, level=level, active=active):
                 speaker = models.SpeakerInfo(sid=sid, level=level, active=active)
                 self._broadcast(SpeakersUpdated((speaker,)))
+            case PreferProtocol(identity=identity, tcp_only=tcp_only):
+                self._tcp_only.discard(identity)
+                if tcp_only and len(self._tcp_only) < MAX_PREFERENCES:
+                    self._tcp_only.add(identity)
             case CongestionChanged(sid=sid, congested=congested):
                 self._on_congestion(sid, congested)
             case FirstSubscription(publisher_sid=sid, track_sid=track_sid):
@@ -199,6 +207,7 @@ class RoomActor(Actor[RoomMessage]):
             sink=join.sink,
             others=tuple(member.info for member in self._members.values() if not member.hidden),
             tracks=tuple(track for member in self._members.values() for track in member.tracks.values()),
+            tcp_only=intent.identity in self._tcp_only,
         )
         placeholder = models.ParticipantInfo(sid=sid, identity=intent.identity, state=State.JOINING)
         try:

@@ -74,6 +74,7 @@ class TransportSpec:
     lite: bool
     codecs: tuple[str, ...]
     """Enabled mimes, lower case."""
+    tcp_only: bool
     reuse_sections: bool
     subscriber_sid: str
     egress: TransportEgress
@@ -91,6 +92,7 @@ class TransportActor(Actor[TransportMessage]):
             candidates=spec.candidates,
             controlling=offers and not spec.lite,
             lite=spec.lite,
+            tcp_only=spec.tcp_only,
         )
         self._negotiation: OfferNegotiation | AnswerNegotiation
         if offers:

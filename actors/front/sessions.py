@@ -81,6 +81,7 @@ class SignalConnection:
             nursery.start_soon(self._write, first, nursery.cancel_scope)
         with trio.move_on_after(FLUSH_TIMEOUT, shield=True):
             await self._websocket.close(1000)
+            await self._websocket.drain()
         try:
             self._ref.tell(SignalLost(self._number))
         except (ActorDead, MailboxFull):

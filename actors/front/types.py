@@ -123,6 +123,17 @@ class WebSocket:
         key = "text" if isinstance(frame, str) else "bytes"
         await self._send({"type": "websocket.send", key: frame})
 
+    async def drain(self) -> None:
+        """Take what still comes until the peer has closed, too.
+
+        Hypercorn reads no further while ten messages wait for the application, so a close frame behind them would never
+        be seen (architecture study, section 4.2).
+        """
+        while True:
+            event = await self._receive()
+            if event["type"] != "websocket.receive":
+                return
+
     async def close(self, code: int) -> None:
         if not self._closed:
             self._closed = True

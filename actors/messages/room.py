@@ -108,6 +108,14 @@ class SimulatedSpeaker:
 
 
 @dataclass(frozen=True, slots=True)
+class PreferProtocol:
+    """SimulateScenario: sessions of this identity use TCP candidates only, or any again."""
+
+    identity: str
+    tcp_only: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CongestionChanged:
     """A participant's reliable data queue is too long, or short again."""
 
@@ -189,6 +197,7 @@ RoomMessage = (
     | PublishData
     | SpeakerLevel
     | SimulatedSpeaker
+    | PreferProtocol
     | CongestionChanged
     | FirstSubscription
     | ParticipantResumed

@@ -90,9 +90,11 @@ class PeerConnection:
         candidates: Sequence[Candidate],
         controlling: bool,
         lite: bool = False,
+        tcp_only: bool = False,
         timing: IceTiming | None = None,
     ) -> None:
         self._rng = rng
+        self._tcp_only = tcp_only
         self.certificate = certificate
         self.ice = IceAgent(
             rng=rng, local_candidates=candidates, controlling=controlling, lite=lite, timing=timing or IceTiming()
@@ -144,7 +146,8 @@ class PeerConnection:
         except ProtocolViolation as violation:
             self.counters.count(violation.reason)
             return
-        self.ice.add_remote_candidate(candidate, now)
+        if candidate.transport == "tcp" or not self._tcp_only:
+            self.ice.add_remote_candidate(candidate, now)
 
     def restart_ice(self, now: float) -> None:
         self.ice.restart(now)

@@ -154,7 +154,7 @@ class Client:
     async def until_polled(self, holds: Callable[[], bool], what: str, *, limit: float = LIMIT) -> None:
         """For what no event of the client tells: looks every 20 ms."""
         async with asyncio.timeout(limit):
-            while not holds():
+            while not holds():  # noqa: ASYNC110 - nothing tells us
                 await asyncio.sleep(0.02)
 
     def remote(self, identity: str) -> rtc.RemoteParticipant:

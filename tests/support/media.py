@@ -1,0 +1,177 @@
+"""A publisher's packets and a subscriber's end, for tests of the forwarding plane. No network, no clock, no keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from livekit.protocol import models
+
+from lkactor.sdp import Codec
+from lkactor.sfu import Leg, TrackFormat, TrackForwarder
+from lkactor.wire.codecs.vp8 import Vp8Descriptor, parse_descriptor
+from lkactor.wire.rtcp import RtcpPacket, SenderReport, parse_rtcp
+from lkactor.wire.rtp import RtpPacket, build_rtp, parse_rtp
+
+VP8 = Codec("video/vp8", 96, 90000, feedback=("nack", "nack pli"), rtx_payload_type=97)
+OPUS = Codec("audio/opus", 111, 48000, 2)
+RED = Codec("audio/red", 63, 48000, 2)
+NTP_ZERO = 3_900_000_000 << 32
+THREE_LAYERS = tuple(
+    models.VideoLayer(quality=quality, width=270 << quality, height=180 << quality) for quality in range(3)
+)
+
+
+class Plain:
+    """Keys that change nothing. Duck-types SrtpSender."""
+
+    def protect_rtp_into(self, buffer: Any, offset: int, length: int) -> int:
+        return length
+
+
+class Sink:
+    """Implements `lkactor.sfu.Egress`; keeps what was sent, parsed."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.srtp: Any = Plain()
+        self.runs: list[int] = []
+        self.rtp: list[RtpPacket] = []
+        self.rtcp: list[RtcpPacket] = []
+
+    def send_run(self, segments: Any) -> None:
+        self.runs.append(len(segments))
+        self.rtp.extend(parse_rtp(bytes(segment)) for segment in segments)
+
+    def send_rtcp(self, packet: bytes) -> None:
+        self.rtcp.extend(parse_rtcp(packet))
+
+    def take(self) -> list[RtpPacket]:
+        taken, self.rtp = self.rtp, []
+        return taken
+
+    def take_rtcp(self, kind: type[Any]) -> list[Any]:
+        taken = [packet for packet in self.rtcp if isinstance(packet, kind)]
+        self.rtcp = [packet for packet in self.rtcp if not isinstance(packet, kind)]
+        return taken
+
+
+def video_format(**changes: Any) -> TrackFormat:
+    values: dict[str, Any] = {
+        "kind": "video",
+        "codecs": (VP8,),
+        "layers": THREE_LAYERS,
+        "simulcast": True,
+        "encrypted": False,
+        "history": 500,
+    }
+    return TrackFormat(**(values | changes))
+
+
+def audio_format(*codecs: Codec, **changes: Any) -> TrackFormat:
+    values: dict[str, Any] = {
+        "kind": "audio",
+        "codecs": codecs or (OPUS,),
+        "layers": (),
+        "simulcast": False,
+        "encrypted": False,
+        "history": 200,
+    }
+    return TrackFormat(**(values | changes))
+
+
+def video_leg(sink: Sink, *, ssrc: int = 0xABC0001, rtx: bool = True, subscriber: str = "PA_1") -> Leg:
+    leg = Leg(
+        track_id="TR_1",
+        subscriber=subscriber,
+        kind="video",
+        ssrc=ssrc,
+        rtx_ssrc=ssrc + 1 if rtx else 0,
+        cname="PA_pub",
+        egress=sink,
+    )
+    leg.payload_types = {96: 100}
+    leg.rtx_payload_types = {100: 101} if rtx else {}
+    return leg
+
+
+def audio_leg(sink: Sink, *, ssrc: int = 0xABC0009) -> Leg:
+    leg = Leg(track_id="TR_2", subscriber="PA_1", kind="audio", ssrc=ssrc, rtx_ssrc=0, cname="PA_pub", egress=sink)
+    leg.payload_types = {111: 109}
+    return leg
+
+
+def forwarder_for(format: TrackFormat) -> tuple[TrackForwarder, Sink]:
+    """The forwarder, and the publisher's end, where its feedback goes."""
+    forwarder, publisher = TrackForwarder(format), Sink()
+    forwarder.publisher = publisher
+    return forwarder, publisher
+
+
+def vp8_payload(picture: int, tl0: int, keyidx: int, tid: int = 0, *, key: bool, start: bool = True) -> bytes:
+    """A descriptor with every field, 15-bit picture id, and a frame tag; key frames say 320x240."""
+    head = bytes((0x90 if start else 0x80, 0xF0, 0x80 | picture >> 8 & 0x7F, picture & 0xFF, tl0 & 0xFF))
+    head += bytes((tid << 6 | keyidx & 31,))
+    if key and start:
+        return head + b"\x10\x02\x00\x9d\x01\x2a\x40\x01\xf0\x00" + bytes(20)
+    return head + b"\x11" + bytes(29)
+
+
+def ids_of(packet: RtpPacket) -> Vp8Descriptor:
+    return parse_descriptor(packet.payload)
+
+
+class VideoSource:
+    """One simulcast layer: frames of `packets_per_frame` packets, 30 per second, with ids of its own."""
+
+    def __init__(self, ssrc: int, *, sequence: int = 1000, timestamp: int = 5000, picture: int = 100) -> None:
+        self.ssrc = ssrc
+        self.sequence, self.timestamp = sequence, timestamp
+        self.picture, self.tl0, self.keyidx = picture, 10, 3
+
+    def frame(self, now: float, *, key: bool = False, packets: int = 2, tid: int = 0) -> list[RtpPacket]:
+        if key:
+            self.keyidx += 1
+        if tid == 0:
+            self.tl0 += 1
+        out = []
+        for index in range(packets):
+            payload = vp8_payload(self.picture, self.tl0, self.keyidx, tid, key=key, start=index == 0)
+            out.append(self.packet(payload, now, marker=index == packets - 1))
+        self.picture += 1
+        self.timestamp += 3000
+        return out
+
+    def packet(self, payload: bytes, now: float, *, marker: bool = False, padding: int = 0) -> RtpPacket:
+        data = build_rtp(
+            payload_type=96,
+            sequence=self.sequence,
+            timestamp=self.timestamp,
+            ssrc=self.ssrc,
+            marker=marker,
+            payload=payload,
+            padding=padding,
+        )
+        self.sequence += 1
+        return parse_rtp(data, now)
+
+    def padding(self, now: float) -> RtpPacket:
+        return self.packet(b"", now, padding=255)
+
+    def report(self, captured: float) -> SenderReport:
+        """As if the coming frame were captured at `captured` seconds."""
+        return SenderReport(self.ssrc, NTP_ZERO + int(captured * (1 << 32)), self.timestamp & 0xFFFFFFFF, 0, 0)
+
+
+def audio_packet(
+    sequence: int, timestamp: int, now: float, *, payload: bytes = b"\xfcopus", payload_type: int = 111, ssrc: int = 77
+) -> RtpPacket:
+    data = build_rtp(payload_type=payload_type, sequence=sequence, timestamp=timestamp, ssrc=ssrc, payload=payload)
+    return parse_rtp(data, now)
+
+
+def red_payload(blocks: list[tuple[int, bytes]], primary: bytes, inner: int = 111) -> bytes:
+    """RFC 2198: `blocks` are (timestamp offset, data), oldest first."""
+    head = b"".join(
+        bytes((0x80 | inner,)) + (offset << 10 | len(data)).to_bytes(3, "big") for offset, data in blocks
+    )
+    return head + bytes((inner,)) + b"".join(data for _, data in blocks) + primary
