@@ -8,6 +8,7 @@ livekit-media sections 3.4 to 3.6 and 4.1 to 4.8.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,8 @@ SEEDING_INTERVAL = 1.0
 DEFAULT_THROTTLE = (0.5, 1.0, 1.0)
 NACK_SUPPRESS = 0.1
 MAX_RESENDS = 3
-RESUME_BEHIND = 0.2
+RESUME_SLACK = 0.2
+RECOVERED_KEPT = 16
 SWITCH_PATIENCE = 3.0
 """A layer whose sender reports never come is switched to by wall clock after this long."""
 _HEADER = struct.Struct(">BBHII")
@@ -75,7 +77,7 @@ class TrackFormat:
 class Frame:
     """One input packet as all legs need it."""
 
-    __slots__ = ("descriptor", "extended", "keyframe", "packet", "payload")
+    __slots__ = ("descriptor", "extended", "keyframe", "packet", "payload", "recovered", "timestamp")
 
     def __init__(
         self,
@@ -84,7 +86,11 @@ class Frame:
         payload: memoryview,
         keyframe: bool,
         descriptor: vp8.Vp8Descriptor | None,
+        age: int = 0,
     ) -> None:
+        """`age` > 0: not the packet itself but one before it that came as its redundancy, so much older."""
+        self.timestamp = (packet.timestamp - age) & 0xFFFFFFFF
+        self.recovered = age > 0
         self.packet = packet
         self.extended = extended
         self.payload = payload
@@ -109,6 +115,7 @@ class TrackForwarder:
         self.counters = Counters()
         self._buffer = SendBuffer(SLOTS, SLOT_SIZE)
         self._view = self._buffer.view
+        self._recovered: deque[int] = deque(maxlen=RECOVERED_KEPT)
         self._report_due: float | None = None
         self._key_frame_due: float | None = None
         self._last_pli = [float("-inf")] * MAX_LAYERS
@@ -164,9 +171,13 @@ class TrackForwarder:
         video = self._format.kind == "video"
         frames: list[Frame] = []
         for packet in packets:
+            restarts = receiver.restarts
             extended = receiver.receive(packet)
             if extended < 0:
                 continue
+            if receiver.restarts != restarts:
+                frames.clear()
+                self._source_restarted(layer, now)
             codec = self._codecs.get(packet.payload_type)
             if codec is None:
                 self.counters.count("rtp.payload_type")
@@ -182,6 +193,8 @@ class TrackForwarder:
                         self.counters.count(violation.reason)
                         continue
                 receiver.keyframe_seen = receiver.keyframe_seen or keyframe
+            if codec.mime == "audio/red":
+                frames.extend(self._recover(receiver, packet, extended, payload))
             frames.append(Frame(packet, extended, payload, keyframe, descriptor))
         if frames and not self.muted:
             for leg in self.legs:
@@ -189,6 +202,34 @@ class TrackForwarder:
                     self._forward(leg, layer, frames, now)
         if receiver.nack.next_timeout() is not None:
             self._send_nacks(now)
+
+    def _recover(self, receiver: LayerReceiver, packet: RtpPacket, extended: int, payload: memoryview) -> list[Frame]:
+        """Lost packets that this one repeats, for legs without RED (livekit-media 3.8)."""
+        number = packet.payload_type
+        if not any(number in leg.payload_types and number not in leg.red_payload_types for leg in self.legs):
+            return []
+        try:
+            blocks = red.parse(payload)
+        except ProtocolViolation as violation:
+            self.counters.count(violation.reason)
+            return []
+        frames = []
+        for index, block in enumerate(blocks[:-1]):
+            missing = extended - (len(blocks) - 1 - index)
+            known = missing in self._recovered or receiver.packet(missing) is not None
+            if block.timestamp_offset and missing > receiver.first and not known:
+                self._recovered.append(missing)
+                frames.append(
+                    Frame(packet, missing, payload[block.start : block.end], True, None, block.timestamp_offset)
+                )
+        return frames
+
+    def _source_restarted(self, layer: int, now: float) -> None:
+        """Another SSRC, or a jump: what the legs count by is of the past."""
+        for leg in self.legs:
+            if leg.current_layer == layer:
+                leg.need_switch = True
+        self._want_key_frames(now)
 
     def _receiver(self, layer: int, now: float) -> LayerReceiver:
         receiver = self._layers[layer]
@@ -212,7 +253,9 @@ class TrackForwarder:
                     continue
             elif not leg.munger.started or leg.need_switch:
                 self._start_audio(leg, frame, now)
-            if not frame.payload:
+            if frame.recovered and not self._extracts_red(leg, frame.packet):
+                continue
+            if not frame.payload or self._unreadable(leg, frame):
                 leg.munger.skip(frame.extended)
                 continue
             segment = self._write(leg, layer, frame, len(segments), stamp, now)
@@ -236,13 +279,14 @@ class TrackForwarder:
         if sequence < 0:
             self.counters.count("leg.late")
             return None
-        timestamp = (packet.timestamp + munger.timestamp_offset) & 0xFFFFFFFF
+        timestamp = (frame.timestamp + munger.timestamp_offset) & 0xFFFFFFFF
         if newest:
             munger.last_timestamp = timestamp
+            leg.last_sent_at = now
         ids = leg.vp8.map(frame.descriptor, newest) if frame.descriptor is not None else None
-        leg.history[sequence & (HISTORY - 1)] = (sequence, frame.extended, layer, ids, now, 0)
+        leg.history[sequence & (HISTORY - 1)] = (sequence, frame.extended, layer, ids, now, 0, timestamp)
         return self._emit(leg, frame.packet, frame.payload, payload_type, sequence, timestamp, leg.ssrc, slot, stamp,
-                          frame.descriptor, ids)  # fmt: skip
+                          frame.descriptor, ids, recovered=frame.recovered)  # fmt: skip
 
     def _emit(
         self,
@@ -258,6 +302,7 @@ class TrackForwarder:
         descriptor: vp8.Vp8Descriptor | None,
         ids: tuple[int, int, int] | None,
         original: int = -1,
+        recovered: bool = False,
     ) -> memoryview | None:
         """Header, payload, protection. `original` >= 0 makes it a retransmission (RFC 4588)."""
         srtp = leg.egress.srtp
@@ -279,7 +324,7 @@ class TrackForwarder:
         inner = leg.red_payload_types.get(packet.payload_type)
         if inner is not None:
             payload = red.with_payload_type(payload, inner)
-        elif leg.kind == "audio" and self._codecs[packet.payload_type].mime == "audio/red":
+        elif leg.kind == "audio" and not recovered and self._codecs[packet.payload_type].mime == "audio/red":
             payload = self._primary(payload)
         size = len(payload)
         end = at + size
@@ -293,6 +338,22 @@ class TrackForwarder:
         leg.packets += 1
         leg.octets += size
         return view[start : start + length]
+
+    def _extracts_red(self, leg: Leg, packet: RtpPacket) -> bool:
+        """The publisher sends RED and this leg cannot take it."""
+        number = packet.payload_type
+        red_in = self._codecs[number].mime == "audio/red"
+        return red_in and number in leg.payload_types and number not in leg.red_payload_types
+
+    def _unreadable(self, leg: Leg, frame: Frame) -> bool:
+        """RED that was counted as malformed already holds nothing for a leg that needs what is inside."""
+        if frame.recovered or not self._extracts_red(leg, frame.packet):
+            return False
+        try:
+            red.parse(frame.payload)
+        except ProtocolViolation:
+            return True
+        return False
 
     def _primary(self, payload: memoryview | bytes) -> memoryview | bytes:
         """The newest block of a RED packet, for a subscriber without RED."""
@@ -309,16 +370,20 @@ class TrackForwarder:
         if not leg.munger.started:
             leg.munger.start(frame.extended, frame.packet.timestamp)
         else:
-            self._resume(leg, frame)
+            self._resume(leg, frame, now)
         leg.current_layer, leg.need_switch = 0, False
         leg.reports_due = 0.0
 
-    def _resume(self, leg: Leg, frame: Frame) -> None:
-        """The same source after a pause: numbers go on, time goes as the source's does, but never back."""
+    def _resume(self, leg: Leg, frame: Frame, now: float) -> None:
+        """The source after a pause or a restart: numbers go on. Time goes as the source's does if that fits the wall
+        clock within RESUME_SLACK, else by the wall clock, and never back (livekit-media 4.5)."""
         munger, timestamp = leg.munger, frame.packet.timestamp
         out = munger.timestamp(timestamp)
-        if _behind(out, munger.last_timestamp) > -1:
-            out = (munger.last_timestamp + 1) & 0xFFFFFFFF
+        elapsed = max(1, int((now - leg.last_sent_at) * self._clock_rate))
+        expected = (munger.last_timestamp + elapsed) & 0xFFFFFFFF
+        slack = int(RESUME_SLACK * self._clock_rate)
+        if _behind(out, munger.last_timestamp) >= 0 or abs(_behind(out, expected)) > slack:
+            out = expected
         munger.switch(frame.extended, timestamp, out)
 
     def _switch(self, leg: Leg, layer: int, frame: Frame, now: float) -> bool:
@@ -332,7 +397,7 @@ class TrackForwarder:
         if not munger.started:
             munger.start(frame.extended, frame.packet.timestamp)
         elif layer == leg.current_layer:
-            self._resume(leg, frame)
+            self._resume(leg, frame, now)
         else:
             out = self._aligned(leg, layer, frame, now)
             if out is None:
@@ -416,12 +481,12 @@ class TrackForwarder:
             if entry is None or entry[0] != sequence:
                 leg.unanswered_nacks += 1
                 continue
-            _, extended, layer, ids, sent_at, tries = entry
-            if tries >= MAX_RESENDS or (tries and now - sent_at < suppress):
+            _, extended, layer, ids, sent_at, tries, timestamp = entry
+            if tries >= MAX_RESENDS or now - sent_at < suppress:
                 continue
-            segment = self._resend(leg, sequence, extended, layer, ids, len(segments), now)
+            segment = self._resend(leg, entry, len(segments), now)
             if segment is not None:
-                leg.history[sequence & (HISTORY - 1)] = (sequence, extended, layer, ids, now, tries + 1)
+                leg.history[sequence & (HISTORY - 1)] = (sequence, extended, layer, ids, now, tries + 1, timestamp)
                 leg.resent += 1
                 segments.append(segment)
         if segments:
@@ -430,13 +495,11 @@ class TrackForwarder:
     def _resend(
         self,
         leg: Leg,
-        sequence: int,
-        extended: int,
-        layer: int,
-        ids: tuple[int, int, int] | None,
+        entry: tuple[int, int, int, tuple[int, int, int] | None, float, int, int],
         slot: int,
         now: float,
     ) -> memoryview | None:
+        sequence, extended, layer, ids, _, _, timestamp = entry
         receiver = self._layers[layer]
         packet = receiver.packet(extended) if receiver is not None else None
         payload_type = leg.payload_types.get(packet.payload_type) if packet is not None else None
@@ -444,7 +507,6 @@ class TrackForwarder:
             leg.unanswered_nacks += 1
             return None
         descriptor = vp8.parse_descriptor(packet.payload) if ids is not None else None
-        timestamp = leg.munger.timestamp(packet.timestamp)
         stamp = abs_send_time(now) if leg.abs_send_time_id else 0
         rtx_type = leg.rtx_payload_types.get(payload_type)
         if rtx_type is None or not leg.rtx_ssrc:
@@ -486,7 +548,7 @@ class TrackForwarder:
             if receiver is None or receiver.report is None:
                 continue
             elapsed = now - receiver.report_arrival
-            ntp = receiver.report.ntp + int(elapsed * _SHIFT32)
+            ntp = (receiver.report.ntp + int(elapsed * _SHIFT32)) & 0xFFFFFFFFFFFFFFFF
             rtp = leg.munger.timestamp((receiver.report.rtp + int(elapsed * self._clock_rate)) & 0xFFFFFFFF)
             report = SenderReport(leg.ssrc, ntp, rtp, leg.packets, leg.octets)
             sdes = Sdes(((leg.ssrc, ((CNAME, leg.cname.encode()[:255]),)),))

@@ -38,13 +38,20 @@ def layer_for_quality(quality: int, layers: Sequence[models.VideoLayer]) -> int:
 
 
 def layer_for_dimensions(width: int, height: int, layers: Sequence[models.VideoLayer]) -> int:
-    """The first layer that is large enough for a view of this size, with 10 % slack; shorter sides are compared."""
-    wanted = min(width, height) * DIMENSION_SLACK
+    """The first layer that is large enough for a view of this size, with 10 % slack.
+
+    Heights are compared, of an upright source widths. Of layers of equal size the better one counts.
+    """
     ranked = sorted(layers, key=lambda layer: layer.quality)
-    for index, layer in enumerate(ranked):
-        if min(layer.width, layer.height) >= wanted:
+    if not ranked:
+        return 0
+    upright = ranked[-1].width < ranked[-1].height
+    wanted = (width if upright else height) * DIMENSION_SLACK
+    sizes = [layer.width if upright else layer.height for layer in ranked]
+    for index, size in enumerate(sizes):
+        if size >= wanted and (index + 1 == len(sizes) or sizes[index + 1] != size):
             return index
-    return max(0, len(ranked) - 1)
+    return len(ranked) - 1
 
 
 def effective_target(target: int, live: Sequence[bool]) -> int:

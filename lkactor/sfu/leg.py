@@ -39,6 +39,7 @@ class Leg:
         "history",
         "key_frame_wanted_since",
         "kind",
+        "last_sent_at",
         "munger",
         "nacks",
         "need_switch",
@@ -90,11 +91,12 @@ class Leg:
         """The source has changed or paused: the next key frame re-synchronises the numbers."""
         self.munger = RtpMunger()
         self.vp8 = Vp8Munger()
-        self.history: list[tuple[int, int, int, tuple[int, int, int] | None, float, int] | None] = [None] * HISTORY
-        """By out sequence: (out, source extended, layer, vp8 ids, last sent at, tries)."""
+        self.history: list[tuple[int, int, int, tuple[int, int, int] | None, float, int, int] | None] = [None] * HISTORY
+        """By out sequence: (out, source extended, layer, vp8 ids, last sent at, tries, timestamp)."""
         self.rtx_sequence = (ssrc >> 7) & 0x7FFF
         self.key_frame_wanted_since: float | None = None
         self.refused_since: float | None = None
+        self.last_sent_at = 0.0
         self.packets = self.octets = self.bytes = 0
         self.nacks = self.resent = self.unanswered_nacks = 0
         self.rtt = 0.070

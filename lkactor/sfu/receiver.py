@@ -11,6 +11,7 @@ LIVE_FOR = 1.5
 """Seconds without a packet after which a layer counts as not sent."""
 CYCLE = 65536
 """Extended numbers start one cycle up, so that what came before the first packet is not negative."""
+MAX_STRAYS = 5
 MAX_GAP = 2000
 """A longer jump ahead is a stream that restarted."""
 
@@ -21,16 +22,17 @@ class LayerReceiver:
     __slots__ = (
         "_clock_rate",
         "_expected_prior",
-        "_first",
         "_history",
         "_history_sequence",
         "_jitter",
         "_last_transit",
         "_mask",
         "_received_prior",
+        "_strays",
         "_unwrapper",
         "bytes",
         "duplicates",
+        "first",
         "highest",
         "keyframe_seen",
         "last_arrival",
@@ -39,6 +41,7 @@ class LayerReceiver:
         "packets",
         "report",
         "report_arrival",
+        "restarts",
         "ssrc",
     )
 
@@ -49,14 +52,17 @@ class LayerReceiver:
         self._history_sequence = [-1] * size
         self._clock_rate = clock_rate
         self._unwrapper = Unwrapper(16)
-        self._first = -1
+        self.first = -1
         self._jitter = 0.0
+        self._strays = 0
         self._last_transit: float | None = None
         self._expected_prior = self._received_prior = 0
         self.highest = -1
         self.ssrc = 0
         self.packets = self.bytes = self.duplicates = self.out_of_order = 0
         self.keyframe_seen = False
+        self.restarts = 0
+        """How often the numbers began anew: legs must re-synchronise then."""
         self.last_arrival = float("-inf")
         self.nack = NackGenerator()
         self.report: SenderReport | None = None
@@ -70,20 +76,23 @@ class LayerReceiver:
         extended = self._unwrapper.unwrap(packet.sequence) + CYCLE
         now, highest = packet.arrival, self.highest
         if highest < 0:
-            self._first = extended
+            self.first = extended
         elif extended > highest + 1:
             if extended - highest > MAX_GAP:
                 self._restart(packet.ssrc)
                 extended = self._unwrapper.unwrap(packet.sequence) + CYCLE
-                self._first = extended
+                self.first = extended
             else:
                 self.nack.lost(highest + 1, extended - 1, now)
         elif extended <= highest:
-            if extended <= highest - self._mask or self._history_sequence[extended & self._mask] == extended:
+            if extended <= highest - self._mask:
+                return self._too_old(packet)
+            if self._history_sequence[extended & self._mask] == extended:
                 self.duplicates += 1
                 return -1
             self.out_of_order += 1
             self.nack.received(extended)
+        self._strays = 0
         slot = extended & self._mask
         self._history[slot] = packet
         self._history_sequence[slot] = extended
@@ -101,6 +110,15 @@ class LayerReceiver:
         self._last_transit = transit
         return extended
 
+    def _too_old(self, packet: RtpPacket) -> int:
+        """From far behind: a straggler, or, if they keep coming, a stream that began anew below (RFC 3550 A.1)."""
+        self._strays += 1
+        if self._strays <= MAX_STRAYS:
+            self.duplicates += 1
+            return -1
+        self._restart(packet.ssrc)
+        return self.receive(packet)
+
     def packet(self, extended: int) -> RtpPacket | None:
         """From the history."""
         slot = extended & self._mask
@@ -116,18 +134,21 @@ class LayerReceiver:
         """RFC 3550 A.3; None before the first packet."""
         if self.highest < 0:
             return None
-        expected = self.highest - self._first + 1
+        expected = self.highest - self.first + 1
         lost = expected - self.packets
         interval, received = expected - self._expected_prior, self.packets - self._received_prior
         self._expected_prior, self._received_prior = expected, self.packets
         fraction = max(0, min(255, ((interval - received) << 8) // interval)) if interval > 0 else 0
         lsr = (self.report.ntp >> 16) & 0xFFFFFFFF if self.report is not None else 0
-        dlsr = int((now - self.report_arrival) * 65536) if self.report is not None else 0
+        dlsr = int((now - self.report_arrival) * 65536) & 0xFFFFFFFF if self.report is not None else 0
         return ReportBlock(self.ssrc, fraction, lost, self.highest - CYCLE, int(self._jitter), lsr, dlsr)
 
     def _restart(self, ssrc: int) -> None:
         """Another source, or the same one anew: numbers and reports start over, counters go on."""
+        if self.highest >= 0:
+            self.restarts += 1
         self.ssrc = ssrc
+        self._strays = 0
         self._unwrapper = Unwrapper(16)
         self._history_sequence = [-1] * (self._mask + 1)
         self.highest = -1

@@ -57,9 +57,9 @@ class RtpRouter:
         self._layers[mid] = layers
 
     def lookup(self, ssrc: int) -> tuple[str, int] | None:
-        """(mid, layer) of a bound SSRC."""
+        """(mid, layer) of a bound SSRC of media, not of retransmissions."""
         binding = self._bindings.get(ssrc)
-        return (binding.mid, binding.layer) if binding is not None else None
+        return (binding.mid, binding.layer) if binding is not None and not binding.primary else None
 
     def route(self, packets: Sequence[RtpPacket]) -> dict[tuple[str, int], list[RtpPacket]]:
         groups: dict[tuple[str, int], list[RtpPacket]] = {}
@@ -99,13 +99,14 @@ class RtpRouter:
         if ssrc == 0:
             self.counters.count("rtp.ssrc_zero_probe")
             return None
-        if ssrc not in self._unknown and len(self._unknown) >= MAX_UNKNOWN_SSRCS:
-            self.counters.count("rtp.too_many_ssrcs")
-            return None
         section = self._section_of(packet)
         if section is None:
             self._unknown[ssrc] = self._unknown.get(ssrc, 0) + 1
-            self.counters.count("rtp.unknown_ssrc")
+            if len(self._unknown) > MAX_UNKNOWN_SSRCS:
+                del self._unknown[next(iter(self._unknown))]
+                self.counters.count("rtp.too_many_ssrcs")
+            else:
+                self.counters.count("rtp.unknown_ssrc")
             return None
         rid = self._text(packet, section, extensions.RID)
         repaired = self._text(packet, section, extensions.REPAIRED_RID)
@@ -115,7 +116,12 @@ class RtpRouter:
             if name is None:
                 self.counters.count("rtp.no_rid")
                 return None
-            layer = self._layers.get(section.mid, {}).get(name, 0)
+            known = self._layers.get(section.mid)
+            if known is None:
+                # A binding is for ever: not before the track has said which rid is which layer.
+                self.counters.count("rtp.layers_unknown")
+                return None
+            layer = known.get(name, 0)
         if repaired or packet.payload_type in self._rtx_types(section):
             primary = self._primaries.get((section.mid, layer))
             if primary is None:

@@ -37,7 +37,10 @@ class TwccRecorder:
             sequence = extensions.transport_cc(value) if value is not None else None
             if sequence is None:
                 continue
-            self._arrivals[self._unwrapper.unwrap(sequence)] = packet.arrival
+            extended = self._unwrapper.unwrap(sequence)
+            if extended <= self._reported:
+                continue  # Told lost already; a report that went back would call its neighbours lost.
+            self._arrivals[extended] = packet.arrival
             self._ssrc = packet.ssrc
             self._marker = self._marker or packet.marker
             if self._first_pending is None:

@@ -171,7 +171,5 @@ def audio_packet(
 
 def red_payload(blocks: list[tuple[int, bytes]], primary: bytes, inner: int = 111) -> bytes:
     """RFC 2198: `blocks` are (timestamp offset, data), oldest first."""
-    head = b"".join(
-        bytes((0x80 | inner,)) + (offset << 10 | len(data)).to_bytes(3, "big") for offset, data in blocks
-    )
+    head = b"".join(bytes((0x80 | inner,)) + (offset << 10 | len(data)).to_bytes(3, "big") for offset, data in blocks)
     return head + bytes((inner,)) + b"".join(data for _, data in blocks) + primary

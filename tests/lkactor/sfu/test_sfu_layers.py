@@ -81,12 +81,10 @@ def test_size_to_layer(layers, wanted, expected):
     assert layer_for_dimensions(*wanted, layers) == expected
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the view's shorter side is compared, not the side that the source goes by")
 def test_the_source_decides_which_side_counts():
     assert layer_for_dimensions(200, 250, LANDSCAPE) == MEDIUM
 
 
-@pytest.mark.xfail(strict=True, reason="bug: of equal layers the lower one is taken")
 def test_of_equal_layers_the_better():
     layers = announced(LOW, MEDIUM, HIGH, sizes=[(540, 360), (540, 360), (1080, 720)])
     assert layer_for_dimensions(320, 200, layers) == MEDIUM

@@ -1,12 +1,14 @@
-"""Loss, duplicates, restarts and reports of one inbound stream; NACK timing (vectors-and-chaos section 1 rows 9, 10)."""
+"""Loss, duplicates, restarts and reports of one inbound stream; NACK timing (vectors-and-chaos 1, rows 9 and 10)."""
+
+import itertools
 
 import pytest
 from support.media import audio_packet
 
 from lkactor.sfu.nack import MAX_TRACKED, NackGenerator
 from lkactor.sfu.receiver import CYCLE, LayerReceiver
-from lkactor.wire.rtcp import SenderReport, build_rtcp
 from lkactor.wire.rtcp import ReceiverReport as Rr
+from lkactor.wire.rtcp import SenderReport, build_rtcp
 
 
 def receiver(clock_rate=48000, history=200):
@@ -82,14 +84,12 @@ def test_another_ssrc_starts_over():
     assert (block.ssrc, block.packets_lost, stream.nack.next_timeout()) == (2, 0, None)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a stream that restarts behind its history is a duplicate for ever")
 def test_a_stream_that_restarts_lower_is_heard_again():
     stream = receiver()
     take(stream, *range(30000, 30010))
     assert take(stream, *range(10000, 10020))[-1] >= 0
 
 
-@pytest.mark.xfail(strict=True, reason="bug: dlsr is not masked, build_rtcp raises struct.error 18 hours after an SR")
 def test_an_old_report_can_still_be_written():
     stream = receiver()
     take(stream, 1)
@@ -117,7 +117,7 @@ def test_five_tries_with_backoff():
     assert [numbers for _, numbers in rounds] == [[65534, 65535, 65536, 65537]] * 5
     times = [at for at, _ in rounds]
     assert times[0] == 20
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert gaps == pytest.approx([70, 70 * 1.25, 70 * 1.25**2, 70 * 1.25**3], abs=2)
     assert nack.next_timeout() is None
 
@@ -128,7 +128,7 @@ def test_interval_bounds(rtt, expected):
     nack.rtt = rtt
     nack.lost(1, 1, 0.0)
     times = [at for at, _ in asked(nack, 3.0)]
-    assert [b - a for a, b in zip(times, times[1:], strict=False)] == pytest.approx(expected, abs=2)
+    assert [b - a for a, b in itertools.pairwise(times)] == pytest.approx(expected, abs=2)
 
 
 def test_not_before_the_reordering_allowance_and_not_after_arrival():
