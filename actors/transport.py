@@ -119,9 +119,6 @@ class TransportActor(Actor[TransportMessage]):
     async def started(self) -> None:
         self._link = self.context.ref.link("datagrams", INBOUND_LINK_CAPACITY)
         self._bind_ufrag()
-        now = current_time()
-        self._negotiation.start(now)
-        self._pump(now)
 
     async def stopping(self, exit: Exit) -> None:
         now = current_time()
@@ -204,6 +201,8 @@ class TransportActor(Actor[TransportMessage]):
         send_tracks = self._rows.set_wanted(tracks)
         if send_tracks is not None:
             self._negotiation.set_send_tracks(send_tracks, now)
+        # The first offer waits for the first word of what there is to send, so that it holds all of it.
+        self._negotiation.start(now)
 
     def _on_negotiation(self, event: NegotiationEvent) -> None:
         owner, role = self._spec.owner, self._spec.role

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,6 +18,15 @@ CIPHERS = (
     b"ECDHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
     b"ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA"
 )
+DTLS_1_2 = 0xFEFD
+"""On the wire; pyOpenSSL has no name for it. Older ones are refused (RFC 8827 section 6.5), newer ones may come."""
+ALGORITHMS: dict[str, hashes.HashAlgorithm] = {
+    "sha-512": hashes.SHA512(),
+    "sha-384": hashes.SHA384(),
+    "sha-256": hashes.SHA256(),
+}
+"""Of fingerprints, the strongest first. Others, SHA-1 above all, are not trusted."""
+PREFERRED = tuple(SrtpProfile)
 LIFETIME = datetime.timedelta(days=30)
 EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 """Peers check the fingerprint, not the dates: fixed ones leave the clock out of it."""
@@ -30,6 +38,7 @@ class Certificate:
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key = key
         self._certificate = certificate
+        self._contexts: dict[tuple[SrtpProfile, ...], SSL.Context] = {}
         digest = certificate.fingerprint(hashes.SHA256())
         self.fingerprint = Fingerprint("sha-256", digest.hex(":").upper())
 
@@ -49,27 +58,28 @@ class Certificate:
         )
         return cls(key, certificate)
 
-    @functools.cached_property
-    def context(self) -> SSL.Context:
-        """Shared by all handshakes, in both roles."""
+    def context(self, profiles: tuple[SrtpProfile, ...] = PREFERRED) -> SSL.Context:
+        """Shared by all handshakes, in both roles. `profiles`: what we offer or accept, the most wanted first."""
+        known = self._contexts.get(profiles)
+        if known is not None:
+            return known
         context = SSL.Context(SSL.DTLS_METHOD)
+        context.set_min_proto_version(DTLS_1_2)
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
         context.use_certificate(self._certificate)
         context.use_privatekey(self._key)
         context.set_cipher_list(CIPHERS)
-        profiles = ":".join(profile.openssl_name for profile in SrtpProfile)
-        context.set_tlsext_use_srtp(profiles.encode())
-        context.set_options(SSL.OP_NO_QUERY_MTU)
+        context.set_tlsext_use_srtp(":".join(profile.openssl_name for profile in profiles).encode())
+        # Nobody resumes a WebRTC handshake: OpenSSL would keep 20,000 sessions for it.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # A renegotiation would put another certificate behind a fingerprint that was checked once.
+        context.set_options(
+            SSL.OP_NO_QUERY_MTU | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+        )
+        self._contexts[profiles] = context
         return context
 
 
-def fingerprint_of(certificate: x509.Certificate, algorithm: str) -> Fingerprint | None:
-    """The peer certificate's digest; None for an algorithm that we do not trust."""
-    known: dict[str, hashes.HashAlgorithm] = {
-        "sha-256": hashes.SHA256(),
-        "sha-384": hashes.SHA384(),
-        "sha-512": hashes.SHA512(),
-    }
-    if algorithm not in known:
-        return None
-    return Fingerprint(algorithm, certificate.fingerprint(known[algorithm]).hex(":").upper())
+def fingerprint_of(certificate: x509.Certificate, algorithm: str) -> Fingerprint:
+    """The peer certificate's digest by one of ALGORITHMS. Raises KeyError for another."""
+    return Fingerprint(algorithm, certificate.fingerprint(ALGORITHMS[algorithm]).hex(":").upper())

@@ -132,19 +132,23 @@ class OfferNegotiation:
         self._offer_id = rng.randrange(1, 257)
         self._debounce = _Debounce()
         self._plan = _TrackPlan()
+        self._started = False
         self._wanted = False
         self._restart = False
         self._answer_due: float | None = None
         self._events: deque[NegotiationEvent] = deque()
 
     def start(self, now: float) -> None:
-        """The first offer, without debounce: the client waits for it."""
-        self._offer(now)
+        """The first offer, without debounce and with the tracks set so far: the client waits for it."""
+        if not self._started:
+            self._started = True
+            self._offer(now)
 
     def set_send_tracks(self, tracks: Sequence[SendTrack], now: float) -> None:
         if self._plan.set_target(tracks):
             self._offerer.set_send_tracks(self._plan.applied)
-            self._want(now)
+            if self._started:
+                self._want(now)
 
     def restart_ice(self, now: float) -> None:
         self._restart = True
