@@ -58,8 +58,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--joins", type=int, default=40)
     arguments = parser.parse_args()
-    with server() as host:
-        results = [trio.run(measure, host, arguments.joins, at_once) for at_once in (1, 8)]
+    results = []
+    for at_once in (1, 8):
+        with server() as host:
+            results.append(trio.run(measure, host, arguments.joins, at_once))
     print(json.dumps(results, indent=2))
 
 
