@@ -6,9 +6,9 @@
 | handshake | done and the fingerprint fits: connected; refused or too long: closed       |
 | connected | close_notify or a fatal alert of the peer, `close`: closed                  |
 
-Retransmission. OpenSSL times its flights by its own wall clock (first 1 s, doubling), and pyOpenSSL can neither set that
-timer nor pass a time in. So the timer here is ours, in the caller's clock: a flight that is not answered goes out again
-after 100 ms, doubling. What goes out is
+Retransmission. OpenSSL times its flights by its own wall clock (first 1 s, doubling), and pyOpenSSL can neither set
+that timer nor pass a time in. So the timer here is ours, in the caller's clock: a flight that is not answered goes out
+again after 100 ms, doubling. What goes out is
 - OpenSSL's repetition, with fresh record numbers, if its own timer happens to have run out by the wall clock;
 - else the same datagrams once more. A peer that has them drops them as replays (RFC 6347 section 4.1.2.6).
 A replay tells a peer nothing if it is our answer that was lost. That can only be the last flight, so the server keeps
@@ -36,8 +36,8 @@ MAX_EARLY_SIZE = 4096
 """Datagrams that may come before `start`, and how long one may be."""
 FLIGHT_INTERVAL = 0.1
 MAX_FLIGHT_INTERVAL = 1.6
-"""Seconds until an unanswered flight is repeated, doubling. RFC 6347 section 4.2.4.1 says 1 s; WebRTC stacks do not wait."""
-MAX_LAST_FLIGHTS = 16
+"""Seconds until an unanswered flight is repeated, doubling. RFC 6347 section 4.2.4.1 says 1 s; WebRTC stacks less."""
+MAX_LAST_FLIGHTS = 32
 """How often the last flight is repeated to a client that has not got it."""
 HANDSHAKE_TIMEOUT = 60.0
 READ_SIZE = 16384
