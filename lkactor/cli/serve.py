@@ -8,10 +8,12 @@ import os
 import signal
 import stat
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import trio
+from jwt.warnings import InsecureKeyLengthWarning
 
 from actors.node import Node, run_node
 from lkactor import __version__
@@ -22,6 +24,9 @@ from lkactor.config import Config, ConfigError, parse_keys
 def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Raises ConfigError, or OSError when a port is taken."""
     config = load(arguments, environ)
+    if config.development:
+        # The development secret is short on purpose and known to everyone.
+        warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
     trio.run(_serve, config)
     return 0
 
