@@ -10,10 +10,14 @@ from typing import Any
 
 import pylibsrtp
 from pylibsrtp import Policy, Session
-from pylibsrtp._binding import ffi, lib
 
 from lkactor.errors import ProtocolViolation
 from lkactor.srtp.keys import SrtpKeys, SrtpProfile
+
+try:
+    from pylibsrtp._binding import ffi, lib
+except ImportError:
+    ffi = lib = None
 
 WINDOW = 1024
 """Late and reordered packets are forwarded as they come, so replay windows are wide."""
@@ -28,9 +32,9 @@ _REASONS = {
     "replay check failed (bad index)": "srtp.replay",
     "replay check failed (index too old)": "srtp.old",
 }
-IN_PLACE = str(ffi.typeof(lib.srtp_protect)) == (
-    "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)'>"
-) and hasattr(Session(), "_srtp")
+PROTECT_TYPE = "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)'>"
+"""libsrtp 2's; libsrtp 3 has another."""
+IN_PLACE = ffi is not None and str(ffi.typeof(lib.srtp_protect)) == PROTECT_TYPE and hasattr(Session(), "_srtp")
 
 
 def _session(profile: SrtpProfile, key: bytes, salt: bytes, kind: int) -> Session:
@@ -50,8 +54,8 @@ class SendBuffer:
         self.slot_size = slot_size
         memory = bytearray(slots * slot_size)
         self.view = memoryview(memory)
-        self.cdata: Any = ffi.from_buffer("char[]", memory)
-        self.length: Any = ffi.new("int *")
+        self.cdata: Any = ffi.from_buffer("char[]", memory) if IN_PLACE else None
+        self.length: Any = ffi.new("int *") if IN_PLACE else None
 
 
 class SrtpSender:

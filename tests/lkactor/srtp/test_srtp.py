@@ -1,9 +1,24 @@
-"""All profiles both ways, tampering, replay, wrap-around, and RFC 7714's packet."""
+"""All profiles both ways, tampering, replay, wrap-around, and a second implementation to compare with.
+
+RFC 7714's packets are given for session keys, which libsrtp derives itself and does not take. So the second
+implementation, made of `cryptography`'s primitives, is held to the vectors of RFC 3711 B.3 and RFC 7714 16.1.1, and
+what we send is held to it.
+"""
+
+import hashlib
+import hmac
+import importlib.util
+import sys
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lkactor.errors import ProtocolViolation
 from lkactor.srtp import SendBuffer, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
+from lkactor.srtp import session as session_module
 from lkactor.wire.rtcp import Pli, build_rtcp
 from lkactor.wire.rtp import build_rtp
 
@@ -79,3 +94,149 @@ def test_keys_do_not_fit_the_other_direction(profile):
     sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile))
     with pytest.raises(ProtocolViolation, match=r"srtp\.auth"):
         receiver.unprotect_rtp(sender.protect_rtp(rtp()))
+
+
+# -- the second implementation ---------------------------------------------------------------------------------------
+
+
+def counter_mode(key, iv, data):
+    return Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor().update(data)
+
+
+def xor(a, b):
+    return bytes(x ^ y for x, y in zip(a, b, strict=True))
+
+
+def derived(key, salt, label, size):
+    """RFC 3711 section 4.3, key derivation rate 0. A 12-byte salt is padded on the right (RFC 7714 section 11)."""
+    salt = salt.ljust(14, b"\0")
+    block = xor(salt, bytes(7) + bytes([label]) + bytes(6))
+    return counter_mode(key, block + bytes(2), bytes(size))
+
+
+def gcm_packet(key, salt, packet, roll_over):
+    """RFC 7714 section 8.1, session keys."""
+    iv = xor(bytes(2) + packet[8:12] + roll_over.to_bytes(4, "big") + packet[2:4], salt)
+    return packet[:12] + AESGCM(key).encrypt(iv, packet[12:], packet[:12])
+
+
+def cm_packet(key, salt, auth, packet, roll_over):
+    """RFC 3711 sections 4.1.1 and 4.2, session keys."""
+    index = roll_over.to_bytes(4, "big") + packet[2:4]
+    iv = xor(salt + bytes(2), bytes(4) + packet[8:12] + index + bytes(2))
+    out = packet[:12] + counter_mode(key, iv, packet[12:])
+    return out + hmac.new(auth, out + roll_over.to_bytes(4, "big"), hashlib.sha1).digest()[:10]
+
+
+def expected(key_set, packet, roll_over):
+    profile, key, salt = key_set.profile, key_set.local_key, key_set.local_salt
+    session_key = derived(key, salt, 0, profile.key_size)
+    session_salt = derived(key, salt, 2, profile.salt_size)
+    if profile is SrtpProfile.AES128_CM_SHA1_80:
+        return cm_packet(session_key, session_salt, derived(key, salt, 1, 20), packet, roll_over)
+    return gcm_packet(session_key, session_salt, packet, roll_over)
+
+
+def test_key_derivation_of_rfc_3711_b_3():
+    key = bytes.fromhex("e1f97a0d3e018be0d64fa32c06de4139")
+    salt = bytes.fromhex("0ec675ad498afeebb6960b3aabe6")
+    assert derived(key, salt, 0, 16).hex() == "c61e7a93744f39ee10734afe3ff7a087"
+    assert derived(key, salt, 2, 14).hex() == "30cbbc08863d8c85d49db34a9ae1"
+    assert derived(key, salt, 1, 20).hex() == "cebe321f6ff7716b6fd4ab49af256a156d38baa4"
+
+
+def test_packet_of_rfc_7714_16_1_1():
+    packet = bytes.fromhex("8040f17b8041f8d35501a0b2") + b"Gallia est omnis divisa in partes tres"
+    protected = gcm_packet(bytes(range(16)), bytes.fromhex("517569642070726f2071756f"), packet, 0)
+    assert protected.hex() == (
+        "8040f17b8041f8d35501a0b2f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de3adf8833899d7f27"
+        "beb16a9152cf765ee4390cce"
+    )
+
+
+def test_what_we_send_is_what_the_rfcs_say(profile):
+    """In place and through the public call, across the roll-over."""
+    one, two, buffer = SrtpSender(keys(profile)), SrtpSender(keys(profile)), SendBuffer(1)
+    for number in (0xFFFE, 0xFFFF, 0x10000, 0x10001):
+        packet = build_rtp(payload_type=96, sequence=number & 0xFFFF, timestamp=7, ssrc=9, payload=bytes(range(99)))
+        buffer.view[: len(packet)] = packet
+        length = one.protect_rtp_into(buffer, 0, len(packet))
+        wanted = expected(keys(profile), packet, number >> 16)
+        assert bytes(buffer.view[:length]) == wanted
+        assert two.protect_rtp(packet) == wanted
+
+
+def test_we_open_what_the_rfcs_say(profile):
+    receiver = SrtpReceiver(keys(profile, client=False))
+    for number in (0xFFFF, 0x10000, 0xFFFE):
+        packet = rtp(number & 0xFFFF)
+        assert receiver.unprotect_rtp(expected(keys(profile), packet, number >> 16)) == packet
+
+
+# -- edges -----------------------------------------------------------------------------------------------------------
+
+
+def test_late_packets_within_the_window(profile):
+    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+    late = sender.protect_rtp(rtp(1000))
+    receiver.unprotect_rtp(sender.protect_rtp(rtp(1000 + 1023)))
+    assert sender.protect_rtp(rtp(1000)) == late  # A retransmission is the same packet, bit by bit.
+    assert receiver.unprotect_rtp(late) == rtp(1000)
+    too_late = expected(keys(profile), rtp(1000 + 1023 - 1024), 0)
+    with pytest.raises(ProtocolViolation, match=r"srtp\.old"):
+        receiver.unprotect_rtp(too_late)
+
+
+def test_rtcp_tampered_and_replayed(profile):
+    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+    protected = sender.protect_rtcp(build_rtcp([Pli(1, 2)]))
+    for index in range(len(protected)):
+        broken = bytearray(protected)
+        broken[index] ^= 1
+        with pytest.raises(ProtocolViolation, match=r"srtcp\."):
+            receiver.unprotect_rtcp(bytes(broken))
+    receiver.unprotect_rtcp(protected)
+    with pytest.raises(ProtocolViolation, match=r"srtcp\.replay"):
+        receiver.unprotect_rtcp(protected)
+
+
+def test_a_forged_packet_does_not_move_the_window(profile):
+    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+    receiver.unprotect_rtp(sender.protect_rtp(rtp(1)))
+    forged = bytearray(sender.protect_rtp(rtp(30000)))
+    forged[-1] ^= 1
+    with pytest.raises(ProtocolViolation, match=r"srtp\.auth"):
+        receiver.unprotect_rtp(bytes(forged))
+    assert receiver.unprotect_rtp(expected(keys(profile), rtp(2), 0)) == rtp(2)
+
+
+def test_streams_of_one_session_are_apart(profile):
+    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+    for number in range(3):
+        for ssrc in (1, 2**32 - 1):
+            packet = build_rtp(payload_type=96, sequence=number, timestamp=7, ssrc=ssrc, payload=b"x")
+            assert receiver.unprotect_rtp(sender.protect_rtp(packet)) == packet
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(list(SrtpProfile)), st.binary(max_size=1600))
+def test_random_bytes(profile, data):
+    receiver = SrtpReceiver(keys(profile))
+    for verb in (receiver.unprotect_rtp, receiver.unprotect_rtcp):
+        with pytest.raises(ProtocolViolation):
+            verb(data)
+
+
+def test_without_the_private_binding_the_public_call_serves(profile, monkeypatch):
+    """A copy of the module, imported as if pylibsrtp had no `_binding` to offer."""
+    monkeypatch.setitem(sys.modules, "pylibsrtp._binding", None)
+    spec = importlib.util.find_spec(session_module.__name__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert session_module.IN_PLACE and not module.IN_PLACE
+    sender, buffer = module.SrtpSender(keys(profile)), module.SendBuffer(2)
+    packet = rtp(5)
+    buffer.view[1536 : 1536 + len(packet)] = packet
+    length = sender.protect_rtp_into(buffer, 1536, len(packet))
+    assert bytes(buffer.view[1536 : 1536 + length]) == expected(keys(profile), packet, 0)
+    assert bytes(buffer.view[:1536]) == bytes(1536)
