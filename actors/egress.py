@@ -23,7 +23,7 @@ class TransportEgress:
             self.path.send_run(segments)
 
     def send_rtcp(self, packet: bytes) -> None:
-        """`packet` is a whole, unprotected compound."""
+        """`packet` is a whole, unprotected compound of at most 1352 bytes."""
         if self.path is not None and self.srtp is not None:
             self.path.send(self.srtp.protect_rtcp(packet))
 

@@ -13,7 +13,9 @@ INTERVAL = 0.100
 FRAME_INTERVAL = 0.050
 MIN_PACKETS, MAX_PACKETS = 20, 100
 MAX_SPAN = 1000
-"""Statuses in one report: what is further back was lost long ago."""
+"""Statuses in all: what is further back was lost long ago."""
+MAX_STATUSES = 400
+"""In one report, which must fit a datagram: 3 bytes each at most."""
 
 
 class TwccRecorder:
@@ -50,7 +52,7 @@ class TwccRecorder:
         return None if self._first_pending is None else self._first_pending + INTERVAL
 
     def feedback(self, now: float) -> list[TransportFeedback]:
-        """At most one report: of enough packets after the interval, or of whatever there is when it gets late."""
+        """Reports, one as a rule: of enough packets after the interval, or of whatever there is when it gets late."""
         pending, elapsed = len(self._arrivals), now - self._last_at
         if self._first_pending is None:
             return []
@@ -65,5 +67,10 @@ class TwccRecorder:
         self._reported = max(last, self._reported)
         self._arrivals.clear()
         self._first_pending, self._marker, self._last_at = None, False, now
-        self._count = (self._count + 1) & 255
-        return [TransportFeedback(self._ssrc, self._ssrc, (self._count - 1) & 255, arrivals)]
+        reports = []
+        for start in range(0, len(arrivals), MAX_STATUSES):
+            part = arrivals[start : start + MAX_STATUSES]
+            if any(at is not None for _, at in part):
+                reports.append(TransportFeedback(self._ssrc, self._ssrc, self._count, part))
+                self._count = (self._count + 1) & 255
+        return reports
