@@ -131,12 +131,14 @@ class Config:
             *parents, leaf = path.split(".")
             node = tree
             for parent in parents:
-                node = node.setdefault(parent, {})
+                if not isinstance(node.get(parent), dict):
+                    node[parent] = {}
+                node = node[parent]
             node[leaf] = value
         if dev:
             tree["development"] = True
-            tree.setdefault("keys", {"devkey": "secret"})
-            tree.setdefault("bind_addresses", ["127.0.0.1", "::1"])
+            tree["keys"] = tree.get("keys") or {"devkey": "secret"}
+            tree["bind_addresses"] = tree.get("bind_addresses") or ["127.0.0.1", "::1"]
         inert = tuple(path for path in _paths(tree, SCHEMA, "") if path not in _effective(cls, ""))
         return _build(cls, {**tree, "inert": inert}, "")
 
@@ -148,12 +150,20 @@ class Config:
 def parse_keys(text: str) -> dict[str, str]:
     """`key: secret` lines. Raises ConfigError; what it says does not repeat the secrets."""
     try:
-        keys = yaml.safe_load(text)
+        keys = yaml.load(text, Loader=yaml.BaseLoader)  # every scalar stays text: 0123 is no octal number
     except yaml.YAMLError:
         keys = None
     if not isinstance(keys, dict):
         raise ConfigError("API keys are `key: secret` lines, with a space after the colon")
-    return {str(key): str(secret) for key, secret in keys.items()}
+    return _check_secrets(keys)
+
+
+def _check_secrets(keys: Mapping[Any, Any]) -> dict[str, str]:
+    """A key without a secret would be open to everyone who guesses what YAML makes of nothing."""
+    for key, secret in keys.items():
+        if not isinstance(key, str) or not key or not isinstance(secret, str) or not secret:
+            raise ConfigError(f"keys: {key!r} has no secret in text; write it in quotes if it looks like a number")
+    return dict(keys)
 
 
 # -- parsing
@@ -163,7 +173,8 @@ def _parse(text: str) -> dict[str, Any]:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        literal = yaml.load(text, Loader=yaml.BaseLoader)  # for the keys: every scalar stays text
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
         raise ConfigError(f"{where}this is not YAML: {getattr(error, 'problem', 'malformed')}") from None
@@ -172,6 +183,8 @@ def _parse(text: str) -> dict[str, Any]:
     if not isinstance(tree, dict) or not isinstance(root, yaml.MappingNode):
         raise ConfigError("the configuration must be a mapping of keys to values")
     _check_keys(root, SCHEMA, "")
+    if isinstance(tree.get("keys"), dict):
+        tree["keys"] = literal["keys"]
     return tree
 
 
@@ -228,12 +241,12 @@ def _build(cls: type[T], tree: Mapping[str, Any], path: str) -> T:
 def _convert(value: Any, hint: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise ConfigError(f"{path}: expected a mapping, got {value!r}")
+            raise ConfigError(f"{path}: expected a mapping, got {_shown(value)}")
         return _build(typing.cast(type[Any], hint), value, f"{path}.")
     origin = typing.get_origin(hint)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{path}: expected a list, got {value!r}")
+            raise ConfigError(f"{path}: expected a list, got {_shown(value)}")
         inner = typing.get_args(hint)[0]
         return tuple(_convert(item, inner, f"{path}[{index}]") for index, item in enumerate(value))
     if origin is types.UnionType:
@@ -241,7 +254,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     if origin is Mapping or getattr(hint, "__origin__", None) is Mapping:
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: expected `key: value` lines")
-        return {str(key): str(item) for key, item in value.items()}
+        return _check_secrets(value)
     return _scalar(value, hint, path)
 
 
@@ -257,7 +270,12 @@ def _scalar(value: Any, hint: Any, path: str) -> Any:
     if hint is str and isinstance(value, str | int | float):
         return str(value)
     names = {bool: "true or false", int: "a whole number", float: "a duration such as 500ms", str: "text"}
-    raise ConfigError(f"{path}: expected {names.get(hint, hint)}, got {value!r}")
+    raise ConfigError(f"{path}: expected {names.get(hint, hint)}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: its kind and, of short plain ones, itself. Secrets are text; text is not repeated."""
+    return repr(value) if isinstance(value, bool | int | float) or value is None else f"a {type(value).__name__}"
 
 
 def _duration(text: Any) -> float | None:
