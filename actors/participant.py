@@ -52,34 +52,30 @@ from actors.messages.participant import (
 from actors.messages.room import (
     BindDataPort,
     CongestionChanged,
-    FirstSubscription,
     ParticipantChanged,
     ParticipantLeft,
     ParticipantResumed,
-    PreferProtocol,
     RoomMessage,
-    SimulatedSpeaker,
     SpeakerLevel,
 )
-from actors.messages.track import LegSettings, TrackMessage
+from actors.messages.track import TrackMessage
 from actors.messages.transport import (
-    OutgoingTrack,
     PauseData,
     RemoteAnswer,
     RemoteCandidate,
     RemoteOffer,
     RestartIce,
-    SetSendTracks,
     TransportMessage,
 )
 from actors.publishing import PublishingDesk
 from actors.services import Services
+from actors.simulation import SimulationDesk
+from actors.subscribing import SubscribingDesk
 from actors.transport import TransportActor, TransportSpec
 from lkactor.auth import issue_refresh_token
 from lkactor.peer import PeerState
 from lkactor.room.model import RoomModel
 from lkactor.room.participant import LimitExceeded, ParticipantModel, State
-from lkactor.room.subscriptions import Subscriptions
 from lkactor.signal import responses
 from lkactor.signal.ice_servers import ice_servers
 from lkactor.signal.join import JoinIntent
@@ -134,22 +130,19 @@ class ParticipantActor(Actor[ParticipantMessage]):
             region=spec.services.config.region,
             limits=spec.services.config.limit,
         )
-        permission = self.model.permission
-        self._subscriptions: Subscriptions[TrackHandle] = Subscriptions(
-            identity=spec.intent.identity,
-            auto_subscribe=spec.intent.parameters.auto_subscribe,
-            can_subscribe=permission.can_subscribe,
-            exempt=permission.recorder,
-        )
         self._transports: dict[Role, ActorRef[TransportMessage]] = {}
         self._connected: dict[Role, bool] = {}
         self._channels_open = False
         self._timers: dict[str, Timer] = {}
-        self._settings: dict[str, LegSettings] = {}
         self._left = False
-        self._scenario = ""
         self._publishing = PublishingDesk(self)
         self._data = DataDesk(self)
+        self._simulation = SimulationDesk(self)
+        self._subscribing = SubscribingDesk(
+            self,
+            auto_subscribe=spec.intent.parameters.auto_subscribe,
+            adaptive_stream=spec.intent.parameters.adaptive_stream,
+        )
 
     # -- lifecycle --------------------------------------------------------------------------------------------------
 
@@ -159,13 +152,13 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._primary = "subscriber"
         self._send(self._join_response())
         self.model.set_state(State.JOINED)
-        self._subscriptions.publish(self._spec.tracks)
+        self._subscribing.known(self._spec.tracks)
         await self._spawn_transport("publisher")
         if not self._parameters.single:
             await self._spawn_transport("subscriber")
         self._spec.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
-        self._sync_subscriptions()
-        self._start_timer("join", JOIN_TIMEOUT)
+        self._subscribing.sync()
+        self.start_timer("join", JOIN_TIMEOUT)
         self._refresh_token()
         for request in self._parameters.add_tracks:
             await self._publishing.add_track(request)
@@ -193,11 +186,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case UpdateParticipant():
                 return self._on_api_update(message)
             case UpdateSubscriptions(track_sids=sids, subscribe=subscribe):
-                self._subscriptions.wish(sids, subscribe)
-                self._sync_subscriptions()
+                self._subscribing.wish(sids, subscribe)
             case Disconnect(reason=reason, action=action, send_leave=send_leave):
-                self._leave(reason, action, send_leave=send_leave)
-                self.context.stop("disconnected")
+                self.end(reason, action, send_leave=send_leave, why="disconnected")
             case ParticipantTick(what=what):
                 self._on_timer(what)
             case PauseData():
@@ -237,6 +228,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     def tell_publisher(self, message: TransportMessage) -> None:
         self._tell("publisher", message)
+
+    def tell_downlink(self, message: TransportMessage) -> None:
+        """To the transport that carries media to the client."""
+        self._tell("publisher" if self._parameters.single else "subscriber", message)
 
     def send(self, response: rtc.SignalResponse) -> None:
         self._send(response)
@@ -279,18 +274,17 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 if not self._publishing.mute_by_client(request.mute.sid, request.mute.muted):
                     self.refuse(request, Reason.NOT_FOUND, "track not found")
             case "subscription":
-                self._on_subscription(request.subscription)
+                self._subscribing.on_request(request.subscription)
             case "track_setting":
-                self._on_track_settings(request.track_setting)
+                self._subscribing.on_settings(request.track_setting)
             case "leave":
-                self._leave(_client_reason(request.leave.reason), Action.DISCONNECT, send_leave=False)
-                self.context.stop("left")
+                self.end(_client_reason(request.leave.reason), Action.DISCONNECT, send_leave=False, why="left")
             case "subscription_permission":
                 self._publishing.set_subscription_permission(request.subscription_permission)
             case "sync_state":
                 self._on_sync_state(request.sync_state)
             case "simulate":
-                self._on_simulate(request.simulate)
+                self._simulation.run(request.simulate)
             case "ping" | "ping_req":
                 self._send(responses.pong(request, self._services.unix_ms()))
             case "update_metadata":
@@ -313,28 +307,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
             return
         subscriber = request.trickle.target == rtc.SignalTarget.SUBSCRIBER and not self._parameters.single
         self._tell("subscriber" if subscriber else "publisher", RemoteCandidate(candidate))
-
-    def _on_subscription(self, request: rtc.UpdateSubscription) -> None:
-        sids = {*request.track_sids, *(sid for group in request.participant_tracks for sid in group.track_sids)}
-        self._subscriptions.wish(sids, request.subscribe)
-        self._sync_subscriptions()
-
-    def _on_track_settings(self, request: rtc.UpdateTrackSettings) -> None:
-        for sid in request.track_sids:
-            settings = LegSettings(
-                subscriber=self.sid,
-                disabled=request.disabled,
-                quality=request.quality,
-                width=request.width,
-                height=request.height,
-                fps=request.fps,
-            )
-            self._settings[sid] = settings
-            if len(self._settings) > 2000:
-                del self._settings[next(iter(self._settings))]
-            handle = self._subscriptions.available.get(sid)
-            if handle is not None:
-                self.tell_track(handle.track, settings)
 
     def _on_update_metadata(self, request: rtc.SignalRequest) -> None:
         wanted = request.update_metadata
@@ -368,15 +340,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case PeersUpdated(infos=infos):
                 self._send(responses.update(infos))
             case TracksPublished(tracks=tracks):
-                before = {sid: self._subscriptions.permitted(t) for sid, t in self._subscriptions.available.items()}
-                self._subscriptions.publish(tracks)
-                self._tell_permission_changes(before, tracks)
-                self._sync_subscriptions()
+                self._subscribing.published(tracks)
             case TracksWithdrawn(sids=sids):
-                self._subscriptions.withdraw(sids)
-                for sid in sids:
-                    self._settings.pop(sid, None)
-                self._sync_subscriptions()
+                self._subscribing.withdrawn(sids)
             case RoomUpdated(room=room):
                 self._send(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)))
             case SpeakersUpdated(speakers=speakers):
@@ -384,43 +350,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
                     self._send(rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=speakers)))
             case _:
                 assert_never(message)
-
-    def _tell_permission_changes(self, before: dict[str, bool], tracks: tuple[TrackHandle, ...]) -> None:
-        for track in tracks:
-            allowed = self._subscriptions.permitted(track)
-            if before.get(track.sid, True) != allowed:
-                change = rtc.SubscriptionPermissionUpdate(
-                    participant_sid=track.publisher_sid, track_sid=track.sid, allowed=allowed
-                )
-                self._send(rtc.SignalResponse(subscription_permission_update=change))
-
-    def _sync_subscriptions(self) -> None:
-        """Tell the transport that carries media down what it is to carry."""
-        role: Role = "publisher" if self._parameters.single else "subscriber"
-        wanted = self._subscriptions.wanted()
-        tracks = tuple(
-            OutgoingTrack(
-                sid=handle.sid,
-                stream_id=f"{handle.publisher_sid}|{handle.sid}",
-                kind=handle.kind,
-                codecs=handle.codecs,
-                stereo=handle.stereo,
-                encrypted=handle.encrypted,
-                track=handle.track,
-            )
-            for handle in wanted
-        )
-        self._tell(role, SetSendTracks(tracks))
-        if self._parameters.adaptive_stream:
-            self._default_settings(wanted)
-
-    def _default_settings(self, wanted: list[TrackHandle]) -> None:
-        """With adaptive stream a video starts low until the client says how large it is (livekit-media 4.14)."""
-        for handle in wanted:
-            if handle.kind == "video" and handle.sid not in self._settings:
-                low = LegSettings(self.sid, False, models.VideoQuality.LOW, 0, 0, 0)
-                self._settings[handle.sid] = low
-                self.tell_track(handle.track, low)
 
     # -- transports -------------------------------------------------------------------------------------------------
 
@@ -480,15 +409,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
                     self._channels_open = True
                     self._maybe_active()
             case TrackReceived(track_sid=sid):
-                self.log("subscribed", sid)
-                handle = self._subscriptions.available.get(sid)
-                if handle is not None:
-                    self._spec.room.tell(FirstSubscription(handle.publisher_sid, sid))
-                    if sid in self._settings:
-                        self.tell_track(handle.track, self._settings[sid])
+                self._subscribing.received(sid)
             case UnsupportedCodec(track_sid=sid):
-                error = rtc.SubscriptionResponse(track_sid=sid, err=models.SubscriptionError.SE_CODEC_UNSUPPORTED)
-                self._send(rtc.SignalResponse(subscription_response=error))
+                self._subscribing.unsupported(sid)
             case AudioLevelChanged(track_sid=sid, level=level):
                 self._spec.room.tell(SpeakerLevel(self.sid, self._publishing.speaker_level(sid, level)))
             case TrackSubscribedTo(track_sid=sid):
@@ -503,7 +426,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._connected[change.role] = True
                 self._cancel_timer("failed")
                 if change.role == self._primary:
-                    self._start_timer("channels", CHANNEL_GRACE)
+                    self.start_timer("channels", CHANNEL_GRACE)
                     self._maybe_active()
             case PeerState.FAILED if not self._left:
                 # The client may resume with an ICE restart; without one the session ends (livekit-media 1.3).
@@ -511,7 +434,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 if self._sink is not None:
                     self._send(responses.leave(models.DisconnectReason.CONNECTION_TIMEOUT, Action.RESUME))
                     self._drop_signal()
-                self._start_timer("failed", FAILED_GRACE)
+                self.start_timer("failed", FAILED_GRACE)
             case _:
                 pass
 
@@ -550,7 +473,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             return False
         if self._sink is not None:
             self._sink.close()
-        if self._scenario == "disconnect_signal_on_resume_no_messages":
+        if self._simulation.refuses_resume():
             resume.sink.close()
             self._sink = None
             return True
@@ -562,8 +485,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._spec.room.tell(ParticipantResumed(self.sid))
         if not self._parameters.single:
             self._tell("subscriber", RestartIce())
-        if self._scenario == "disconnect_signal_on_resume":
-            self._scenario = ""
+        if self._simulation.cuts_after_resume():
             self._drop_signal()
         return True
 
@@ -575,48 +497,27 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._reconnect(models.DisconnectReason.STATE_MISMATCH)
             return
         for sid in state.track_sids_disabled:
-            self._on_track_settings(rtc.UpdateTrackSettings(track_sids=[sid], disabled=True))
-        self._on_subscription(state.subscription)
+            self._subscribing.on_settings(rtc.UpdateTrackSettings(track_sids=[sid], disabled=True))
+        self._subscribing.on_request(state.subscription)
 
     def _on_signal_lost(self) -> None:
         self._sink = None
         self.log("signal.lost")
         if not any(self._connected.values()):
-            self._leave(models.DisconnectReason.SIGNAL_CLOSE, Action.DISCONNECT, send_leave=False)
-            self.context.stop("signal lost before media")
-
-    def _on_simulate(self, scenario: rtc.SimulateScenario) -> None:
-        reasons, kind = models.DisconnectReason, scenario.WhichOneof("scenario")
-        self.log("simulate", kind or "")
-        match kind:
-            case "speaker_update":
-                seconds = float(max(0, min(scenario.speaker_update, 3600)))
-                self._spec.room.tell(SimulatedSpeaker(self.sid, 0.9, True))
-                self._start_timer("speaker", seconds)
-            case "node_failure" | "migration":
-                reason = reasons.SERVER_SHUTDOWN if kind == "node_failure" else reasons.MIGRATION
-                self._leave(reason, Action.RECONNECT, send_leave=False)
-                self.context.stop(kind)
-            case "server_leave":
-                self._leave(reasons.SERVER_SHUTDOWN, Action.DISCONNECT, send_leave=True)
-                self.context.stop(kind)
-            case "disconnect_signal_on_resume" | "disconnect_signal_on_resume_no_messages":
-                self._scenario = kind
-                self._start_timer("scenario", 5.0)
-            case "switch_candidate_protocol" if scenario.switch_candidate_protocol != rtc.CandidateProtocol.TLS:
-                # Remembered for the identity: the client starts a new session by itself (livekit-clients 7).
-                tcp = scenario.switch_candidate_protocol == rtc.CandidateProtocol.TCP
-                self._spec.room.tell(PreferProtocol(self.identity, tcp))
-            case "leave_request_full_reconnect":
-                self._reconnect(reasons.UNKNOWN_REASON)
-            case _:
-                request = rtc.SignalRequest(simulate=scenario)
-                self.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind or 'no scenario'}")
+            self.end(
+                models.DisconnectReason.SIGNAL_CLOSE,
+                Action.DISCONNECT,
+                send_leave=False,
+                why="signal lost before media",
+            )
 
     def _reconnect(self, reason: int) -> None:
         """The session cannot go on as it is; the client is to start a new one."""
-        self._leave(reason, Action.RECONNECT, send_leave=True)
-        self.context.stop("reconnect")
+        self.end(reason, Action.RECONNECT, send_leave=True, why="reconnect")
+
+    def end(self, reason: int, action: int, *, send_leave: bool, why: str) -> None:
+        self._leave(reason, action, send_leave=send_leave)
+        self.context.stop(why)
 
     def _leave(self, reason: int, action: int, *, send_leave: bool) -> None:
         """The end of the session, told once to the client and once to the room."""
@@ -652,9 +553,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def _set_permission(self, permission: models.ParticipantPermission) -> None:
         self.model.set_permission(permission)
         self._publishing.enforce_permission()
-        if self._subscriptions.can_subscribe != permission.can_subscribe:
-            self._subscriptions.can_subscribe = permission.can_subscribe
-            self._sync_subscriptions()
+        self._subscribing.set_can_subscribe(permission.can_subscribe)
 
     # -- small things -----------------------------------------------------------------------------------------------
 
@@ -702,9 +601,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
         keys = self._services.config.keys
         token = issue_refresh_token(self._claims, self.model.info(()), keys, self._services.unix())
         self._send(rtc.SignalResponse(refresh_token=token))
-        self._start_timer("refresh", REFRESH_INTERVAL)
+        self.start_timer("refresh", REFRESH_INTERVAL)
 
-    def _start_timer(self, what: str, delay: float) -> None:
+    def start_timer(self, what: str, delay: float) -> None:
         self._cancel_timer(what)
         self._timers[what] = self.context.schedule(delay, ParticipantTick(what))
 
@@ -717,20 +616,23 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._timers.pop(what, None)
         match what:
             case "join":
-                self._leave(models.DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, send_leave=True)
-                self.context.stop("never active")
+                self.end(models.DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, send_leave=True, why="never active")
             case "channels":
                 self._channels_open = True
                 self._maybe_active()
             case "failed":
-                self._leave(models.DisconnectReason.CONNECTION_TIMEOUT, Action.DISCONNECT, send_leave=True)
-                self.context.stop("transport failed")
+                self.end(
+                    models.DisconnectReason.CONNECTION_TIMEOUT,
+                    Action.DISCONNECT,
+                    send_leave=True,
+                    why="transport failed",
+                )
             case "refresh":
                 self._refresh_token()
             case "scenario":
-                self._scenario = ""
+                self._simulation.window_over()
             case "speaker":
-                self._spec.room.tell(SimulatedSpeaker(self.sid, 0.0, False))
+                self._simulation.speaking_over()
 
 
 def _client_reason(reason: int) -> int:

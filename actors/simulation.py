@@ -1,0 +1,72 @@
+"""SimulateScenario: what a client may ask the server to go through with it (livekit-surface 2.8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from livekit.protocol import models, rtc
+
+from actors.messages.room import PreferProtocol, SimulatedSpeaker
+
+if TYPE_CHECKING:
+    from actors.participant import ParticipantActor
+
+Action = rtc.LeaveRequest.Action
+Reason = rtc.RequestResponse.Reason
+
+ON_RESUME_WINDOW = 5.0
+"""Seconds in which the next resume is disturbed as asked."""
+MAX_SPEAKING = 3600
+
+
+class SimulationDesk:
+    """The part of a participant actor that plays faults on request."""
+
+    def __init__(self, participant: ParticipantActor) -> None:
+        self._participant = participant
+        self._on_resume = ""
+
+    def run(self, scenario: rtc.SimulateScenario) -> None:
+        participant, reasons = self._participant, models.DisconnectReason
+        kind = scenario.WhichOneof("scenario")
+        participant.log("simulate", kind or "")
+        match kind:
+            case "speaker_update":
+                seconds = float(max(0, min(scenario.speaker_update, MAX_SPEAKING)))
+                participant.room.tell(SimulatedSpeaker(participant.sid, 0.9, True))
+                participant.start_timer("speaker", seconds)
+            case "node_failure" | "migration":
+                reason = reasons.SERVER_SHUTDOWN if kind == "node_failure" else reasons.MIGRATION
+                participant.end(reason, Action.RECONNECT, send_leave=False, why=kind)
+            case "server_leave":
+                participant.end(reasons.SERVER_SHUTDOWN, Action.DISCONNECT, send_leave=True, why=kind)
+            case "disconnect_signal_on_resume" | "disconnect_signal_on_resume_no_messages":
+                self._on_resume = kind
+                participant.start_timer("scenario", ON_RESUME_WINDOW)
+            case "switch_candidate_protocol" if scenario.switch_candidate_protocol != rtc.CandidateProtocol.TLS:
+                # Remembered for the identity: the client starts a new session by itself (livekit-clients 7).
+                tcp = scenario.switch_candidate_protocol == rtc.CandidateProtocol.TCP
+                participant.room.tell(PreferProtocol(participant.identity, tcp))
+            case "leave_request_full_reconnect":
+                # The original leaves this one unhandled.
+                participant.end(reasons.UNKNOWN_REASON, Action.RECONNECT, send_leave=True, why=kind)
+            case _:
+                request = rtc.SignalRequest(simulate=scenario)
+                participant.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind or 'no scenario'}")
+
+    def refuses_resume(self) -> bool:
+        """The new signal connection is to be closed before any answer."""
+        return self._on_resume == "disconnect_signal_on_resume_no_messages"
+
+    def cuts_after_resume(self) -> bool:
+        """The new signal connection is to be closed after the answers, once."""
+        cut = self._on_resume == "disconnect_signal_on_resume"
+        if cut:
+            self._on_resume = ""
+        return cut
+
+    def window_over(self) -> None:
+        self._on_resume = ""
+
+    def speaking_over(self) -> None:
+        self._participant.room.tell(SimulatedSpeaker(self._participant.sid, 0.0, False))

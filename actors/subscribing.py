@@ -1,0 +1,145 @@
+"""What a participant receives: its wishes and permissions become the list that its transport carries.
+
+Source of the rules: livekit-surface 2.5, livekit-media 4.14.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from livekit.protocol import models, rtc
+
+from actors.messages.participant import TrackHandle
+from actors.messages.room import FirstSubscription
+from actors.messages.track import LegSettings
+from actors.messages.transport import OutgoingTrack, SetSendTracks
+from lkactor.room.subscriptions import Subscriptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actors.participant import ParticipantActor
+
+MAX_REMEMBERED_SETTINGS = 2000
+"""Settings may come before their track; more than this are forgotten, oldest first."""
+
+
+class SubscribingDesk:
+    """The part of a participant actor that handles the tracks of others."""
+
+    def __init__(self, participant: ParticipantActor, *, auto_subscribe: bool, adaptive_stream: bool) -> None:
+        self._participant = participant
+        self._adaptive_stream = adaptive_stream
+        permission = participant.model.permission
+        self._subscriptions: Subscriptions[TrackHandle] = Subscriptions(
+            identity=participant.identity,
+            auto_subscribe=auto_subscribe,
+            can_subscribe=permission.can_subscribe,
+            exempt=permission.recorder,
+        )
+        self._settings: dict[str, LegSettings] = {}
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def on_request(self, request: rtc.UpdateSubscription) -> None:
+        sids = {*request.track_sids, *(sid for group in request.participant_tracks for sid in group.track_sids)}
+        self.wish(sids, request.subscribe)
+
+    def wish(self, sids: Iterable[str], subscribe: bool) -> None:
+        self._subscriptions.wish(sids, subscribe)
+        self.sync()
+
+    def on_settings(self, request: rtc.UpdateTrackSettings) -> None:
+        for sid in request.track_sids:
+            settings = LegSettings(
+                subscriber=self._participant.sid,
+                disabled=request.disabled,
+                quality=request.quality,
+                width=request.width,
+                height=request.height,
+                fps=request.fps,
+            )
+            self._settings[sid] = settings
+            if len(self._settings) > MAX_REMEMBERED_SETTINGS:
+                del self._settings[next(iter(self._settings))]
+            handle = self._subscriptions.available.get(sid)
+            if handle is not None:
+                self._participant.tell_track(handle.track, settings)
+
+    def set_can_subscribe(self, allowed: bool) -> None:
+        if self._subscriptions.can_subscribe != allowed:
+            self._subscriptions.can_subscribe = allowed
+            self.sync()
+
+    # -- news -------------------------------------------------------------------------------------------------------
+
+    def known(self, tracks: tuple[TrackHandle, ...]) -> None:
+        """What there is when the session starts."""
+        self._subscriptions.publish(tracks)
+
+    def published(self, tracks: tuple[TrackHandle, ...]) -> None:
+        """New tracks, or known ones with another permission."""
+        before = {sid: self._subscriptions.permitted(t) for sid, t in self._subscriptions.available.items()}
+        self._subscriptions.publish(tracks)
+        for track in tracks:
+            allowed = self._subscriptions.permitted(track)
+            if before.get(track.sid, True) != allowed:
+                change = rtc.SubscriptionPermissionUpdate(
+                    participant_sid=track.publisher_sid, track_sid=track.sid, allowed=allowed
+                )
+                self._participant.send(rtc.SignalResponse(subscription_permission_update=change))
+        self.sync()
+
+    def withdrawn(self, sids: tuple[str, ...]) -> None:
+        self._subscriptions.withdraw(sids)
+        for sid in sids:
+            self._settings.pop(sid, None)
+        self.sync()
+
+    def received(self, sid: str) -> None:
+        """A leg was granted: media of this track can flow."""
+        participant = self._participant
+        participant.log("subscribed", sid)
+        handle = self._subscriptions.available.get(sid)
+        if handle is not None:
+            participant.room.tell(FirstSubscription(handle.publisher_sid, sid))
+            if sid in self._settings:
+                participant.tell_track(handle.track, self._settings[sid])
+
+    def unsupported(self, sid: str) -> None:
+        error = rtc.SubscriptionResponse(track_sid=sid, err=models.SubscriptionError.SE_CODEC_UNSUPPORTED)
+        self._participant.send(rtc.SignalResponse(subscription_response=error))
+
+    def publishers(self) -> frozenset[str]:
+        """The sids of those whose tracks this participant is to receive."""
+        return frozenset(handle.publisher_sid for handle in self._subscriptions.wanted())
+
+    # -- the transport ----------------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Tell the transport that carries media down what it is to carry."""
+        wanted = self._subscriptions.wanted()
+        tracks = tuple(
+            OutgoingTrack(
+                sid=handle.sid,
+                stream_id=f"{handle.publisher_sid}|{handle.sid}",
+                kind=handle.kind,
+                codecs=handle.codecs,
+                stereo=handle.stereo,
+                encrypted=handle.encrypted,
+                track=handle.track,
+            )
+            for handle in wanted
+        )
+        self._participant.tell_downlink(SetSendTracks(tracks))
+        if self._adaptive_stream:
+            self._default_settings(wanted)
+
+    def _default_settings(self, wanted: list[TrackHandle]) -> None:
+        """With adaptive stream a video starts low until the client says how large it is (livekit-media 4.14)."""
+        participant = self._participant
+        for handle in wanted:
+            if handle.kind == "video" and handle.sid not in self._settings:
+                low = LegSettings(participant.sid, False, models.VideoQuality.LOW, 0, 0, 0)
+                self._settings[handle.sid] = low
+                participant.tell_track(handle.track, low)
