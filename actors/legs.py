@@ -8,12 +8,14 @@ from typing import Any
 
 from actors.egress import TransportEgress
 from actors.kernel import ActorDead, ActorRef, MailboxFull
-from actors.messages.participant import ParticipantMessage, TrackReceived, UnsupportedCodec
+from actors.messages.participant import DownlinkQuality, ParticipantMessage, TrackReceived, UnsupportedCodec
 from actors.messages.track import AddLeg, LegKeyFrameRequest, LegNack, LegReport, RemoveLeg
 from actors.messages.transport import OutgoingTrack
 from lkactor.counters import Counters
 from lkactor.sdp import SendMedia, SendTrack, pick_codec
 from lkactor.sfu import Leg
+from lkactor.sfu.downlink import DownlinkScores
+from lkactor.sfu.quality import WINDOW
 from lkactor.wire import extensions
 from lkactor.wire.rtcp import Nack, ReportBlock
 
@@ -35,6 +37,8 @@ class LegTable:
         self._legs: dict[str, Leg] = {}
         self._granted: set[str] = set()
         self._by_ssrc: dict[int, Leg] = {}
+        self._scores = DownlinkScores()
+        self._window_ends: float | None = None
         self.counters = Counters()
 
     def set_wanted(self, tracks: Sequence[OutgoingTrack]) -> list[SendTrack] | None:
@@ -108,6 +112,18 @@ class LegTable:
         self._legs[track.sid] = leg
         self._by_ssrc[leg.ssrc] = leg
 
+    # -- quality ----------------------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float | None:
+        return self._window_ends
+
+    def handle_timeout(self, now: float) -> None:
+        if self._window_ends is not None and now >= self._window_ends:
+            self._window_ends = now + WINDOW if self._granted else None
+            self._tell_owner(DownlinkQuality(self._scores.window(self._by_ssrc.values(), now)))
+
+    # -- granting ---------------------------------------------------------------------------------------------------
+
     def grant(self) -> None:
         """Hand out every leg that can be written to and is not granted yet."""
         if not self._egress.ready:
@@ -132,6 +148,7 @@ class LegTable:
         if leg is None:
             return
         leg.revoked = True
+        self._scores.forget(leg)
         self._by_ssrc.pop(leg.ssrc, None)
         if sid in self._granted:
             self._granted.discard(sid)
@@ -157,6 +174,9 @@ class LegTable:
         for block in blocks:
             leg = self._by_ssrc.get(block.ssrc)
             if leg is not None:
+                if self._window_ends is None:
+                    self._window_ends = now + WINDOW
+                self._scores.report(leg, block, now)
                 self._feedback(leg, LegReport(leg, block, now))
 
     def _feedback(self, leg: Leg, item: LegNack | LegKeyFrameRequest | LegReport) -> None:
@@ -178,7 +198,7 @@ class LegTable:
             return False
         return True
 
-    def _tell_owner(self, message: TrackReceived | UnsupportedCodec) -> None:
+    def _tell_owner(self, message: TrackReceived | UnsupportedCodec | DownlinkQuality) -> None:
         try:
             self._owner.tell(message)
         except (ActorDead, MailboxFull):

@@ -15,19 +15,24 @@ from livekit.protocol import models, rtc
 from trio import current_time
 
 from actors.data import DataDesk
+from actors.data_tracks import DataTrackDesk
 from actors.egress import TransportEgress
 from actors.kernel import Actor, ActorDead, ActorRef, Exit, MailboxFull, Restart, Restarted, Terminated, Timer
 from actors.messages.participant import (
     AudioLevelChanged,
     ChannelsOpen,
+    DataBlobFound,
     DataCongestion,
     DataReceived,
+    DataTrackReceived,
     Disconnect,
+    DownlinkQuality,
     MuteTrack,
     NegotiationFailed,
     ParticipantMessage,
     ParticipantTick,
     PeersUpdated,
+    QualitiesUpdated,
     Resume,
     Role,
     RoomUpdated,
@@ -48,6 +53,8 @@ from actors.messages.participant import (
     UnsupportedCodec,
     UpdateParticipant,
     UpdateSubscriptions,
+    UplinkQuality,
+    WantedQualityChanged,
 )
 from actors.messages.room import (
     BindDataPort,
@@ -68,6 +75,7 @@ from actors.messages.transport import (
     TransportMessage,
 )
 from actors.publishing import PublishingDesk
+from actors.quality import QualityDesk
 from actors.services import Services
 from actors.simulation import SimulationDesk
 from actors.subscribing import SubscribingDesk
@@ -137,6 +145,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._left = False
         self._publishing = PublishingDesk(self)
         self._data = DataDesk(self)
+        self._data_tracks = DataTrackDesk(self, auto_subscribe=spec.intent.parameters.auto_subscribe_data_track)
+        self._quality = QualityDesk(self)
         self._simulation = SimulationDesk(self)
         self._subscribing = SubscribingDesk(
             self,
@@ -158,6 +168,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             await self._spawn_transport("subscriber")
         self._spec.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
         self._subscribing.sync()
+        self._data_tracks.observe(self._spec.others)
         self.start_timer("join", JOIN_TIMEOUT)
         self._refresh_token()
         for request in self._parameters.add_tracks:
@@ -191,10 +202,18 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self.end(reason, action, send_leave=send_leave, why="disconnected")
             case ParticipantTick(what=what):
                 self._on_timer(what)
+            case WantedQualityChanged(track_sid=sid, quality=quality):
+                self._publishing.wanted_quality(sid, quality)
+            case UplinkQuality(track_sid=sid, score=score):
+                self._quality.uplink(sid, score)
+            case DownlinkQuality(score=score):
+                self._quality.downlink(score)
+            case QualitiesUpdated(infos=infos):
+                self._quality.tell_client(infos, self._subscribing.publishers())
             case PauseData():
                 for role in self._transports:
                     self._tell(role, message)
-            case DataReceived() | SlowReader() | DataCongestion():
+            case DataReceived() | DataTrackReceived() | SlowReader() | DataCongestion() | DataBlobFound():
                 self._on_data(message)
             case Restarted(ref=ref):
                 self._publishing.track_restarted(ref)
@@ -250,7 +269,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._spec.room.tell(ParticipantChanged(self.sid, self.info()))
 
     def info(self) -> models.ParticipantInfo:
-        return self.model.info(self._publishing.publications.infos())
+        return self.model.info(self._publishing.publications.infos(), self._data_tracks.publications.infos())
 
     def log(self, event: str, detail: str = "") -> None:
         self._services.events.record(current_time(), self._spec.room_model.name, self.identity, event, detail)
@@ -292,6 +311,16 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case "update_audio_track" | "update_video_track" as kind:
                 if not self._publishing.update_track(getattr(request, kind)):
                     self.refuse(request, Reason.NOT_FOUND, "track not found")
+            case "publish_data_track_request":
+                self._data_tracks.publish(request.publish_data_track_request)
+            case "unpublish_data_track_request":
+                self._data_tracks.unpublish(request.unpublish_data_track_request)
+            case "update_data_subscription":
+                self._data_tracks.update(request.update_data_subscription)
+            case "store_data_blob_request":
+                self._data_tracks.store_blob(request.store_data_blob_request)
+            case "get_data_blob_request":
+                self._data_tracks.want_blob(request.get_data_blob_request)
             case "update_layers":
                 pass  # Deprecated; the reference ignores it too.
             case None:
@@ -339,6 +368,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         match message:
             case PeersUpdated(infos=infos):
                 self._send(responses.update(infos))
+                self._data_tracks.observe(infos)
             case TracksPublished(tracks=tracks):
                 self._subscribing.published(tracks)
             case TracksWithdrawn(sids=sids):
@@ -454,10 +484,14 @@ class ParticipantActor(Actor[ParticipantMessage]):
         else:
             self._publishing.track_ended(ref)
 
-    def _on_data(self, message: DataReceived | SlowReader | DataCongestion) -> None:
+    def _on_data(self, message: DataReceived | DataTrackReceived | SlowReader | DataCongestion | DataBlobFound) -> None:
         match message:
             case DataReceived(messages=messages):
                 self._data.publish(messages)
+            case DataTrackReceived(packets=packets):
+                self._data_tracks.received(packets)
+            case DataBlobFound(request_id=request_id, blob=blob, why_not=why_not):
+                self._data_tracks.found_blob(request_id, blob, why_not)
             case SlowReader():
                 self.log("data.slow_reader")
                 self._reconnect(models.DisconnectReason.STATE_MISMATCH)
@@ -553,6 +587,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def _set_permission(self, permission: models.ParticipantPermission) -> None:
         self.model.set_permission(permission)
         self._publishing.enforce_permission()
+        self._data_tracks.enforce_permission()
+        self._data_tracks.sync()
         self._subscribing.set_can_subscribe(permission.can_subscribe)
 
     # -- small things -----------------------------------------------------------------------------------------------
@@ -599,7 +635,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     def _refresh_token(self) -> None:
         keys = self._services.config.keys
-        token = issue_refresh_token(self._claims, self.model.info(()), keys, self._services.unix())
+        token = issue_refresh_token(self._claims, self.model.info((), ()), keys, self._services.unix())
         self._send(rtc.SignalResponse(refresh_token=token))
         self.start_timer("refresh", REFRESH_INTERVAL)
 

@@ -13,13 +13,14 @@ from livekit.protocol import models, rtc
 from actors.egress import TransportEgress
 from actors.kernel import ActorRef, Restart
 from actors.messages.participant import TrackHandle
-from actors.messages.room import PublishTracks, WithdrawTracks
+from actors.messages.room import PublishTracks, RestrictSubscribers, WithdrawTracks
 from actors.messages.track import SetPublisherMuted, TrackMessage
 from actors.messages.transport import BindTrack
 from actors.track import TrackActor, TrackSpec
 from lkactor.room.publications import Publication, Publications, Refused
 from lkactor.sdp import ReceiveMedia
 from lkactor.sfu import layers_of
+from lkactor.signal import responses
 
 if TYPE_CHECKING:
     from actors.participant import ParticipantActor
@@ -87,6 +88,7 @@ class PublishingDesk:
             owner=participant.context.ref,
             audio=config.audio,
             rtc=config.rtc,
+            pause_delay=config.video.dynacast_pause_delay,
         )
         ref = await participant.context.spawn(lambda: TrackActor(spec), sid, restart=Restart.TRANSIENT)
         participant.context.watch(ref)
@@ -162,6 +164,7 @@ class PublishingDesk:
     def set_subscription_permission(self, permission: rtc.SubscriptionPermission) -> None:
         """Who may subscribe. Unlisted participants of a restrictive list may not (livekit-surface 2.5)."""
         self._permission = None if permission.all_participants else permission
+        self._participant.room.tell(RestrictSubscribers(self._participant.sid, self._permission))
         tracks = tuple(self._handle(publication) for publication in self.publications.tracks.values())
         if tracks:
             self._participant.room.tell(PublishTracks(self._participant.sid, tracks))
@@ -185,6 +188,12 @@ class PublishingDesk:
                 self._end(publication)
                 gone = rtc.TrackUnpublishedResponse(track_sid=publication.info.sid)
                 participant.send(rtc.SignalResponse(track_unpublished=gone))
+
+    def wanted_quality(self, sid: str, quality: int) -> None:
+        """Dynacast: the client may stop sending what nobody wants."""
+        publication = self.publications.tracks.get(sid)
+        if publication is not None:
+            self._participant.send(responses.subscribed_quality(sid, publication.info.mime_type, quality))
 
     # -- news from below --------------------------------------------------------------------------------------------
 

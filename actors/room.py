@@ -27,6 +27,7 @@ from actors.messages.participant import (
     Disconnect,
     ParticipantMessage,
     PeersUpdated,
+    QualitiesUpdated,
     RoomUpdated,
     SpeakersUpdated,
     TrackHandle,
@@ -51,26 +52,37 @@ from actors.messages.room import (
     ParticipantResumed,
     PreferProtocol,
     PublishData,
+    PublishDataTrackFrames,
     PublishTracks,
+    QualityChanged,
+    QualityTick,
+    RestrictSubscribers,
     RoomMessage,
+    RouteDataTracks,
     SimulatedSpeaker,
     SpeakerLevel,
     SpeakerTick,
+    StoreDataBlob,
     UpdateRoomMetadata,
+    WantDataBlob,
     WithdrawTracks,
 )
 from actors.messages.rooms import RoomChanged, RoomsMessage
-from actors.messages.transport import PauseData, SendData, TransportMessage
+from actors.messages.transport import TransportMessage
 from actors.participant import ParticipantActor, ParticipantSpec
 from actors.services import Services
+from actors.switchboard import Switchboard
 from lkactor.auth import to_participant_permission
 from lkactor.room.model import RoomModel
+from lkactor.room.quality import QualityBoard
 from lkactor.room.sids import new_sid
 from lkactor.room.speakers import ActiveSpeakers
 
 Action = rtc.LeaveRequest.Action
 State = models.ParticipantInfo.State
 MAX_PREFERENCES = 1000
+QUALITY_FIRST, QUALITY_INTERVAL = 2.0, 5.0
+"""Seconds from the first active participant to the first word on connection quality, and between the next ones."""
 
 
 @dataclass(slots=True)
@@ -85,7 +97,18 @@ class Member:
     dependent: bool
     protocol: int
     data_port: ActorRef[TransportMessage] | None = None
+    active_seen: bool = False
     tracks: dict[str, TrackHandle] = field(default_factory=dict)
+    restriction: rtc.SubscriptionPermission | None = None
+    """Who may subscribe to this member's tracks; None: everybody."""
+
+    def admits(self, identity: str, track_sid: str) -> bool:
+        if self.restriction is None:
+            return True
+        return any(
+            entry.participant_identity == identity and (entry.all_tracks or track_sid in entry.track_sids)
+            for entry in self.restriction.track_permissions
+        )
 
 
 class RoomActor(Actor[RoomMessage]):
@@ -95,10 +118,12 @@ class RoomActor(Actor[RoomMessage]):
         self._services = services
         self._model = model
         self._rooms = rooms
-        self._members: dict[str, Member] = {}
+        self.members: dict[str, Member] = {}
         self._speakers = ActiveSpeakers()
         self._speaker_timer: Timer | None = None
-        self._congested: set[str] = set()
+        self._data = Switchboard(self)
+        self._quality = QualityBoard()
+        self._quality_timer: Timer | None = None
         self._closing = False
         self._tcp_only: set[str] = set()
         """Identities; bounded by MAX_PREFERENCES."""
@@ -106,19 +131,19 @@ class RoomActor(Actor[RoomMessage]):
     # -- lifecycle --------------------------------------------------------------------------------------------------
 
     async def started(self) -> None:
-        self._log("room.started", self._model.sid)
+        self.log("room.started", self._model.sid)
         self._report()
         self._watch_expiry()
 
     async def stopping(self, exit: Exit) -> None:
-        self._log("room.finished")
+        self.log("room.finished")
 
     async def receive(self, message: RoomMessage) -> object:
         match message:
             case Join():
                 return await self._join(message)
             case FindParticipant(identity=identity):
-                member = self._by_identity(identity)
+                member = self.by_identity(identity)
                 return member.ref if member is not None else None
             case ParticipantChanged(sid=sid, info=info):
                 self._changed(sid, info)
@@ -131,10 +156,26 @@ class RoomActor(Actor[RoomMessage]):
             case WithdrawTracks(publisher_sid=sid, sids=sids):
                 self._withdraw(sid, sids)
             case BindDataPort(sid=sid, port=port):
-                if sid in self._members:
-                    self._members[sid].data_port = port
+                if sid in self.members:
+                    self.members[sid].data_port = port
             case PublishData():
-                self._publish_data(message)
+                self._data.publish(message)
+            case PublishDataTrackFrames(sender_sid=sid, frames=frames):
+                if sid in self.members:
+                    self._data.publish_frames(self.members[sid], frames)
+            case RouteDataTracks(sid=sid, handles=handles):
+                if sid in self.members:
+                    self._data.route(sid, handles)
+            case RestrictSubscribers(sid=sid, permission=permission):
+                if sid in self.members:
+                    self.members[sid].restriction = permission
+            case StoreDataBlob(sid=sid, blob=blob):
+                if sid in self.members:
+                    self._data.store_blob(sid, blob)
+            case WantDataBlob():
+                self._data.find_blob(message)
+            case QualityChanged() | QualityTick():
+                self._on_quality(message)
             case SpeakerLevel() | SpeakerTick():
                 self._on_speakers(message)
             case SimulatedSpeaker(sid=sid, level=level, active=active):
@@ -145,9 +186,9 @@ class RoomActor(Actor[RoomMessage]):
                 if tcp_only and len(self._tcp_only) < MAX_PREFERENCES:
                     self._tcp_only.add(identity)
             case CongestionChanged(sid=sid, congested=congested):
-                self._on_congestion(sid, congested)
+                self._data.congestion(sid, congested)
             case FirstSubscription(publisher_sid=sid, track_sid=track_sid):
-                self._tell(sid, TrackSubscribedTo(track_sid))
+                self.tell(sid, TrackSubscribedTo(track_sid))
             case Terminated(ref=ref, exit=exit):
                 self._terminated(ref, exit)
             case ExpiryTick():
@@ -163,13 +204,13 @@ class RoomActor(Actor[RoomMessage]):
             case GetRoom():
                 return self._info()
             case ListParticipants():
-                return tuple(member.info for member in self._members.values())
+                return tuple(member.info for member in self.members.values())
             case UpdateRoomMetadata(metadata=metadata):
                 self._model.metadata = metadata
-                self._log("room.metadata")
+                self.log("room.metadata")
                 info = self._info()
-                for sid in self._members:
-                    self._tell(sid, RoomUpdated(info))
+                for sid in self.members:
+                    self.tell(sid, RoomUpdated(info))
                 self._report()
                 return info
             case CloseRoom(reason=reason):
@@ -184,15 +225,15 @@ class RoomActor(Actor[RoomMessage]):
         intent, limit = join.intent, self._model.max_participants
         if self._closing:
             return JoinRefused(503, "room is closing")
-        old = self._by_identity(intent.identity)
+        old = self.by_identity(intent.identity)
         permission = to_participant_permission(intent.claims.video)
         dependent = permission.agent or permission.recorder or intent.claims.kind in ("agent", "egress")
-        counted = sum(not member.dependent for member in self._members.values() if member is not old)
+        counted = sum(not member.dependent for member in self.members.values() if member is not old)
         if limit and not dependent and counted >= limit:
             # The reference exposes no finer reason (livekit-surface 1.6).
             return JoinRefused(500, "connection closed by media")
         if old is not None:
-            self._log("participant.duplicate_identity", old.sid)
+            self.log("participant.duplicate_identity", old.sid)
             self._remove(old, DUPLICATE_IDENTITY)
         sid = new_sid("PA_", self._services.rng)
         self._model.joined()
@@ -205,50 +246,55 @@ class RoomActor(Actor[RoomMessage]):
             sid=sid,
             connection=join.connection,
             sink=join.sink,
-            others=tuple(member.info for member in self._members.values() if not member.hidden),
-            tracks=tuple(track for member in self._members.values() for track in member.tracks.values()),
+            others=tuple(member.info for member in self.members.values() if not member.hidden),
+            tracks=tuple(track for member in self.members.values() for track in member.tracks.values()),
             tcp_only=intent.identity in self._tcp_only,
         )
         placeholder = models.ParticipantInfo(sid=sid, identity=intent.identity, state=State.JOINING)
         try:
             ref = await self.context.spawn(lambda: ParticipantActor(spec), sid, restart=Restart.TEMPORARY)
         except StartFailed as error:
-            self._log("participant.start_failed", repr(error.__cause__), intent.identity)
+            self.log("participant.start_failed", repr(error.__cause__), intent.identity)
             return JoinRefused(500, "connection closed by media")
         self.context.watch(ref)
-        self._members[sid] = Member(
+        self.members[sid] = Member(
             sid, intent.identity, ref, placeholder, permission.hidden, dependent, intent.parameters.protocol
         )
-        self._log("participant.joined", sid, intent.identity)
+        self.log("participant.joined", sid, intent.identity)
         self._report()
         return Joined(ref)
 
     def _changed(self, sid: str, info: models.ParticipantInfo) -> None:
-        member = self._members.get(sid)
+        member = self.members.get(sid)
         if member is None or info.version < member.info.version:
             return
         member.info, member.hidden = info, info.permission.hidden
         if info.state == State.ACTIVE:
             self._report()
+            if member.active_seen is False:
+                member.active_seen = True
+                self._quality.update(sid, None)
+                if self._quality_timer is None:
+                    self._quality_timer = self.context.schedule(QUALITY_FIRST, QualityTick())
         self._broadcast(PeersUpdated((info,)), only=sid if member.hidden else None)
 
     def _resumed(self, sid: str) -> None:
         """The order of livekit-surface 2.6: everyone, then the room."""
-        infos = tuple(m.info for m in self._members.values() if not m.hidden or m.sid == sid)
-        self._tell(sid, PeersUpdated(infos))
-        self._tell(sid, RoomUpdated(self._info()))
+        infos = tuple(m.info for m in self.members.values() if not m.hidden or m.sid == sid)
+        self.tell(sid, PeersUpdated(infos))
+        self.tell(sid, RoomUpdated(self._info()))
 
     def _left(self, sid: str, info: models.ParticipantInfo) -> None:
-        member = self._members.get(sid)
+        member = self.members.get(sid)
         if member is not None:
             self._forget(member, info)
 
     def _terminated(self, ref: ActorRef[Any], exit: Exit) -> None:
         """A participant that ended without a farewell: it crashed or was killed."""
-        member = next((m for m in self._members.values() if m.ref == ref), None)
+        member = next((m for m in self.members.values() if m.ref == ref), None)
         if member is None:
             return
-        self._log("participant.terminated", exit.name.lower(), member.identity)
+        self.log("participant.terminated", exit.name.lower(), member.identity)
         info = models.ParticipantInfo()
         info.CopyFrom(member.info)
         info.version += 1
@@ -267,91 +313,49 @@ class RoomActor(Actor[RoomMessage]):
         self._tell_ref(member.ref, Disconnect(reason, Action.DISCONNECT))  # type: ignore[arg-type]
 
     def _forget(self, member: Member, info: models.ParticipantInfo) -> None:
-        del self._members[member.sid]
-        self._congested.discard(member.sid)
+        del self.members[member.sid]
+        self._data.forget(member.sid)
+        self._quality.forget(member.sid)
         self._speakers.forget(member.sid)
-        self._log("participant.left", models.DisconnectReason.Name(info.disconnect_reason), member.identity)
+        self.log("participant.left", models.DisconnectReason.Name(info.disconnect_reason), member.identity)
         if member.tracks:
             self._broadcast(TracksWithdrawn(tuple(member.tracks)))
         if not member.hidden:
             # Clients from protocol 12 on take a new sid of the same identity for what it is (livekit-surface 2.3).
             duplicate = info.disconnect_reason == DUPLICATE_IDENTITY
-            for other in self._members.values():
+            for other in self.members.values():
                 if not (duplicate and other.protocol >= 12):
                     self._tell_ref(other.ref, PeersUpdated((info,)))
-        if not any(not m.dependent for m in self._members.values()):
+        if not any(not m.dependent for m in self.members.values()):
             self._model.emptied(current_time())
             self._watch_expiry()
         self._report()
 
-    def _by_identity(self, identity: str) -> Member | None:
-        return next((m for m in self._members.values() if m.identity == identity), None)
+    def by_identity(self, identity: str) -> Member | None:
+        return next((m for m in self.members.values() if m.identity == identity), None)
 
     # -- tracks -----------------------------------------------------------------------------------------------------
 
     def _publish(self, sid: str, tracks: tuple[TrackHandle, ...]) -> None:
-        member = self._members.get(sid)
+        member = self.members.get(sid)
         if member is None:
             return
         member.tracks.update((track.sid, track) for track in tracks)
         self._broadcast(TracksPublished(tracks), but=sid)
 
     def _withdraw(self, sid: str, sids: tuple[str, ...]) -> None:
-        member = self._members.get(sid)
+        member = self.members.get(sid)
         if member is None:
             return
         for track_sid in sids:
             member.tracks.pop(track_sid, None)
         self._broadcast(TracksWithdrawn(sids), but=sid)
 
-    # -- data -------------------------------------------------------------------------------------------------------
-
-    def _publish_data(self, data: PublishData) -> None:
-        """One message per recipient and burst."""
-        for member in list(self._members.values()):
-            if member.sid == data.sender_sid or member.data_port is None:
-                continue
-            active = member.info.state == State.ACTIVE
-            messages = tuple(
-                (message.reliable, message.payload)
-                for message in data.messages
-                if (message.reliable or active)
-                and (
-                    not (message.destinations or message.destination_sids)
-                    or member.identity in message.destinations
-                    or member.sid in message.destination_sids
-                )
-            )
-            if messages:
-                self._deliver(member, messages)
-
-    def _deliver(self, member: Member, messages: tuple[tuple[bool, bytes], ...]) -> None:
-        assert member.data_port is not None
-        try:
-            member.data_port.tell(SendData(messages))
-        except MailboxFull:
-            # Its transport does not keep up at all. Dropping a reliable message in silence is no way out.
-            self._log("data.mailbox_full", member.sid, member.identity)
-            if any(reliable for reliable, _ in messages):
-                self._tell_ref(member.ref, Disconnect(models.DisconnectReason.STATE_MISMATCH, Action.RECONNECT))
-        except ActorDead:
-            pass  # Its participant is on the way out and will say so.
-
-    def _on_congestion(self, sid: str, congested: bool) -> None:
-        """Back-pressure: while somebody is behind, nobody's reliable data is read (reference-server, slow readers)."""
-        before = bool(self._congested)
-        (self._congested.add if congested else self._congested.discard)(sid)
-        if bool(self._congested) != before:
-            self._log("data.congested" if congested else "data.flowing", sid)
-            for member in self._members.values():
-                if member.data_port is not None:
-                    self._tell_ref(member.ref, PauseData(bool(self._congested)))
-
     # -- speakers ---------------------------------------------------------------------------------------------------
 
     def _on_speakers(self, message: SpeakerLevel | SpeakerTick) -> None:
         if isinstance(message, SpeakerLevel):
-            if message.sid in self._members:
+            if message.sid in self.members:
                 self._speakers.update(message.sid, message.level)
             if self._speaker_timer is None:
                 interval = self._services.config.audio.update_interval / 1000
@@ -364,6 +368,18 @@ class RoomActor(Actor[RoomMessage]):
         )
         if changes:
             self._broadcast(SpeakersUpdated(changes))
+
+    # -- quality ----------------------------------------------------------------------------------------------------
+
+    def _on_quality(self, message: QualityChanged | QualityTick) -> None:
+        if isinstance(message, QualityChanged):
+            if message.sid in self.members:
+                self._quality.update(message.sid, message.score)
+            return
+        infos = self._quality.changes()
+        if infos:
+            self._broadcast(QualitiesUpdated(infos))
+        self._quality_timer = self.context.schedule(QUALITY_INTERVAL, QualityTick()) if self.members else None
 
     # -- life span --------------------------------------------------------------------------------------------------
 
@@ -381,14 +397,14 @@ class RoomActor(Actor[RoomMessage]):
         if self._closing:
             return
         self._closing = True
-        for member in list(self._members.values()):
+        for member in list(self.members.values()):
             self._tell_ref(member.ref, Disconnect(reason, Action.DISCONNECT))  # type: ignore[arg-type]
         self.context.stop("closed")
 
     # -- small things -----------------------------------------------------------------------------------------------
 
     def _info(self, extra: int = 0) -> models.Room:
-        members = self._members.values()
+        members = self.members.values()
         return self._model.info(
             participants=sum(not member.dependent for member in members) + extra,
             publishers=sum(member.info.is_publisher for member in members),
@@ -399,12 +415,12 @@ class RoomActor(Actor[RoomMessage]):
         self._rooms.tell(RoomChanged(self._info()))
 
     def _broadcast(self, message: ParticipantMessage, *, but: str = "", only: str | None = None) -> None:
-        for member in list(self._members.values()):
+        for member in list(self.members.values()):
             if member.sid != but and (only is None or member.sid == only):
                 self._tell_ref(member.ref, message)
 
-    def _tell(self, sid: str, message: ParticipantMessage) -> None:
-        member = self._members.get(sid)
+    def tell(self, sid: str, message: ParticipantMessage) -> None:
+        member = self.members.get(sid)
         if member is not None:
             self._tell_ref(member.ref, message)
 
@@ -413,12 +429,12 @@ class RoomActor(Actor[RoomMessage]):
         try:
             ref.tell(message)
         except MailboxFull:
-            self._log("participant.mailbox_full", ref.path)
+            self.log("participant.mailbox_full", ref.path)
             ref.kill()
         except ActorDead:
             pass  # Terminated is on its way.
 
-    def _log(self, event: str, detail: str = "", participant: str = "") -> None:
+    def log(self, event: str, detail: str = "", participant: str = "") -> None:
         self._services.events.record(current_time(), self._model.name, participant, event, detail)
 
 

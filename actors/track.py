@@ -10,8 +10,13 @@ from livekit.protocol import models
 from trio import current_time
 
 from actors.egress import TransportEgress
-from actors.kernel import Actor, ActorRef, MailboxFull, MediaLink, Timer
-from actors.messages.participant import AudioLevelChanged, ParticipantMessage
+from actors.kernel import Actor, ActorDead, ActorRef, MailboxFull, MediaLink, Timer
+from actors.messages.participant import (
+    AudioLevelChanged,
+    ParticipantMessage,
+    UplinkQuality,
+    WantedQualityChanged,
+)
 from actors.messages.track import (
     AddLeg,
     LegKeyFrameRequest,
@@ -20,6 +25,7 @@ from actors.messages.track import (
     LegSettings,
     MediaBurst,
     PublisherReport,
+    QualityWindow,
     RemoveLeg,
     SetPublisherMuted,
     TrackMessage,
@@ -29,6 +35,8 @@ from lkactor.config import AudioConfig, RtcConfig
 from lkactor.room.speakers import AudioLevel
 from lkactor.sdp import ReceiveMedia
 from lkactor.sfu import TrackForwarder, format_of
+from lkactor.sfu.dynacast import PAUSE_DELAY, Dynacast
+from lkactor.sfu.quality import WINDOW, StreamScore, loss_weight
 from lkactor.wire import extensions
 from lkactor.wire.rtp import RtpPacket
 
@@ -44,6 +52,8 @@ class TrackSpec:
     owner: ActorRef[ParticipantMessage]
     audio: AudioConfig
     rtc: RtcConfig
+    pause_delay: float = PAUSE_DELAY
+    """Dynacast, seconds."""
 
 
 class TrackActor(Actor[TrackMessage]):
@@ -70,9 +80,17 @@ class TrackActor(Actor[TrackMessage]):
         self._level_id = spec.media.extensions.get(extensions.AUDIO_LEVEL, 0)
         self._clock_rate = spec.media.codecs[0].clock_rate if spec.media.codecs else 48000
         self._last_timestamp: int | None = None
+        self._dynacast: Dynacast | None = None
+        mime = spec.media.codecs[0].mime if spec.media.codecs else ""
+        self._score = StreamScore(loss_weight(spec.media.kind, mime))
 
     async def started(self) -> None:
         self._forwarder.muted = self._spec.info.muted
+        if self._spec.media.kind == "video":
+            self._dynacast = Dynacast(current_time(), pause_delay=self._spec.pause_delay)
+            self._dynacast.set_muted(self._spec.info.muted)
+        self.context.schedule(WINDOW, QualityWindow())
+        self._schedule(current_time())
 
     async def receive(self, message: TrackMessage) -> object:
         now, forwarder = current_time(), self._forwarder
@@ -90,15 +108,24 @@ class TrackActor(Actor[TrackMessage]):
                 self._apply(message, now)
             case SetPublisherMuted(muted=muted):
                 forwarder.set_muted(muted, now)
+                if self._dynacast is not None:
+                    self._dynacast.set_muted(muted)
                 if muted:
                     self._tell_level(0.0)
+                    self._rest()
             case TrackTick():
                 self._timer, self._timer_at = None, float("inf")
                 forwarder.handle_timeout(now)
+                if self._dynacast is not None:
+                    self._dynacast.handle_timeout(now)
                 if self._level_told and self._level.level(now) == 0.0:
                     self._tell_level(0.0)
+            case QualityWindow():
+                self.context.schedule(WINDOW, message)
+                self._end_window(now)
             case _:
                 raise TypeError(f"unexpected {type(message).__name__}")
+        self._announce_wish(now)
         self._schedule(now)
         return None
 
@@ -128,6 +155,35 @@ class TrackActor(Actor[TrackMessage]):
                 self._forwarder.set_paused(leg, settings.disabled, now)
                 self._forwarder.set_wanted(leg, settings.quality, settings.width, settings.height, now)
 
+    def _announce_wish(self, now: float) -> None:
+        """Dynacast: the publisher hears which qualities are of use to somebody."""
+        dynacast = self._dynacast
+        if dynacast is None:
+            return
+        dynacast.want(self._forwarder.wanted_quality(), now, settled=bool(self._settings))
+        quality = dynacast.take()
+        if quality is not None:
+            self._tell_owner(WantedQualityChanged(self._spec.info.sid, quality))
+
+    def _end_window(self, now: float) -> None:
+        """Quality of the uplink. A track that nobody wants may be silent for good reason: dynacast asked for it."""
+        unwanted = self._dynacast is not None and self._forwarder.wanted_quality() < 0
+        if self._forwarder.muted or unwanted:
+            self._rest()
+            return
+        expected, lost = self._forwarder.uplink_window(now)
+        self._tell_owner(UplinkQuality(self._spec.info.sid, self._score.window(expected, lost)))
+
+    def _rest(self) -> None:
+        self._score.rest()
+        self._tell_owner(UplinkQuality(self._spec.info.sid, None))
+
+    def _tell_owner(self, message: WantedQualityChanged | UplinkQuality) -> None:
+        try:
+            self._spec.owner.tell(message)
+        except (MailboxFull, ActorDead):
+            self._forwarder.counters.count("track.owner_unreachable")
+
     def _observe_levels(self, packets: list[RtpPacket], now: float) -> None:
         for packet in packets:
             value = packet.extension(self._level_id)
@@ -149,7 +205,8 @@ class TrackActor(Actor[TrackMessage]):
             self._level_told = -1.0  # Told again with the next window.
 
     def _schedule(self, now: float) -> None:
-        deadline = self._forwarder.next_timeout()
+        deadlines = (self._forwarder.next_timeout(), self._dynacast.next_timeout() if self._dynacast else None)
+        deadline = min((at for at in deadlines if at is not None), default=None)
         if deadline is None or deadline >= self._timer_at:
             return
         if self._timer is not None:

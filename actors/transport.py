@@ -28,6 +28,7 @@ from actors.messages.transport import (
     RemoteOffer,
     RestartIce,
     SendData,
+    SendDataTrack,
     SetSendTracks,
     Tick,
     TransportMessage,
@@ -37,7 +38,7 @@ from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
 from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerStateChanged
-from lkactor.peer.channels import LOSSY, RELIABLE, DataChannels
+from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, DataChannels
 from lkactor.peer.negotiation import (
     AnswerNegotiation,
     AnswerOverdue,
@@ -112,6 +113,7 @@ class TransportActor(Actor[TransportMessage]):
         self._rows = LegTable(subscriber=spec.subscriber_sid, egress=spec.egress, owner=spec.owner, rng=spec.rng)
         self._paused = False
         self._unsent_to_owner: list[tuple[bool, bytes]] = []
+        self._data_track_in: list[bytes] = []
         self._ufrags: list[str] = []
 
     # -- lifecycle --------------------------------------------------------------------------------------------------
@@ -151,8 +153,11 @@ class TransportActor(Actor[TransportMessage]):
                 self._timer, self._timer_at = None, float("inf")
                 self._peer.handle_timeout(now)
                 self._negotiation.handle_timeout(now)
+                self._rows.handle_timeout(now)
             case SendData(messages=messages):
                 self._send_data(messages, now)
+            case SendDataTrack(packets=packets):
+                self._send_data_track(packets, now)
             case SetSendTracks(tracks=tracks):
                 self._set_send_tracks(tracks, now)
             case RemoteOffer():
@@ -242,6 +247,8 @@ class TransportActor(Actor[TransportMessage]):
         if received:
             self._unsent_to_owner.extend(received)
             self._flush_to_owner()
+        if self._data_track_in:
+            self._hand_up_data_track()
         self._send_datagrams(now)
         if self._channels.water_mark_crossed(self._peer.sctp):
             self._spec.owner.tell(to_owner.DataCongestion(self._channels.congested))
@@ -253,6 +260,8 @@ class TransportActor(Actor[TransportMessage]):
                 label = self._channels.label_of(channel)
                 if label in (RELIABLE, LOSSY):
                     received.append((label == RELIABLE, payload))
+                elif label == DATA_TRACK:
+                    self._data_track_in.append(payload)
                 else:
                     self._peer.counters.count("data.message_on_other_channel")
             case ChannelOpened(channel_id=channel, label=label) if self._peer.sctp is not None:
@@ -292,7 +301,12 @@ class TransportActor(Actor[TransportMessage]):
         return path
 
     def _schedule(self, now: float) -> None:
-        deadlines = (self._peer.next_timeout(), self._negotiation.next_timeout(), self._twcc.next_timeout())
+        deadlines = (
+            self._peer.next_timeout(),
+            self._negotiation.next_timeout(),
+            self._twcc.next_timeout(),
+            self._rows.next_timeout(),
+        )
         deadline = min((at for at in deadlines if at is not None), default=float("inf"))
         if deadline >= self._timer_at:
             return
@@ -312,6 +326,20 @@ class TransportActor(Actor[TransportMessage]):
             kept = False
         if not kept:
             self._spec.owner.tell(to_owner.SlowReader())
+
+    def _send_data_track(self, packets: tuple[bytes, ...], now: float) -> None:
+        for packet in packets:
+            try:
+                self._channels.send_track(packet, self._peer.sctp, now)
+            except SctpSendBufferFull:
+                self._peer.counters.count("data_track.dropped")
+
+    def _hand_up_data_track(self) -> None:
+        packets, self._data_track_in = tuple(self._data_track_in), []
+        try:
+            self._spec.owner.tell(to_owner.DataTrackReceived(packets))
+        except MailboxFull:
+            self._peer.counters.count("data_track.owner_busy", len(packets))
 
     def _flush_to_owner(self) -> None:
         """Hand received data up. A full mailbox closes the peer's window until it has room again."""

@@ -86,6 +86,13 @@ class AudioConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoConfig:
+    """Seconds until a publisher is told that a quality is wanted no more."""
+
+    dynacast_pause_delay: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class RoomConfig:
     """Timeouts in seconds."""
 
@@ -108,6 +115,9 @@ class LimitConfig:
     max_participant_name_length: int = 256
     signal_message_size_limit: int = 2097152
     max_api_request_body_size: int = 10485760
+    max_data_blob_key_length: int = 256
+    max_data_blobs_size: int = 64000
+    max_data_track_custom_encoding_length: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +127,11 @@ class Config:
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     region: str = ""
     development: bool = False
+    enable_data_tracks: bool = True
+    enable_participant_data_blob: bool = False
     rtc: RtcConfig = field(default_factory=RtcConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
     room: RoomConfig = field(default_factory=RoomConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
     inert: tuple[str, ...] = ()

@@ -112,6 +112,20 @@ class DataReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class DataTrackReceived:
+    """Data track packets of one burst."""
+
+    packets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DownlinkQuality:
+    """The worst of the streams that the client receives, 0 to 100; None: nothing to score."""
+
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SlowReader:
     """The client does not read its reliable data: its send buffer is full."""
 
@@ -146,7 +160,39 @@ class AudioLevelChanged:
     level: float
 
 
+@dataclass(frozen=True, slots=True)
+class WantedQualityChanged:
+    """Dynacast: the highest quality of this track that somebody wants; -1: none."""
+
+    track_sid: str
+    quality: int
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkQuality:
+    """How well a track arrives, 0 to 100; None: it is muted."""
+
+    track_sid: str
+    score: float | None
+
+
 # -- from the room
+
+
+@dataclass(frozen=True, slots=True)
+class QualitiesUpdated:
+    """Connection quality of everybody in the room."""
+
+    infos: tuple[rtc.ConnectionQualityInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataBlobFound:
+    """Answer to WantDataBlob; without a blob, why."""
+
+    request_id: int
+    blob: models.DataBlob | None
+    why_not: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +303,12 @@ ParticipantMessage = (
     | TransportStateChanged
     | ChannelsOpen
     | DataReceived
+    | DataTrackReceived
+    | DownlinkQuality
+    | WantedQualityChanged
+    | UplinkQuality
+    | QualitiesUpdated
+    | DataBlobFound
     | SlowReader
     | DataCongestion
     | TrackReceived

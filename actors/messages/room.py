@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from livekit.protocol import models
+from livekit.protocol import models, rtc
 
 from actors.kernel import ActorRef, Restarted, Terminated
 from actors.messages.participant import ParticipantMessage, SignalSink, TrackHandle
@@ -88,6 +89,60 @@ class PublishData:
 
     sender_sid: str
     messages: tuple[OutboundData, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataTrackFrame:
+    """One packet of a data track, with the publisher's handle still in it."""
+
+    track_sid: str
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublishDataTrackFrames:
+    """All data track packets of one burst."""
+
+    sender_sid: str
+    frames: tuple[DataTrackFrame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDataTracks:
+    """All data tracks that a participant receives from now on: track sid to the handle it knows it by."""
+
+    sid: str
+    handles: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RestrictSubscribers:
+    """Who may subscribe to this participant's tracks; None: everybody."""
+
+    sid: str
+    permission: rtc.SubscriptionPermission | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDataBlob:
+    sid: str
+    blob: models.DataBlob
+
+
+@dataclass(frozen=True, slots=True)
+class WantDataBlob:
+    """Answered with DataBlobFound."""
+
+    sid: str
+    request: rtc.GetDataBlobRequest
+
+
+@dataclass(frozen=True, slots=True)
+class QualityChanged:
+    """The worst of a participant's streams, 0 to 100; None: nothing to score."""
+
+    sid: str
+    score: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +238,11 @@ class SpeakerTick:
 
 
 @dataclass(frozen=True, slots=True)
+class QualityTick:
+    """Connection quality is told, if it has changed."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExpiryTick:
     """The room may have been empty for long enough."""
 
@@ -195,6 +255,13 @@ RoomMessage = (
     | WithdrawTracks
     | BindDataPort
     | PublishData
+    | PublishDataTrackFrames
+    | RouteDataTracks
+    | RestrictSubscribers
+    | StoreDataBlob
+    | WantDataBlob
+    | QualityChanged
+    | QualityTick
     | SpeakerLevel
     | SimulatedSpeaker
     | PreferProtocol

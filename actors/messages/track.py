@@ -88,7 +88,12 @@ class SetPublisherMuted:
 
 @dataclass(frozen=True, slots=True)
 class TrackTick:
-    """To itself: a timer of the forwarder is due."""
+    """To itself: a timer of the forwarder or of dynacast is due."""
 
 
-TrackMessage = AddLeg | RemoveLeg | LegSettings | SetPublisherMuted | TrackTick
+@dataclass(frozen=True, slots=True)
+class QualityWindow:
+    """To itself: a window of the quality score is over."""
+
+
+TrackMessage = AddLeg | RemoveLeg | LegSettings | SetPublisherMuted | TrackTick | QualityWindow

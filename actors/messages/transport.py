@@ -70,6 +70,13 @@ class SendData:
 
 
 @dataclass(frozen=True, slots=True)
+class SendDataTrack:
+    """Data track packets for the peer. Late ones are worth nothing: what would wait too long is dropped."""
+
+    packets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RestartIce:
     """New credentials. A transport that offers sends an offer; one that answers waits for the peer's."""
 
@@ -98,6 +105,7 @@ TransportMessage = (
     | RemoteCandidate
     | SetSendTracks
     | SendData
+    | SendDataTrack
     | RestartIce
     | PauseData
     | Tick

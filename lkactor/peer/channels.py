@@ -21,6 +21,8 @@ EARLY_DATA_BYTES = 1024 * 1024
 """Reliable data that may wait for the channel to open. Above that the peer has failed, see `send`."""
 LOSSY_BUFFER = 256 * 1024
 """Lossy data is worth nothing late: more than this waiting means drop."""
+DATA_TRACK_BUFFER = 64 * 1024
+"""About 100 ms at 5 Mbit/s (livekit-media 1.9)."""
 HIGH_WATER, LOW_WATER = 4 * 1024 * 1024, 1024 * 1024
 
 
@@ -85,6 +87,16 @@ class DataChannels:
         self._early.append(payload)
         self._early_bytes += len(payload)
         return True
+
+    def send_track(self, packet: bytes, sctp: SctpAssociation | None, now: float) -> None:
+        """A data track packet: dropped, and counted, rather than late."""
+        channel = self._ids.get(DATA_TRACK)
+        if channel is None or sctp is None:
+            self.counters.count("data_track.before_open")
+        elif sctp.buffered_amount(channel) > DATA_TRACK_BUFFER:
+            self.counters.count("data_track.dropped")
+        else:
+            sctp.send(channel, packet, now=now)
 
     def water_mark_crossed(self, sctp: SctpAssociation | None) -> bool:
         """True when `congested` has just changed."""

@@ -77,10 +77,14 @@ class ParticipantModel:
         kinds = (models.ParticipantInfo.Kind.AGENT, models.ParticipantInfo.Kind.EGRESS)
         return permission.agent or permission.recorder or self._info.kind in kinds
 
-    def info(self, tracks: Iterable[models.TrackInfo]) -> models.ParticipantInfo:
+    def info(
+        self, tracks: Iterable[models.TrackInfo], data_tracks: Iterable[models.DataTrackInfo]
+    ) -> models.ParticipantInfo:
         """A copy; its version is new if anything changed since the last one."""
         del self._info.tracks[:]
         self._info.tracks.extend(tracks)
+        del self._info.data_tracks[:]
+        self._info.data_tracks.extend(data_tracks)
         if self._dirty:
             self._info.version += 1
             self._dirty = False

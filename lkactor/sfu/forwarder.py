@@ -596,6 +596,20 @@ class TrackForwarder:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
+    def wanted_quality(self) -> int:
+        """The highest quality that an open leg wants; -1: none (livekit-media 3.10)."""
+        qualities = sorted({layer.quality for layer in self._format.layers if layer.quality != models.VideoQuality.OFF})
+        wanted = [leg.target_layer for leg in self.legs if not (leg.paused or leg.revoked)]
+        if not wanted:
+            return -1
+        top = max(wanted)
+        return qualities[min(top, len(qualities) - 1)] if qualities else top
+
+    def uplink_window(self, now: float) -> tuple[int, int]:
+        """(packets expected, packets lost) of all layers since the last call."""
+        windows = [layer.window() for layer in self._layers if layer is not None and layer.live(now)]
+        return sum(expected for expected, _ in windows), sum(lost for _, lost in windows)
+
     def leg_codecs(self) -> Mapping[int, Codec]:
         """The publisher's codecs by payload type."""
         return self._codecs

@@ -30,6 +30,8 @@ class LayerReceiver:
         "_received_prior",
         "_strays",
         "_unwrapper",
+        "_window_expected",
+        "_window_packets",
         "bytes",
         "duplicates",
         "first",
@@ -57,6 +59,7 @@ class LayerReceiver:
         self._strays = 0
         self._last_transit: float | None = None
         self._expected_prior = self._received_prior = 0
+        self._window_expected = self._window_packets = 0
         self.highest = -1
         self.ssrc = 0
         self.packets = self.bytes = self.duplicates = self.out_of_order = 0
@@ -143,6 +146,16 @@ class LayerReceiver:
         dlsr = int((now - self.report_arrival) * 65536) & 0xFFFFFFFF if self.report is not None else 0
         return ReportBlock(self.ssrc, fraction, lost, self.highest - CYCLE, int(self._jitter), lsr, dlsr)
 
+    def window(self) -> tuple[int, int]:
+        """(packets expected, packets lost) since the last call; what was sent again in time is not lost."""
+        expected = self.highest - self.first + 1 if self.highest >= 0 else 0
+        result = (
+            expected - self._window_expected,
+            (expected - self._window_expected) - (self.packets - self._window_packets),
+        )
+        self._window_expected, self._window_packets = expected, self.packets
+        return result
+
     def _restart(self, ssrc: int) -> None:
         """Another source, or the same one anew: numbers and reports start over, counters go on."""
         if self.highest >= 0:
@@ -154,6 +167,7 @@ class LayerReceiver:
         self.highest = -1
         self.packets = 0
         self._expected_prior = self._received_prior = 0
+        self._window_expected = self._window_packets = 0
         self._last_transit = None
         self.report = None
         self.nack.clear()

@@ -42,6 +42,7 @@ class JoinParameters:
     client: models.ClientInfo
     single: bool = False
     auto_subscribe: bool = True
+    auto_subscribe_data_track: bool = False
     adaptive_stream: bool = False
     subscriber_allow_pause: bool | None = None
     disable_ice_lite: bool = False
@@ -131,6 +132,7 @@ def _from_query(query: Mapping[str, str], claims: Claims, validate_only: bool) -
     return JoinParameters(
         client=_client_info(query),
         auto_subscribe=_flag(query, "auto_subscribe", True),
+        auto_subscribe_data_track=_flag(query, "auto_subscribe_data_track", False),
         adaptive_stream=_flag(query, "adaptive_stream", False),
         subscriber_allow_pause=None if allow_pause is None else allow_pause in ("1", "true"),
         disable_ice_lite=_flag(query, "disable_ice_lite", False),
@@ -181,6 +183,7 @@ def _from_join_request(text: str) -> JoinParameters:
         client=request.client_info,
         single=True,
         auto_subscribe=settings.auto_subscribe,
+        auto_subscribe_data_track=settings.auto_subscribe_data_track,
         adaptive_stream=settings.adaptive_stream,
         subscriber_allow_pause=allow_pause,
         disable_ice_lite=settings.disable_ice_lite,

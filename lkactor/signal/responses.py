@@ -114,6 +114,17 @@ def pong(request: rtc.SignalRequest, unix_ms: int) -> rtc.SignalResponse:
     return rtc.SignalResponse(pong_resp=rtc.Pong(last_ping_timestamp=request.ping_req.timestamp, timestamp=unix_ms))
 
 
+def subscribed_quality(track_sid: str, mime: str, highest: int) -> rtc.SignalResponse:
+    """Dynacast: qualities up to `highest` are wanted; -1: none. Older clients read the list without codecs."""
+    qualities = [
+        rtc.SubscribedQuality(quality=quality, enabled=quality <= highest)
+        for quality in (models.VideoQuality.LOW, models.VideoQuality.MEDIUM, models.VideoQuality.HIGH)
+    ]
+    codec = rtc.SubscribedCodec(codec=mime.partition("/")[2].lower(), qualities=qualities)
+    update = rtc.SubscribedQualityUpdate(track_sid=track_sid, subscribed_qualities=qualities, subscribed_codecs=[codec])
+    return rtc.SignalResponse(subscribed_quality_update=update)
+
+
 def candidate_of(trickle: rtc.TrickleRequest) -> str | None:
     """The candidate line of a trickled `RTCIceCandidateInit`, "" for the end; None if it is not one."""
     try:

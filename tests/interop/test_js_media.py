@@ -90,7 +90,6 @@ def test_quality_changes_the_received_width(lk_server: Server, lk_room: str, sin
     run(test)
 
 
-@pytest.mark.xfail(reason="dynacast is not implemented yet: docs/status.md", run=False)
 def test_dynacast_stops_unused_layers(lk_server: Server, lk_room: str, browser: Browser) -> None:
     async def test() -> None:
         async with browser.pages(2) as pages:

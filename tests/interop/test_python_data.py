@@ -204,7 +204,6 @@ def test_text_stream(lk_server: Server, lk_room: str, single_pc: bool, text: str
     run(test)
 
 
-@pytest.mark.xfail(reason="data tracks are not implemented yet: docs/status.md", run=False)
 def test_data_track(lk_server: Server, lk_room: str, single_pc: bool) -> None:
     async def test() -> None:
         async with party(lk_server, lk_room, single_pc) as guests:

@@ -260,7 +260,6 @@ def test_active_speaker(lk_server: Server, lk_room: str, single_pc: bool) -> Non
     run(test)
 
 
-@pytest.mark.xfail(reason="connection quality is not implemented yet: docs/status.md", run=False)
 def test_connection_quality_is_told(lk_server: Server, lk_room: str) -> None:
     async def test() -> None:
         async with party(lk_server, lk_room) as guests:
