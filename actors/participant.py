@@ -7,7 +7,7 @@ tells the client to reconnect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import trio
@@ -27,11 +27,14 @@ from actors.messages.participant import (
     DataTrackReceived,
     Disconnect,
     DownlinkQuality,
+    ForwardTo,
+    MoveTo,
     MuteTrack,
     NegotiationFailed,
     ParticipantMessage,
     ParticipantTick,
     PeersUpdated,
+    PerformRpc,
     QualitiesUpdated,
     Resume,
     Role,
@@ -57,6 +60,7 @@ from actors.messages.participant import (
     WantedQualityChanged,
 )
 from actors.messages.room import (
+    AdoptForwarded,
     BindDataPort,
     CongestionChanged,
     ParticipantChanged,
@@ -76,6 +80,8 @@ from actors.messages.transport import (
 )
 from actors.publishing import PublishingDesk
 from actors.quality import QualityDesk
+from actors.room_port import RoomPort
+from actors.rpc import RpcDesk
 from actors.services import Services
 from actors.simulation import SimulationDesk
 from actors.subscribing import SubscribingDesk
@@ -95,6 +101,7 @@ CHANNEL_GRACE = 3.0
 FAILED_GRACE = 5.0
 """After a transport failed the client has this long to resume."""
 REFRESH_INTERVAL = 300.0
+MOVE_PROTOCOL = 16
 METADATA_RESPONSE_DELAY = 0.02
 """The Rust SDK registers for the response after it has sent the request; sooner is missed (livekit-clients 4)."""
 
@@ -128,6 +135,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._claims = spec.intent.claims
         self._parameters = spec.intent.parameters
         self._connection = spec.connection
+        self.room = RoomPort(spec.room)
         self._sink: SignalSink | None = spec.sink
         self.model = ParticipantModel(
             sid=spec.sid,
@@ -147,6 +155,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._data = DataDesk(self)
         self._data_tracks = DataTrackDesk(self, auto_subscribe=spec.intent.parameters.auto_subscribe_data_track)
         self._quality = QualityDesk(self)
+        self._rpc = RpcDesk(self)
         self._simulation = SimulationDesk(self)
         self._subscribing = SubscribingDesk(
             self,
@@ -166,7 +175,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         await self._spawn_transport("publisher")
         if not self._parameters.single:
             await self._spawn_transport("subscriber")
-        self._spec.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
+        self.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
         self._subscribing.sync()
         self._data_tracks.observe(self._spec.others)
         self.start_timer("join", JOIN_TIMEOUT)
@@ -196,6 +205,12 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 return self._publishing.mute_by_server(sid, muted)
             case UpdateParticipant():
                 return self._on_api_update(message)
+            case PerformRpc():
+                self._rpc.perform(message)
+            case ForwardTo(name=name, room=room):
+                return self._forward_to(name, room)
+            case MoveTo(room=room, others=others):
+                self._move_to(room, others)
             case UpdateSubscriptions(track_sids=sids, subscribe=subscribe):
                 self._subscribing.wish(sids, subscribe)
             case Disconnect(reason=reason, action=action, send_leave=send_leave):
@@ -238,15 +253,15 @@ class ParticipantActor(Actor[ParticipantMessage]):
         return self._services
 
     @property
-    def room(self) -> ActorRef[RoomMessage]:
-        return self._spec.room
-
-    @property
     def protocol(self) -> int:
         return self._parameters.protocol
 
     def tell_publisher(self, message: TransportMessage) -> None:
         self._tell("publisher", message)
+
+    def tell_data_port(self, message: TransportMessage) -> None:
+        """To the transport that carries data to the client."""
+        self._tell(self._primary, message)
 
     def tell_downlink(self, message: TransportMessage) -> None:
         """To the transport that carries media to the client."""
@@ -266,7 +281,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def changed(self) -> None:
         """Public info changed: tell the room, which tells everyone, this client included."""
         self.model.touch()
-        self._spec.room.tell(ParticipantChanged(self.sid, self.info()))
+        self.room.tell(ParticipantChanged(self.sid, self.info()))
 
     def info(self) -> models.ParticipantInfo:
         return self.model.info(self._publishing.publications.infos(), self._data_tracks.publications.infos())
@@ -350,7 +365,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         if reason == Reason.OK:
             info = self.info()
             self._send(responses.update([info]))
-            self._spec.room.tell(ParticipantChanged(self.sid, info))
+            self.room.tell(ParticipantChanged(self.sid, info))
             self._refresh_token()
         if reason != Reason.OK or self.protocol >= 15:
             response = responses.request_response(wanted.request_id, reason, text)
@@ -443,7 +458,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case UnsupportedCodec(track_sid=sid):
                 self._subscribing.unsupported(sid)
             case AudioLevelChanged(track_sid=sid, level=level):
-                self._spec.room.tell(SpeakerLevel(self.sid, self._publishing.speaker_level(sid, level)))
+                self.room.tell(SpeakerLevel(self.sid, self._publishing.speaker_level(sid, level)))
             case TrackSubscribedTo(track_sid=sid):
                 self._publishing.first_subscription(sid)
             case _:
@@ -454,7 +469,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         match change.state:
             case PeerState.CONNECTED:
                 self._connected[change.role] = True
-                self._cancel_timer("failed")
+                self.cancel_timer("failed")
                 if change.role == self._primary:
                     self.start_timer("channels", CHANNEL_GRACE)
                     self._maybe_active()
@@ -471,10 +486,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def _maybe_active(self) -> None:
         """ACTIVE means: media and data reach this participant. Peers start sending then (livekit-clients 5)."""
         if self._connected.get(self._primary) and self._channels_open and self.model.set_state(State.ACTIVE):
-            self._cancel_timer("join")
-            self._cancel_timer("channels")
+            self.cancel_timer("join")
+            self.cancel_timer("channels")
             self.log("active")
-            self._spec.room.tell(ParticipantChanged(self.sid, self.info()))
+            self.room.tell(ParticipantChanged(self.sid, self.info()))
 
     def _on_child_ended(self, ref: ActorRef[Any], exit: Exit) -> None:
         """A transport cannot be rebuilt in place: the client's full reconnect is its restart strategy."""
@@ -487,7 +502,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def _on_data(self, message: DataReceived | DataTrackReceived | SlowReader | DataCongestion | DataBlobFound) -> None:
         match message:
             case DataReceived(messages=messages):
-                self._data.publish(messages)
+                self._data.publish(tuple(m for m in messages if not self._rpc.takes(m[1])))
             case DataTrackReceived(packets=packets):
                 self._data_tracks.received(packets)
             case DataBlobFound(request_id=request_id, blob=blob, why_not=why_not):
@@ -496,7 +511,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self.log("data.slow_reader")
                 self._reconnect(models.DisconnectReason.STATE_MISMATCH)
             case DataCongestion(congested=congested):
-                self._spec.room.tell(CongestionChanged(self.sid, congested))
+                self.room.tell(CongestionChanged(self.sid, congested))
             case _:
                 assert_never(message)
 
@@ -512,11 +527,11 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._sink = None
             return True
         self._connection, self._sink = resume.connection, resume.sink
-        self._cancel_timer("failed")
+        self.cancel_timer("failed")
         self.log("resumed")
         servers = ice_servers(self._services.config, self.sid, self._services.unix())
         self._send(responses.reconnect_response(self._services.server_info, servers, self._data.last_sequence))
-        self._spec.room.tell(ParticipantResumed(self.sid))
+        self.room.tell(ParticipantResumed(self.sid))
         if not self._parameters.single:
             self._tell("subscriber", RestartIce())
         if self._simulation.cuts_after_resume():
@@ -558,13 +573,14 @@ class ParticipantActor(Actor[ParticipantMessage]):
         if self._left:
             return
         self._left = True
+        self._rpc.close()
         self.log("left", models.DisconnectReason.Name(reason))
         if send_leave:
             self._send(responses.leave(reason, action))
         self._drop_signal()
         self.model.disconnect(reason)
         try:
-            self._spec.room.tell(ParticipantLeft(self.sid, self.info()))
+            self.room.tell(ParticipantLeft(self.sid, self.info()))
         except (ActorDead, MailboxFull):
             self.log("room.gone")
 
@@ -580,9 +596,26 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._set_permission(update.permission)
         info = self.info()
         self._send(responses.update([info]))
-        self._spec.room.tell(ParticipantChanged(self.sid, info))
+        self.room.tell(ParticipantChanged(self.sid, info))
         self._refresh_token()
         return info
+
+    def _forward_to(self, name: str, room: ActorRef[RoomMessage]) -> bool:
+        if self._left or not self.room.forward_to(name, room):
+            return False
+        self.log("forwarded", name)
+        room.tell(AdoptForwarded(self.context.ref, self.info(), self._publishing.handles()))
+        return True
+
+    def _move_to(self, room: models.Room, others: tuple[models.ParticipantInfo, ...]) -> None:
+        """The client takes the token, and its full reconnect takes it there: keys and numbers are of this session."""
+        self.log("moved", room.name)
+        token = self._new_token(room.name)
+        # The Rust SDK keeps only the token of a refresh.
+        self._send(rtc.SignalResponse(refresh_token=token))
+        if self.protocol >= MOVE_PROTOCOL:
+            self._send(responses.room_moved(room, token, self.info(), others))
+        self._reconnect(models.DisconnectReason.MIGRATION)
 
     def _set_permission(self, permission: models.ParticipantPermission) -> None:
         self.model.set_permission(permission)
@@ -634,22 +667,29 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._sink = None
 
     def _refresh_token(self) -> None:
-        keys = self._services.config.keys
-        token = issue_refresh_token(self._claims, self.model.info((), ()), keys, self._services.unix())
-        self._send(rtc.SignalResponse(refresh_token=token))
+        self._send(rtc.SignalResponse(refresh_token=self._new_token()))
         self.start_timer("refresh", REFRESH_INTERVAL)
 
+    def _new_token(self, room: str = "") -> str:
+        """For this session as it is now; for another room if one is named."""
+        keys, claims = self._services.config.keys, self._claims
+        if room and claims.video is not None:
+            claims = replace(claims, video=replace(claims.video, room=room))
+        return issue_refresh_token(claims, self.model.info((), ()), keys, self._services.unix())
+
     def start_timer(self, what: str, delay: float) -> None:
-        self._cancel_timer(what)
+        self.cancel_timer(what)
         self._timers[what] = self.context.schedule(delay, ParticipantTick(what))
 
-    def _cancel_timer(self, what: str) -> None:
+    def cancel_timer(self, what: str) -> None:
         timer = self._timers.pop(what, None)
         if timer is not None:
             timer.cancel()
 
     def _on_timer(self, what: str) -> None:
         self._timers.pop(what, None)
+        if self._rpc.on_timer(what):
+            return
         match what:
             case "join":
                 self.end(models.DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, send_leave=True, why="never active")

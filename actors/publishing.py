@@ -112,6 +112,10 @@ class PublishingDesk:
             allowed=self._allowed(info.sid),
         )
 
+    def handles(self) -> tuple[TrackHandle, ...]:
+        """All published tracks."""
+        return tuple(self._handle(publication) for publication in self.publications.tracks.values())
+
     def _end(self, publication: Publication) -> None:
         """The track is over: its actor stops, the others hear of it."""
         participant, sid = self._participant, publication.info.sid
@@ -165,7 +169,7 @@ class PublishingDesk:
         """Who may subscribe. Unlisted participants of a restrictive list may not (livekit-surface 2.5)."""
         self._permission = None if permission.all_participants else permission
         self._participant.room.tell(RestrictSubscribers(self._participant.sid, self._permission))
-        tracks = tuple(self._handle(publication) for publication in self.publications.tracks.values())
+        tracks = self.handles()
         if tracks:
             self._participant.room.tell(PublishTracks(self._participant.sid, tracks))
 

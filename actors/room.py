@@ -36,6 +36,7 @@ from actors.messages.participant import (
     TracksWithdrawn,
 )
 from actors.messages.room import (
+    AdoptForwarded,
     BindDataPort,
     CloseRoom,
     CongestionChanged,
@@ -98,6 +99,8 @@ class Member:
     protocol: int
     data_port: ActorRef[TransportMessage] | None = None
     active_seen: bool = False
+    forwarded: bool = False
+    """Of another room: it is known here, and hears nothing of this one."""
     tracks: dict[str, TrackHandle] = field(default_factory=dict)
     restriction: rtc.SubscriptionPermission | None = None
     """Who may subscribe to this member's tracks; None: everybody."""
@@ -144,9 +147,11 @@ class RoomActor(Actor[RoomMessage]):
                 return await self._join(message)
             case FindParticipant(identity=identity):
                 member = self.by_identity(identity)
-                return member.ref if member is not None else None
+                return member.ref if member is not None and not member.forwarded else None
             case ParticipantChanged(sid=sid, info=info):
                 self._changed(sid, info)
+            case AdoptForwarded():
+                self._adopt(message)
             case ParticipantResumed(sid=sid):
                 self._resumed(sid)
             case ParticipantLeft(sid=sid, info=info):
@@ -264,6 +269,25 @@ class RoomActor(Actor[RoomMessage]):
         self._report()
         return Joined(ref)
 
+    def _adopt(self, message: AdoptForwarded) -> None:
+        """A participant of another room is heard and seen here; what happens here does not reach it."""
+        info = message.info
+        if self._closing or info.sid in self.members:
+            return
+        old = self.by_identity(info.identity)
+        if old is not None:
+            self._remove(old, DUPLICATE_IDENTITY)
+        self.context.watch(message.participant)
+        tracks = {track.sid: track for track in message.tracks}
+        self.members[info.sid] = Member(
+            info.sid, info.identity, message.participant, info, info.permission.hidden, dependent=True, protocol=0,
+            tracks=tracks, forwarded=True,
+        )  # fmt: skip
+        self.log("participant.forwarded", info.sid, info.identity)
+        self._broadcast(PeersUpdated((info,)), only=info.sid if info.permission.hidden else None)
+        self._broadcast(TracksPublished(message.tracks))
+        self._report()
+
     def _changed(self, sid: str, info: models.ParticipantInfo) -> None:
         member = self.members.get(sid)
         if member is None or info.version < member.info.version:
@@ -310,7 +334,8 @@ class RoomActor(Actor[RoomMessage]):
         info.state = State.DISCONNECTED
         info.disconnect_reason = reason  # type: ignore[assignment]
         self._forget(member, info)
-        self._tell_ref(member.ref, Disconnect(reason, Action.DISCONNECT))  # type: ignore[arg-type]
+        if not member.forwarded:
+            self._tell_ref(member.ref, Disconnect(reason, Action.DISCONNECT))  # type: ignore[arg-type]
 
     def _forget(self, member: Member, info: models.ParticipantInfo) -> None:
         del self.members[member.sid]
@@ -324,7 +349,7 @@ class RoomActor(Actor[RoomMessage]):
             # Clients from protocol 12 on take a new sid of the same identity for what it is (livekit-surface 2.3).
             duplicate = info.disconnect_reason == DUPLICATE_IDENTITY
             for other in self.members.values():
-                if not (duplicate and other.protocol >= 12):
+                if not (other.forwarded or (duplicate and other.protocol >= 12)):
                     self._tell_ref(other.ref, PeersUpdated((info,)))
         if not any(not m.dependent for m in self.members.values()):
             self._model.emptied(current_time())
@@ -398,6 +423,8 @@ class RoomActor(Actor[RoomMessage]):
             return
         self._closing = True
         for member in list(self.members.values()):
+            if member.forwarded:
+                continue
             self._tell_ref(member.ref, Disconnect(reason, Action.DISCONNECT))  # type: ignore[arg-type]
         self.context.stop("closed")
 
@@ -416,7 +443,7 @@ class RoomActor(Actor[RoomMessage]):
 
     def _broadcast(self, message: ParticipantMessage, *, but: str = "", only: str | None = None) -> None:
         for member in list(self.members.values()):
-            if member.sid != but and (only is None or member.sid == only):
+            if member.sid != but and not member.forwarded and (only is None or member.sid == only):
                 self._tell_ref(member.ref, message)
 
     def tell(self, sid: str, message: ParticipantMessage) -> None:

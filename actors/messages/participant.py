@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import trio
 from livekit.protocol import models, rtc
 
 from actors.kernel import ActorRef, Restarted, Terminated
 from actors.messages.transport import PauseData
 from lkactor.auth import Claims
 from lkactor.peer import PeerState
+from lkactor.room.rpc import RpcFailed
 from lkactor.sdp import ReceiveMedia
 from lkactor.signal.join import JoinParameters
 
@@ -275,6 +277,32 @@ class UpdateParticipant:
 
 
 @dataclass(frozen=True, slots=True)
+class PerformRpc:
+    """Call a method of the client. The result, or why there is none, goes into `reply`, once."""
+
+    method: str
+    payload: str
+    response_timeout_ms: int
+    reply: trio.MemorySendChannel[str | RpcFailed]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardTo:
+    """What this participant publishes is to be had in that room, too. Answer: False when it is forwarded too often."""
+
+    name: str
+    room: ActorRef[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTo:
+    """The client is to go on in another room: told so, given a token for it, and sent there."""
+
+    room: models.Room
+    others: tuple[models.ParticipantInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateSubscriptions:
     track_sids: tuple[str, ...]
     subscribe: bool
@@ -324,6 +352,9 @@ ParticipantMessage = (
     | MuteTrack
     | UpdateParticipant
     | UpdateSubscriptions
+    | PerformRpc
+    | ForwardTo
+    | MoveTo
     | ParticipantTick
     | Restarted
     | Terminated

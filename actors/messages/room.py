@@ -187,6 +187,15 @@ class FirstSubscription:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptForwarded:
+    """A participant of another room whose media is to be had here. It hears nothing of this room."""
+
+    participant: ActorRef[ParticipantMessage]
+    info: models.ParticipantInfo
+    tracks: tuple[TrackHandle, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ParticipantResumed:
     """A client is back: it is sent everyone's state, for it may have missed any of it."""
 
@@ -267,6 +276,7 @@ RoomMessage = (
     | PreferProtocol
     | CongestionChanged
     | FirstSubscription
+    | AdoptForwarded
     | ParticipantResumed
     | ParticipantLeft
     | GetRoom

@@ -6,25 +6,16 @@ Source: livekit-surface 3.2. "admin" means video.roomAdmin and video.room equal 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from google.protobuf.message import Message
 from livekit.protocol import models, room
 
-from lkactor.api.twirp import TwirpError
+from lkactor.api.twirp import Method, TwirpError
 from lkactor.auth import Claims
 from lkactor.config import LimitConfig
+from lkactor.room.rpc import RpcFailed
 
-RPC_NOT_HERE = ("ForwardParticipant", "MoveParticipant", "PerformRpc")
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    request: type[Message]
-    grant: str
-    """"create", "list" or "admin"."""
-
-
+# Grants are "create", "list", "admin", and "destination": admin that names the other room, too.
 METHODS = {
     "CreateRoom": Method(room.CreateRoomRequest, "create"),
     "ListRooms": Method(room.ListRoomsRequest, "list"),
@@ -37,6 +28,9 @@ METHODS = {
     "UpdateSubscriptions": Method(room.UpdateSubscriptionsRequest, "admin"),
     "SendData": Method(room.SendDataRequest, "admin"),
     "UpdateRoomMetadata": Method(room.UpdateRoomMetadataRequest, "admin"),
+    "ForwardParticipant": Method(room.ForwardParticipantRequest, "destination"),
+    "MoveParticipant": Method(room.MoveParticipantRequest, "destination"),
+    "PerformRpc": Method(room.PerformRpcRequest, "admin"),
 }
 
 
@@ -44,10 +38,12 @@ def authorize(method: Method, request: Message, claims: Claims | None) -> None:
     """Raises TwirpError("unauthenticated"), which is 401: the reference has no 403 here."""
     video = claims.video if claims is not None else None
     if video is not None:
+        admin = video.room_admin and video.room == getattr(request, "room", None)
         allowed = {
             "create": video.room_create,
             "list": video.room_list,
-            "admin": video.room_admin and video.room == getattr(request, "room", None),
+            "admin": admin,
+            "destination": admin and video.destination_room == getattr(request, "destination_room", None),
         }[method.grant]
         if allowed:
             return
@@ -61,6 +57,9 @@ def check_limits(request: Message, limits: LimitConfig) -> None:
         room.UpdateRoomMetadataRequest: lambda: _check_metadata(request, limits),
         room.UpdateParticipantRequest: lambda: _check_participant(request, limits),
         room.SendDataRequest: lambda: _check_data(request),
+        room.ForwardParticipantRequest: lambda: _check_destination(request),
+        room.MoveParticipantRequest: lambda: _check_destination(request),
+        room.PerformRpcRequest: lambda: _check_rpc(request),
     }
     check = checks.get(type(request))
     if check is not None:
@@ -101,6 +100,37 @@ def _check_data(request: Message) -> None:
     assert isinstance(request, room.SendDataRequest)
     if len(request.nonce) not in (0, 16):
         raise TwirpError("invalid_argument", "nonce should be 16-bytes or not present")
+
+
+def _check_destination(request: Message) -> None:
+    if getattr(request, "room", "") == getattr(request, "destination_room", ""):
+        raise TwirpError("invalid_argument", "destination room cannot be the same as source room")
+
+
+def _check_rpc(request: Message) -> None:
+    assert isinstance(request, room.PerformRpcRequest)
+    if not request.destination_identity:
+        raise TwirpError("invalid_argument", "destination identity is required")
+
+
+RPC_CODES = {
+    1400: "invalid_argument",
+    1401: "not_found",
+    1402: "malformed",
+    1403: "unimplemented",
+    1404: "unimplemented",
+    1500: "internal",
+    1501: "canceled",
+    1502: "canceled",
+    1503: "unavailable",
+    1504: "malformed",
+    1505: "internal",
+}
+
+
+def rpc_error(failed: RpcFailed) -> TwirpError:
+    """An RPC's failure as its caller over Twirp sees it."""
+    return TwirpError(RPC_CODES.get(failed.code, "unknown"), str(failed))
 
 
 def data_packet(request: room.SendDataRequest) -> models.DataPacket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
@@ -49,6 +50,14 @@ class TwirpError(Exception):
         if self.meta:
             body["meta"] = dict(self.meta)
         return json.dumps(body).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What a method takes, and the grant it needs where the service has one rule for it."""
+
+    request: type[Message]
+    grant: str = ""
 
 
 M = TypeVar("M", bound=Message)

@@ -125,6 +125,14 @@ def subscribed_quality(track_sid: str, mime: str, highest: int) -> rtc.SignalRes
     return rtc.SignalResponse(subscribed_quality_update=update)
 
 
+def room_moved(
+    room: models.Room, token: str, participant: models.ParticipantInfo, others: Sequence[models.ParticipantInfo]
+) -> rtc.SignalResponse:
+    """Where the client is from now on."""
+    moved = rtc.RoomMovedResponse(room=room, token=token, participant=participant, other_participants=others)
+    return rtc.SignalResponse(room_moved=moved)
+
+
 def candidate_of(trickle: rtc.TrickleRequest) -> str | None:
     """The candidate line of a trickled `RTCIceCandidateInit`, "" for the end; None if it is not one."""
     try:
