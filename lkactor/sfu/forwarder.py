@@ -119,7 +119,8 @@ class TrackForwarder:
         self._report_due: float | None = None
         self._key_frame_due: float | None = None
         self._last_pli = [float("-inf")] * MAX_LAYERS
-        self._nacked = False
+        self._pli_pending: set[int] = set()
+        """Layers of which a subscriber wants a key frame as soon as the throttle allows."""
 
     # -- legs -------------------------------------------------------------------------------------------------------
 
@@ -138,11 +139,13 @@ class TrackForwarder:
 
     def set_wanted(self, leg: Leg, quality: int, width: int, height: int, now: float) -> None:
         """What the subscriber asked for: a size wins over a quality (livekit-media 4.14)."""
-        layers = self._format.layers
+        layers, before = self._format.layers, leg.target_layer
         if width and height and any(layer.width and layer.height for layer in layers):
             leg.target_layer = layer_for_dimensions(width, height, layers)
         else:
             leg.target_layer = layer_for_quality(quality, layers)
+        if leg.target_layer != before:
+            leg.refused_since = None
         self._want_key_frames(now)
 
     def set_paused(self, leg: Leg, paused: bool, now: float) -> None:
@@ -193,6 +196,8 @@ class TrackForwarder:
                         self.counters.count(violation.reason)
                         continue
                 receiver.keyframe_seen = receiver.keyframe_seen or keyframe
+                if keyframe:
+                    self._pli_pending.discard(layer)
             if codec.mime == "audio/red":
                 frames.extend(self._recover(receiver, packet, extended, payload))
             frames.append(Frame(packet, extended, payload, keyframe, descriptor))
@@ -419,7 +424,9 @@ class TrackForwarder:
         old, new = self._layers[leg.current_layer], self._layers[layer]
         elapsed = int((now - (old.last_arrival if old is not None else now)) * self._clock_rate)
         by_clock = (munger.last_timestamp + max(1, elapsed)) & 0xFFFFFFFF
-        if old is None or new is None or old.report is None or new.report is None:
+        if old is None or not old.live(now):
+            return by_clock  # Nothing of it overlaps the new one, so nobody can see the seam.
+        if new is None or old.report is None or new.report is None:
             if leg.refused_since is None:
                 leg.refused_since = now
             return by_clock if now - leg.refused_since > SWITCH_PATIENCE else None
@@ -460,12 +467,19 @@ class TrackForwarder:
         self._key_frame_due = now + interval if self.legs else None
 
     def request_key_frame(self, layer: int, now: float) -> None:
-        """One PLI, throttled per layer."""
+        """One PLI, throttled per layer: too early it is kept until the throttle allows it."""
         receiver = self._layers[layer]
-        if receiver is None or self.muted or now - self._last_pli[layer] < self._format.throttle[layer]:
+        if receiver is None or self.muted:
             return
+        if now < self._pli_allowed(layer):
+            self._pli_pending.add(layer)
+            return
+        self._pli_pending.discard(layer)
         self._last_pli[layer] = now
         self._to_publisher([Pli(receiver.ssrc, receiver.ssrc)])
+
+    def _pli_allowed(self, layer: int) -> float:
+        return self._last_pli[layer] + self._format.throttle[layer]
 
     # -- feedback of subscribers ------------------------------------------------------------------------------------
 
@@ -476,7 +490,7 @@ class TrackForwarder:
             return
         segments: list[memoryview] = []
         suppress = min(NACK_SUPPRESS, 2 * leg.rtt)
-        for sequence in sequences[:SLOTS]:
+        for sequence in sequences:
             entry = leg.history[sequence & (HISTORY - 1)]
             if entry is None or entry[0] != sequence:
                 leg.unanswered_nacks += 1
@@ -489,6 +503,9 @@ class TrackForwarder:
                 leg.history[sequence & (HISTORY - 1)] = (sequence, extended, layer, ids, now, tries + 1, timestamp)
                 leg.resent += 1
                 segments.append(segment)
+                if len(segments) == SLOTS:
+                    leg.egress.send_run(segments)
+                    segments = []
         if segments:
             leg.egress.send_run(segments)
 
@@ -536,8 +553,10 @@ class TrackForwarder:
         if receiver is None:
             self.counters.count("rtcp.sr_before_media")
             return
-        receiver.on_report(report, now)
-        self._report_to_legs(now)
+        if receiver.on_report(report, now):
+            self._report_to_legs(now)
+        else:
+            self.counters.count("rtcp.sr_stale")
 
     def _report_to_legs(self, now: float) -> None:
         """Sender reports in the publisher's clock, so that what it sent together plays together (livekit-media 4.6)."""
@@ -582,12 +601,17 @@ class TrackForwarder:
     def next_timeout(self) -> float | None:
         deadlines = [self._report_due, self._key_frame_due]
         deadlines += [layer.nack.next_timeout() for layer in self._layers if layer is not None]
+        deadlines += [self._pli_allowed(layer) for layer in self._pli_pending]
         return min((at for at in deadlines if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
         self._send_nacks(now)
         if self._key_frame_due is not None and now >= self._key_frame_due:
             self._ask_for_key_frames(now)
+        for layer in list(self._pli_pending):
+            if now >= self._pli_allowed(layer):
+                self._pli_pending.discard(layer)
+                self.request_key_frame(layer, now)
         if self._report_due is not None and now >= self._report_due:
             self._receiver_reports(now)
             self._report_to_legs(now)

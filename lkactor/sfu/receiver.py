@@ -12,8 +12,9 @@ LIVE_FOR = 1.5
 CYCLE = 65536
 """Extended numbers start one cycle up, so that what came before the first packet is not negative."""
 MAX_STRAYS = 5
+"""Packets from far behind, one after the other, until the stream is taken to have begun anew there."""
 MAX_GAP = 2000
-"""A longer jump ahead is a stream that restarted."""
+"""A longer jump ahead is a stream that restarted, once a second packet follows the first (RFC 3550 A.1)."""
 
 
 class LayerReceiver:
@@ -28,6 +29,7 @@ class LayerReceiver:
         "_last_transit",
         "_mask",
         "_received_prior",
+        "_stray",
         "_strays",
         "_unwrapper",
         "_window_expected",
@@ -57,6 +59,7 @@ class LayerReceiver:
         self.first = -1
         self._jitter = 0.0
         self._strays = 0
+        self._stray = -1
         self._last_transit: float | None = None
         self._expected_prior = self._received_prior = 0
         self._window_expected = self._window_packets = 0
@@ -76,20 +79,17 @@ class LayerReceiver:
         """The packet's extended sequence number; -1 for a duplicate or a packet that is too old to matter."""
         if packet.ssrc != self.ssrc:
             self._restart(packet.ssrc)
-        extended = self._unwrapper.unwrap(packet.sequence) + CYCLE
+        extended = self._unwrapper.peek(packet.sequence) + CYCLE
         now, highest = packet.arrival, self.highest
         if highest < 0:
             self.first = extended
         elif extended > highest + 1:
             if extended - highest > MAX_GAP:
-                self._restart(packet.ssrc)
-                extended = self._unwrapper.unwrap(packet.sequence) + CYCLE
-                self.first = extended
-            else:
-                self.nack.lost(highest + 1, extended - 1, now)
+                return self._far_off(packet, 2)
+            self.nack.lost(highest + 1, extended - 1, now)
         elif extended <= highest:
             if extended <= highest - self._mask:
-                return self._too_old(packet)
+                return self._far_off(packet, MAX_STRAYS + 1)
             if self._history_sequence[extended & self._mask] == extended:
                 self.duplicates += 1
                 return -1
@@ -101,6 +101,7 @@ class LayerReceiver:
         self._history_sequence[slot] = extended
         if extended > self.highest:
             self.highest = extended
+            self._unwrapper.newest = extended - CYCLE
         self.packets += 1
         self.bytes += len(packet.data)
         self.last_arrival = now
@@ -113,10 +114,11 @@ class LayerReceiver:
         self._last_transit = transit
         return extended
 
-    def _too_old(self, packet: RtpPacket) -> int:
-        """From far behind: a straggler, or, if they keep coming, a stream that began anew below (RFC 3550 A.1)."""
-        self._strays += 1
-        if self._strays <= MAX_STRAYS:
+    def _far_off(self, packet: RtpPacket, proof: int) -> int:
+        """A straggler, or, when `proof` packets follow each other there, a stream that began anew (RFC 3550 A.1)."""
+        self._strays = self._strays + 1 if packet.sequence == self._stray else 1
+        self._stray = (packet.sequence + 1) & 0xFFFF
+        if self._strays < proof:
             self.duplicates += 1
             return -1
         self._restart(packet.ssrc)
@@ -130,8 +132,12 @@ class LayerReceiver:
     def live(self, now: float) -> bool:
         return now - self.last_arrival < LIVE_FOR
 
-    def on_report(self, report: SenderReport, now: float) -> None:
+    def on_report(self, report: SenderReport, now: float) -> bool:
+        """False: of another source, such as the retransmissions, or older than the last one."""
+        if report.ssrc != self.ssrc or (self.report is not None and report.ntp <= self.report.ntp):
+            return False
         self.report, self.report_arrival = report, now
+        return True
 
     def report_block(self, now: float) -> ReportBlock | None:
         """RFC 3550 A.3; None before the first packet."""
@@ -161,7 +167,7 @@ class LayerReceiver:
         if self.highest >= 0:
             self.restarts += 1
         self.ssrc = ssrc
-        self._strays = 0
+        self._strays, self._stray = 0, -1
         self._unwrapper = Unwrapper(16)
         self._history_sequence = [-1] * (self._mask + 1)
         self.highest = -1

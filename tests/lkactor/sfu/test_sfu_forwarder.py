@@ -388,6 +388,57 @@ def test_picture_loss_is_asked_on_with_a_throttle():
     assert publisher.take_rtcp(Pli) == [Pli(5, 5)]
 
 
+def asked_for_pictures(publisher):
+    return sum(isinstance(packet, Pli) for packet in publisher.rtcp)
+
+
+def test_a_request_within_the_throttle_is_kept_until_it_is_over():
+    forwarder, publisher, _, leg = one_video_leg()
+    forwarder.receive(0, VideoSource(5).frame(0.0, key=True), 0.0)
+    forwarder.on_key_frame_request(leg, 1.0)
+    before = asked_for_pictures(publisher)
+    forwarder.on_key_frame_request(leg, 1.1)
+    assert asked_for_pictures(publisher) == before
+    due = forwarder.next_timeout()
+    assert due is not None and due <= 1.5
+    forwarder.handle_timeout(1.5)
+    assert asked_for_pictures(publisher) == before + 1
+    forwarder.handle_timeout(2.5)
+    assert asked_for_pictures(publisher) == before + 1
+
+
+def test_a_key_frame_that_comes_answers_a_kept_request():
+    forwarder, publisher, _, leg = one_video_leg()
+    source = VideoSource(5)
+    forwarder.receive(0, source.frame(0.0, key=True), 0.0)
+    forwarder.on_key_frame_request(leg, 1.0)
+    forwarder.on_key_frame_request(leg, 1.1)
+    forwarder.receive(0, source.frame(1.2, key=True), 1.2)
+    before = asked_for_pictures(publisher)
+    forwarder.handle_timeout(1.6)
+    assert asked_for_pictures(publisher) == before
+
+
+def test_a_long_nack_is_answered_in_full():
+    forwarder, _, sink, leg = one_audio_leg()
+    forwarder.receive(0, [audio_packet(n, n * 960, 0.0) for n in range(150)], 0.0)
+    assert len(resent(sink, leg, forwarder, tuple(range(150)), 1.0)) == 150
+
+
+def test_the_wanted_quality_is_the_highest_of_the_open_legs():
+    forwarder, _ = forwarder_for(video_format())
+    assert forwarder.wanted_quality() == -1
+    legs = [video_leg(Sink(), ssrc=n + 1, subscriber=f"PA_{n}") for n in range(2)]
+    for leg, quality in zip(legs, (0, 2), strict=True):
+        forwarder.add_leg(leg, 0.0)
+        forwarder.set_wanted(leg, quality, 0, 0, 0.0)
+    assert forwarder.wanted_quality() == 2
+    forwarder.set_paused(legs[1], True, 1.0)
+    assert forwarder.wanted_quality() == 0
+    forwarder.set_paused(legs[0], True, 1.0)
+    assert forwarder.wanted_quality() == -1
+
+
 def test_a_waiting_leg_makes_the_forwarder_ask_until_it_is_served():
     forwarder, publisher, _, _ = one_video_leg()
     source, now = VideoSource(5), 0.0

@@ -90,6 +90,43 @@ def test_a_stream_that_restarts_lower_is_heard_again():
     assert take(stream, *range(10000, 10020))[-1] >= 0
 
 
+def test_one_packet_from_far_ahead_is_no_restart():
+    """RFC 3550 A.1: a second one must follow it; the numbers in between go on as if nothing had been."""
+    stream = receiver()
+    take(stream, *range(100, 110))
+    assert take(stream, 20000) == [-1]
+    assert take(stream, 110, 111) == [CYCLE + 110, CYCLE + 111]
+    assert stream.restarts == 0 and stream.nack.next_timeout() is None
+    assert take(stream, 20000, 20001)[1] >= 0
+    assert stream.restarts == 1 and stream.nack.next_timeout() is None
+
+
+def test_scattered_stragglers_are_no_restart():
+    stream = receiver()
+    take(stream, *range(30000, 30010))
+    assert set(take(stream, *range(10000, 10100, 2))) == {-1}
+    assert stream.restarts == 0
+
+
+def test_reports_of_other_sources_and_older_ones_do_not_count():
+    stream = receiver()
+    take(stream, 1)
+    assert stream.on_report(SenderReport(77, 5 << 32, 0, 0, 0), 1.0)
+    assert not stream.on_report(SenderReport(78, 6 << 32, 0, 0, 0), 2.0)
+    assert not stream.on_report(SenderReport(77, 5 << 32, 0, 0, 0), 2.0)
+    assert stream.report_arrival == 1.0
+
+
+def test_windows_count_loss_once_and_not_what_was_repaired():
+    stream = receiver()
+    take(stream, *range(0, 100, 2))
+    assert stream.window() == (99, 49)
+    take(stream, *range(1, 99, 2))
+    assert stream.window() == (0, -49)
+    take(stream, *range(100, 150))
+    assert stream.window() == (51, 1)
+
+
 def test_an_old_report_can_still_be_written():
     stream = receiver()
     take(stream, 1)
