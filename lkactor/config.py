@@ -7,124 +7,82 @@ what and what to do. Keys that are right but without effect in this build are li
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
-import types
+import ipaddress
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
+from lkactor.config_reader import ConfigError, Reader, find
+from lkactor.config_schema import APPLIED, EXTRA, WITHOUT_EFFECT, Node, Schema, fields_of, plain_hint, schema_of
+from lkactor.config_sections import (
+    NOT_YAML,
+    AgentsConfig,
+    AudioConfig,
+    CodecConfig,
+    CongestionControlConfig,
+    DebugHandlerConfig,
+    EventsConfig,
+    GstSignallingConfig,
+    LimitConfig,
+    LoggingConfig,
+    PliThrottle,
+    Port,
+    PrometheusConfig,
+    RoomConfig,
+    RtcConfig,
+    SignalRelayConfig,
+    TurnConfig,
+    TurnServerConfig,
+    VideoConfig,
+    WebhookConfig,
+)
+from lkactor.config_values import Invalid, OverrideText, build, check_secrets, convert, integer
 
-from lkactor.config_schema import SCHEMA, Schema
+__all__ = [
+    "AgentsConfig",
+    "AudioConfig",
+    "CodecConfig",
+    "Config",
+    "ConfigError",
+    "CongestionControlConfig",
+    "DebugHandlerConfig",
+    "EventsConfig",
+    "GstSignallingConfig",
+    "LimitConfig",
+    "LoggingConfig",
+    "PliThrottle",
+    "PrometheusConfig",
+    "RoomConfig",
+    "RtcConfig",
+    "SignalRelayConfig",
+    "TurnConfig",
+    "TurnServerConfig",
+    "VideoConfig",
+    "WebhookConfig",
+    "environment_overrides",
+    "parse_keys",
+]
 
-
-class ConfigError(Exception):
-    """The configuration cannot be used."""
-
-
-@dataclass(frozen=True, slots=True)
-class CodecConfig:
-    mime: str
-    fmtp_line: str = ""
-
-
-DEFAULT_CODECS = tuple(
-    CodecConfig(mime)
-    for mime in (
-        "audio/PCMU", "audio/PCMA", "audio/opus", "audio/red", "video/VP8", "video/H264", "video/VP9", "video/AV1",
-        "video/H265", "video/rtx",
-    )
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class TurnServerConfig:
-    """An external TURN server. `protocol` is udp, tcp or tls; `secret` makes time-limited credentials."""
-
-    host: str
-    port: int
-    protocol: str = "udp"
-    username: str = ""
-    credential: str = field(default="", repr=False)
-    secret: str = field(default="", repr=False)
-    ttl: int = 14400
-
-
-@dataclass(frozen=True, slots=True)
-class PliThrottle:
-    """Seconds between key frame requests, by layer."""
-
-    low_quality: float = 0.5
-    mid_quality: float = 1.0
-    high_quality: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RtcConfig:
-    udp_port: int = 7882
-    tcp_port: int | None = 7881
-    node_ip: str = ""
-    use_ice_lite: bool = False
-    enable_loopback_candidate: bool = False
-    stun_servers: tuple[str, ...] = ()
-    turn_servers: tuple[TurnServerConfig, ...] = ()
-    pli_throttle: PliThrottle = field(default_factory=PliThrottle)
-    packet_buffer_size_video: int = 500
-    packet_buffer_size_audio: int = 200
-
-
-@dataclass(frozen=True, slots=True)
-class AudioConfig:
-    """Active speakers: -dBov, percent, milliseconds, intervals."""
-
-    active_level: int = 35
-    min_percentile: int = 40
-    update_interval: int = 400
-    smooth_intervals: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class VideoConfig:
-    """Seconds until a publisher is told that a quality is wanted no more."""
-
-    dynacast_pause_delay: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class RoomConfig:
-    """Timeouts in seconds."""
-
-    enabled_codecs: tuple[CodecConfig, ...] = DEFAULT_CODECS
-    auto_create: bool = True
-    max_participants: int = 0
-    enable_remote_unmute: bool = False
-    empty_timeout: int = 300
-    departure_timeout: int = 20
-
-
-@dataclass(frozen=True, slots=True)
-class LimitConfig:
-    """Bytes (livekit-surface section 12)."""
-
-    max_metadata_size: int = 524288
-    max_attributes_size: int = 65536
-    max_room_name_length: int = 256
-    max_participant_identity_length: int = 256
-    max_participant_name_length: int = 256
-    signal_message_size_limit: int = 2097152
-    max_api_request_body_size: int = 10485760
-    max_data_blob_key_length: int = 256
-    max_data_blobs_size: int = 64000
-    max_data_track_custom_encoding_length: int = 32
+ENVIRONMENT = {
+    "NODE_IP": "rtc.node_ip",
+    "UDP_PORT": "rtc.udp_port",
+    "REDIS_HOST": "redis.address",
+    "REDIS_PASSWORD": "redis.password",
+    "LIVEKIT_TURN_CERT": "turn.cert_file",
+    "LIVEKIT_TURN_KEY": "turn.key_file",
+}
+"""Variables that are not `LIVEKIT_` and the path (livekit-surface 5.1)."""
+DEV_RELAY_PORTS = ("30000", "30002")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    port: int = 7880
+    port: Port = 7880
     bind_addresses: tuple[str, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    key_file: str = ""
+    """Where `keys` are instead: who serves reads the file and calls `with_keys`."""
     region: str = ""
     development: bool = False
     enable_data_tracks: bool = True
@@ -134,26 +92,49 @@ class Config:
     video: VideoConfig = field(default_factory=VideoConfig)
     room: RoomConfig = field(default_factory=RoomConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
-    inert: tuple[str, ...] = ()
+    webhook: WebhookConfig = field(default_factory=WebhookConfig)
+    turn: TurnConfig = field(default_factory=TurnConfig)
+    prometheus: PrometheusConfig = field(default_factory=PrometheusConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    debug_handler: DebugHandlerConfig = field(default_factory=DebugHandlerConfig)
+    signal_relay: SignalRelayConfig = field(default_factory=SignalRelayConfig)
+    agents: AgentsConfig = field(default_factory=AgentsConfig)
+    gst_signalling: GstSignallingConfig = field(default_factory=GstSignallingConfig)
+    events: EventsConfig = field(default_factory=EventsConfig)
+    inert: tuple[str, ...] = field(default=(), metadata=NOT_YAML)
 
     @classmethod
     def load(cls, text: str = "", *, overrides: Mapping[str, object] | None = None, dev: bool = False) -> Config:
-        """From YAML, then `overrides` ({"rtc.udp_port": 0}), then what `--dev` fills in. Raises ConfigError."""
-        tree = _parse(text)
+        """From YAML, then `overrides` ({"rtc.udp_port": "0"}), then what `--dev` fills in. Raises ConfigError."""
+        reader, schema = Reader(), schema_of(cls, EXTRA)
+        tree = reader.read(text, schema)
         for path, value in (overrides or {}).items():
-            *parents, leaf = path.split(".")
-            node = tree
-            for parent in parents:
-                if not isinstance(node.get(parent), dict):
-                    node[parent] = {}
-                node = node[parent]
-            node[leaf] = value
+            _override(tree, schema, path, value)
+            reader.lines.pop(path, None)
+        inert = [path for path in _paths(tree, schema, "") if _is_inert(path, fields_of(cls))]
         if dev:
             tree["development"] = True
-            tree["keys"] = tree.get("keys") or {"devkey": "secret"}
+            if not tree.get("key_file"):
+                tree["keys"] = tree.get("keys") or {"devkey": "secret"}
             tree["bind_addresses"] = tree.get("bind_addresses") or ["127.0.0.1", "::1"]
-        inert = tuple(path for path in _paths(tree, SCHEMA, "") if path not in _effective(cls, ""))
-        return _build(cls, {**tree, "inert": inert}, "")
+        try:
+            inert += _settle(tree)
+            config = build(cls, {**tree, "inert": tuple(inert)}, "")
+            _check(config)
+        except Invalid as error:
+            line = reader.lines.get(error.path)
+            where = f"line {line}: " if line is not None else ""
+            raise ConfigError(f"{where}{error.path}: {error.text}") from None
+        return config
+
+    def with_keys(self, keys: Mapping[str, str]) -> Config:
+        """The same with these keys, as from `key_file`. Raises ConfigError when webhooks sign with another one."""
+        config = dataclasses.replace(self, keys=dict(keys), key_file="")
+        try:
+            _check(config)
+        except Invalid as error:
+            raise ConfigError(f"{error.path}: {error.text}") from None
+        return config
 
     def inert_keys(self) -> list[str]:
         """Keys that were set and are known, and do nothing yet: docs/status.md says when."""
@@ -163,137 +144,139 @@ class Config:
 def parse_keys(text: str) -> dict[str, str]:
     """`key: secret` lines. Raises ConfigError; what it says does not repeat the secrets."""
     try:
-        keys = yaml.load(text, Loader=yaml.BaseLoader)  # every scalar stays text: 0123 is no octal number
-    except yaml.YAMLError:
-        keys = None
-    if not isinstance(keys, dict):
-        raise ConfigError("API keys are `key: secret` lines, with a space after the colon")
-    return _check_secrets(keys)
+        return check_secrets(Reader().read(text, None))
+    except Invalid as error:
+        raise ConfigError(f"{error.path}: {error.text}") from None
+    except ConfigError:
+        raise ConfigError("API keys are `key: secret` lines, each key once, with a space after the colon") from None
 
 
-def _check_secrets(keys: Mapping[Any, Any]) -> dict[str, str]:
-    """A key without a secret would be open to everyone who guesses what YAML makes of nothing."""
-    for key, secret in keys.items():
-        if not isinstance(key, str) or not key or not isinstance(secret, str) or not secret:
-            raise ConfigError(f"keys: {key!r} has no secret in text; write it in quotes if it looks like a number")
-    return dict(keys)
+def environment_overrides(environ: Mapping[str, str]) -> dict[str, object]:
+    """What the environment sets: `LIVEKIT_RTC_TCP_PORT` is rtc.tcp_port. Empty variables count as not set."""
+    names = dict(ENVIRONMENT)
+    for path, hint in fields_of(Config).items():
+        kind, _ = plain_hint(hint)
+        items = typing.get_args(kind)
+        of_text = bool(items) and plain_hint(items[0])[0] is str and typing.get_origin(kind) is tuple
+        if kind in (bool, int, float, str) or of_text:
+            names["LIVEKIT_" + path.upper().replace(".", "_")] = path
+    return {path: environ[name] for name, path in names.items() if environ.get(name)}
 
 
-# -- parsing
+# -- from the tree that was read to the tree that is built
 
 
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-        literal = yaml.load(text, Loader=yaml.BaseLoader)  # for the keys: every scalar stays text
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
-        raise ConfigError(f"{where}this is not YAML: {getattr(error, 'problem', 'malformed')}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict) or not isinstance(root, yaml.MappingNode):
-        raise ConfigError("the configuration must be a mapping of keys to values")
-    _check_keys(root, SCHEMA, "")
-    if isinstance(tree.get("keys"), dict):
-        tree["keys"] = literal["keys"]
-    return tree
+def _override(tree: dict[str, Any], schema: Schema, path: str, value: object) -> None:
+    *parents, leaf = path.split(".")
+    node, below, prefix = tree, schema, ""
+    for parent in parents:
+        deeper = find(below, parent, prefix)
+        prefix += f"{parent}."
+        if not isinstance(deeper, dict):
+            raise ConfigError(f"unknown key {path}")
+        if not isinstance(node.get(parent), dict):
+            node[parent] = {}
+        node, below = node[parent], deeper
+    _known(value, find(below, leaf, prefix), path)
+    node[leaf] = OverrideText(value) if isinstance(value, str) else value
 
 
-def _check_keys(node: yaml.MappingNode, schema: Schema, prefix: str) -> None:
-    for key_node, value_node in node.value:
-        name, line = str(key_node.value), key_node.start_mark.line + 1
-        if name not in schema:
-            near = difflib.get_close_matches(name, schema, 1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise ConfigError(f"line {line}: unknown key {prefix}{name}{hint}")
-        below = schema[name]
-        if below is not None and isinstance(value_node, yaml.MappingNode):
-            _check_keys(value_node, below, f"{prefix}{name}.")
+def _known(value: object, schema: Node, path: str) -> None:
+    if isinstance(value, Mapping) and isinstance(schema, dict):
+        for name, item in value.items():
+            _known(item, find(schema, str(name), f"{path}."), f"{path}.{name}")
 
 
 def _paths(tree: Mapping[str, Any], schema: Schema, prefix: str) -> list[str]:
     paths: list[str] = []
     for name, value in tree.items():
         below = schema.get(name)
-        if below is not None and isinstance(value, dict):
+        if isinstance(below, dict) and isinstance(value, dict):
             paths += _paths(value, below, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             paths.append(prefix + name)
     return paths
 
 
-def _effective(cls: type[Any], prefix: str) -> set[str]:
-    """The paths of all fields of the dataclasses: what is no field has no effect."""
-    paths: set[str] = set()
-    hints = typing.get_type_hints(cls)
-    for entry in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(hints[entry.name]):
-            paths |= _effective(hints[entry.name], f"{prefix}{entry.name}.")
-        else:
-            paths.add(prefix + entry.name)
-    return paths
+def _is_inert(path: str, fields: Mapping[str, Any]) -> bool:
+    if any(path == prefix or path.startswith(f"{prefix}.") for prefix in WITHOUT_EFFECT):
+        return True
+    return path not in fields and path not in APPLIED
 
 
-T = TypeVar("T")
+def _settle(tree: dict[str, Any]) -> list[str]:
+    """Old names to new ones and the forms that LiveKit has besides plain ones. Returns more inert keys."""
+    rtc, limit, old = _section(tree, "rtc"), _section(tree, "limit"), _section(tree, "room")
+    for name in ("max_metadata_size", "max_room_name_length", "max_participant_identity_length"):
+        value = old.pop(name, None)
+        if value is not None and integer(value, f"room.{name}"):
+            limit[name] = value
+    if tree.get("prometheus_port") is not None:
+        _section(tree, "prometheus")["port"] = tree["prometheus_port"]
+    if tree.get("log_level") is not None:
+        _section(tree, "logging")["level"] = tree["log_level"]
+    turn = _section(tree, "turn")
+    bounds = ("relay_range_start", "relay_range_end")
+    if any(turn.get(name) in (None, 0, "0") for name in bounds):
+        dev = convert(tree.get("development") or False, bool, "development")
+        ports: tuple[str | None, ...] = DEV_RELAY_PORTS if dev else (None, None)
+        turn |= dict(zip(bounds, ports, strict=True))
+    if "node_ip" in rtc:
+        rtc["node_ip"] = _node_ip(rtc["node_ip"])
+    udp = rtc.get("udp_port")
+    if not isinstance(udp, str) or "-" not in udp.strip("- "):
+        return []
+    first, _, last = udp.partition("-")
+    rtc["udp_port"] = integer(first.strip(), "rtc.udp_port")
+    rtc["udp_port_end"] = integer(last.strip(), "rtc.udp_port")
+    if not 0 < rtc["udp_port"] < rtc["udp_port_end"] <= 65535:
+        raise Invalid("rtc.udp_port", "a range goes from a lower to a higher port, 1 to 65535")
+    return [f"rtc.udp_port after {rtc['udp_port']}"]
 
 
-def _build(cls: type[T], tree: Mapping[str, Any], path: str) -> T:
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for entry in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if entry.name in tree and tree[entry.name] is not None:
-            values[entry.name] = _convert(tree[entry.name], hints[entry.name], f"{path}{entry.name}")
+def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    if tree.get(name) is None:
+        tree[name] = {}
+    section = tree[name]
+    if not isinstance(section, dict):
+        raise Invalid(name, "expected a mapping")
+    return section
+
+
+def _node_ip(value: Any) -> str:
+    """ "v4", "v6", "v4,v6" or {ipv4, ipv6}: at most one of each family."""
+    if isinstance(value, dict):
+        unknown = value.keys() - {"ipv4", "ipv6"}
+        if unknown:
+            raise Invalid("rtc.node_ip", f"unknown key {min(unknown)}; known are ipv4 and ipv6")
+        parts = [item for item in (value.get("ipv4"), value.get("ipv6")) if item]
+    else:
+        parts = [part.strip() for part in str(value or "").split(",")] if value else []
     try:
-        return cls(**values)
-    except TypeError:
-        raise ConfigError(f"{path.rstrip('.')}: a required key is missing") from None
+        ips = [ipaddress.ip_address(part) for part in parts]
+    except ValueError:
+        raise Invalid("rtc.node_ip", "expected IP addresses: v4, v6 or v4,v6") from None
+    if len({ip.version for ip in ips}) != len(ips):
+        raise Invalid("rtc.node_ip", "expected at most one IPv4 and one IPv6 address")
+    return ",".join(str(ip) for ip in ips)
 
 
-def _convert(value: Any, hint: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: expected a mapping, got {_shown(value)}")
-        return _build(typing.cast(type[Any], hint), value, f"{path}.")
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{path}: expected a list, got {_shown(value)}")
-        inner = typing.get_args(hint)[0]
-        return tuple(_convert(item, inner, f"{path}[{index}]") for index, item in enumerate(value))
-    if origin is types.UnionType:
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
-    if origin is Mapping or getattr(hint, "__origin__", None) is Mapping:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: expected `key: value` lines")
-        return _check_secrets(value)
-    return _scalar(value, hint, path)
-
-
-def _scalar(value: Any, hint: Any, path: str) -> Any:
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if hint is float and not isinstance(value, bool):
-        seconds = float(value) if isinstance(value, int | float) else _duration(value)
-        if seconds is not None and seconds >= 0:
-            return seconds
-    if hint is str and isinstance(value, str | int | float):
-        return str(value)
-    names = {bool: "true or false", int: "a whole number", float: "a duration such as 500ms", str: "text"}
-    raise ConfigError(f"{path}: expected {names.get(hint, hint)}, got {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: its kind and, of short plain ones, itself. Secrets are text; text is not repeated."""
-    return repr(value) if isinstance(value, bool | int | float) or value is None else f"a {type(value).__name__}"
-
-
-def _duration(text: Any) -> float | None:
-    """Go's notation, seconds: "1m30s", "500ms"."""
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    if not isinstance(text, str) or not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
-        return None
-    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h)", text))
+def _check(config: Config) -> None:
+    """What only several keys together show."""
+    prometheus, turn, gst = config.prometheus, config.turn, config.gst_signalling
+    if bool(prometheus.username) != bool(prometheus.password):
+        raise Invalid("prometheus", "username and password go together: set both or none")
+    if config.rtc.port_range_start > config.rtc.port_range_end:
+        raise Invalid("rtc.port_range_start", "the range ends before it starts")
+    if turn.relay_range_start > turn.relay_range_end:
+        raise Invalid("turn.relay_range_start", "the range ends before it starts")
+    if turn.enabled and not turn.udp_port and not turn.tls_port:
+        raise Invalid("turn", "enabled needs udp_port or tls_port")
+    if turn.enabled and turn.tls_port and not turn.domain:
+        raise Invalid("turn", "tls_port needs the domain of the certificate")
+    if turn.enabled and turn.tls_port and not turn.external_tls and not (turn.cert_file and turn.key_file):
+        raise Invalid("turn", "tls_port needs cert_file and key_file, or external_tls")
+    if bool(gst.cert) != bool(gst.key):
+        raise Invalid("gst_signalling", "cert and key go together: set both or none")
+    if config.webhook.urls and config.webhook.api_key not in config.keys and not config.key_file:
+        raise Invalid("webhook.api_key", "api_key is required to use webhooks, and must be one of keys")

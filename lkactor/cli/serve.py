@@ -18,7 +18,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 from actors.node import Node, run_node
 from lkactor import __version__
 from lkactor.auth import issue_token
-from lkactor.config import Config, ConfigError, parse_keys
+from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 
 
 def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -36,23 +36,21 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     text = arguments.config_body or environ.get("LIVEKIT_CONFIG", "")
     if arguments.config:
         text = Path(arguments.config).read_text()
-    overrides: dict[str, object] = {}
+    overrides = environment_overrides(environ)
     keys = arguments.keys or environ.get("LIVEKIT_KEYS", "")
-    if arguments.key_file:
-        keys = _read_key_file(Path(arguments.key_file))
     if keys:
         overrides["keys"] = parse_keys(keys)
-    if arguments.bind:
-        overrides["bind_addresses"] = arguments.bind
-    if arguments.port is not None:
-        overrides["port"] = arguments.port
-    udp_port = arguments.udp_port if arguments.udp_port is not None else environ.get("UDP_PORT")
-    if udp_port is not None:
-        overrides["rtc.udp_port"] = int(udp_port)
-    node_ip = arguments.node_ip or environ.get("NODE_IP")
-    if node_ip:
-        overrides["rtc.node_ip"] = node_ip
+    flags = {
+        "key_file": arguments.key_file,
+        "bind_addresses": arguments.bind,
+        "port": arguments.port,
+        "rtc.udp_port": arguments.udp_port,
+        "rtc.node_ip": arguments.node_ip,
+    }
+    overrides |= {path: value for path, value in flags.items() if value not in (None, "", [])}
     config = Config.load(text, overrides=overrides, dev=arguments.dev)
+    if config.key_file:  # wins over `keys` from wherever
+        config = config.with_keys(parse_keys(_read_key_file(Path(config.key_file).expanduser())))
     if not config.keys:
         raise ConfigError(
             "no API keys: add `keys:` to the configuration, set LIVEKIT_KEYS='key: secret', or use --dev "
