@@ -102,6 +102,8 @@ FAILED_GRACE = 5.0
 """After a transport failed the client has this long to resume."""
 REFRESH_INTERVAL = 300.0
 MOVE_PROTOCOL = 16
+MISSED_DEPARTURES_PROTOCOL = 9
+MAX_MISSED = 5000
 METADATA_RESPONSE_DELAY = 0.02
 """The Rust SDK registers for the response after it has sent the request; sooner is missed (livekit-clients 4)."""
 
@@ -151,6 +153,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._channels_open = False
         self._timers: dict[str, Timer] = {}
         self._left = False
+        self._missed: dict[str, models.ParticipantInfo] = {}
+        """Departures that the client has not heard of, by sid."""
         self._publishing = PublishingDesk(self)
         self._data = DataDesk(self)
         self._data_tracks = DataTrackDesk(self, auto_subscribe=spec.intent.parameters.auto_subscribe_data_track)
@@ -383,6 +387,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
         match message:
             case PeersUpdated(infos=infos):
                 self._send(responses.update(infos))
+                if self._sink is None:
+                    self._remember_departures(infos)
                 self._data_tracks.observe(infos)
             case TracksPublished(tracks=tracks):
                 self._subscribing.published(tracks)
@@ -518,7 +524,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
     # -- resume, reconnect, leave -----------------------------------------------------------------------------------
 
     def _on_resume(self, resume: Resume) -> bool:
-        if self._left:
+        asked = resume.parameters.participant_sid
+        if self._left or (asked and asked != self.sid):
+            # Another session of this identity took its place meanwhile: this one is not the client's to resume.
             return False
         if self._sink is not None:
             self._sink.close()
@@ -531,17 +539,32 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self.log("resumed")
         servers = ice_servers(self._services.config, self.sid, self._services.unix())
         self._send(responses.reconnect_response(self._services.server_info, servers, self._data.last_sequence))
+        self._tell_missed_departures()
         self.room.tell(ParticipantResumed(self.sid))
         if not self._parameters.single:
             self._tell("subscriber", RestartIce())
+        if resume.parameters.sync_state is not None:
+            self._on_sync_state(resume.parameters.sync_state)
         if self._simulation.cuts_after_resume():
             self._drop_signal()
         return True
 
+    def _tell_missed_departures(self) -> None:
+        """Who went while there was no signal connection: the client would wait for them for ever."""
+        missed, self._missed = tuple(self._missed.values()), {}
+        if missed and self.protocol >= MISSED_DEPARTURES_PROTOCOL:
+            self._send(responses.update(missed))
+
+    def _remember_departures(self, infos: tuple[models.ParticipantInfo, ...]) -> None:
+        for info in infos:
+            if info.state == State.DISCONNECTED and len(self._missed) < MAX_MISSED:
+                self._missed[info.sid] = info
+
     def _on_sync_state(self, state: rtc.SyncState) -> None:
         """What the client believes. A published track that we do not know means that we do not agree."""
         known = [self._publishing.publications.find(entry.track.sid) for entry in state.publish_tracks]
-        if any(publication is None for publication in known):
+        data_tracks = [self._data_tracks.publications.knows(entry.info.sid) for entry in state.publish_data_tracks]
+        if any(publication is None for publication in known) or not all(data_tracks):
             self.log("sync_state.mismatch")
             self._reconnect(models.DisconnectReason.STATE_MISMATCH)
             return
@@ -688,7 +711,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     def _on_timer(self, what: str) -> None:
         self._timers.pop(what, None)
-        if self._rpc.on_timer(what):
+        if self._rpc.on_timer(what) or self._subscribing.on_timer(what):
             return
         match what:
             case "join":

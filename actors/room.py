@@ -59,6 +59,7 @@ from actors.messages.room import (
     QualityTick,
     RestrictSubscribers,
     RoomMessage,
+    RoomTick,
     RouteDataTracks,
     SimulatedSpeaker,
     SpeakerLevel,
@@ -82,6 +83,8 @@ from lkactor.room.speakers import ActiveSpeakers
 Action = rtc.LeaveRequest.Action
 State = models.ParticipantInfo.State
 MAX_PREFERENCES = 1000
+ROOM_UPDATE_INTERVAL = 5.0
+"""Seconds; metadata and recording are told at once (livekit-surface 2.2)."""
 QUALITY_FIRST, QUALITY_INTERVAL = 2.0, 5.0
 """Seconds from the first active participant to the first word on connection quality, and between the next ones."""
 
@@ -127,6 +130,9 @@ class RoomActor(Actor[RoomMessage]):
         self._data = Switchboard(self)
         self._quality = QualityBoard()
         self._quality_timer: Timer | None = None
+        self._told = models.Room()
+        """The room as the participants know it."""
+        self._room_timer: Timer | None = None
         self._closing = False
         self._tcp_only: set[str] = set()
         """Identities; bounded by MAX_PREFERENCES."""
@@ -135,6 +141,7 @@ class RoomActor(Actor[RoomMessage]):
 
     async def started(self) -> None:
         self.log("room.started", self._model.sid)
+        self._told = self._info()
         self._report()
         self._watch_expiry()
 
@@ -196,6 +203,9 @@ class RoomActor(Actor[RoomMessage]):
                 self.tell(sid, TrackSubscribedTo(track_sid))
             case Terminated(ref=ref, exit=exit):
                 self._terminated(ref, exit)
+            case RoomTick():
+                self._room_timer = None
+                self._tell_room(self._info())
             case ExpiryTick():
                 self._expire()
             case Restarted():
@@ -214,8 +224,7 @@ class RoomActor(Actor[RoomMessage]):
                 self._model.metadata = metadata
                 self.log("room.metadata")
                 info = self._info()
-                for sid in self.members:
-                    self.tell(sid, RoomUpdated(info))
+                self._tell_room(info)
                 self._report()
                 return info
             case CloseRoom(reason=reason):
@@ -439,7 +448,20 @@ class RoomActor(Actor[RoomMessage]):
         )
 
     def _report(self) -> None:
-        self._rooms.tell(RoomChanged(self._info()))
+        """The room as such has changed: the rooms hear of it at once, the participants in batches."""
+        info = self._info()
+        self._rooms.tell(RoomChanged(info))
+        if info.active_recording != self._told.active_recording:
+            self._tell_room(info)
+        elif info != self._told and self._room_timer is None:
+            self._room_timer = self.context.schedule(ROOM_UPDATE_INTERVAL, RoomTick())
+
+    def _tell_room(self, info: models.Room) -> None:
+        self._told = info
+        if self._room_timer is not None:
+            self._room_timer.cancel()
+            self._room_timer = None
+        self._broadcast(RoomUpdated(info))
 
     def _broadcast(self, message: ParticipantMessage, *, but: str = "", only: str | None = None) -> None:
         for member in list(self.members.values()):

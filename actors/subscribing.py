@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from actors.participant import ParticipantActor
 
+LOOKING = "looking_for "
+"""Names of this desk's timers, followed by the track's sid."""
+NOT_FOUND_AFTER = 60.0
+MAX_LOOKED_FOR = 200
 MAX_REMEMBERED_SETTINGS = 2000
 """Settings may come before their track; more than this are forgotten, oldest first."""
 
@@ -38,6 +42,7 @@ class SubscribingDesk:
             exempt=permission.recorder,
         )
         self._settings: dict[str, LegSettings] = {}
+        self._looking: set[str] = set()
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -46,8 +51,24 @@ class SubscribingDesk:
         self.wish(sids, request.subscribe)
 
     def wish(self, sids: Iterable[str], subscribe: bool) -> None:
+        sids = set(sids)
         self._subscriptions.wish(sids, subscribe)
+        for sid in sids:
+            if subscribe and sid not in self._subscriptions.available and len(self._looking) < MAX_LOOKED_FOR:
+                self._looking.add(sid)
+                self._participant.start_timer(LOOKING + sid, NOT_FOUND_AFTER)
         self.sync()
+
+    def on_timer(self, what: str) -> bool:
+        """True if the timer is this desk's: a track that was asked for has not shown up."""
+        if not what.startswith(LOOKING):
+            return False
+        sid = what.removeprefix(LOOKING)
+        self._looking.discard(sid)
+        if sid not in self._subscriptions.available and self._subscriptions.wished(sid):
+            error = rtc.SubscriptionResponse(track_sid=sid, err=models.SubscriptionError.SE_TRACK_NOTFOUND)
+            self._participant.send(rtc.SignalResponse(subscription_response=error))
+        return True
 
     def on_settings(self, request: rtc.UpdateTrackSettings) -> None:
         for sid in request.track_sids:

@@ -247,6 +247,11 @@ class SpeakerTick:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomTick:
+    """Participants hear of the room's changes."""
+
+
+@dataclass(frozen=True, slots=True)
 class QualityTick:
     """Connection quality is told, if it has changed."""
 
@@ -271,6 +276,7 @@ RoomMessage = (
     | WantDataBlob
     | QualityChanged
     | QualityTick
+    | RoomTick
     | SpeakerLevel
     | SimulatedSpeaker
     | PreferProtocol

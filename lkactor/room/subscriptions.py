@@ -52,6 +52,10 @@ class Subscriptions(Generic[T]):
             if len(self._wishes) > MAX_REMEMBERED_WISHES:
                 del self._wishes[next(iter(self._wishes))]
 
+    def wished(self, sid: str) -> bool:
+        """Asked for by name."""
+        return self._wishes.get(sid, False)
+
     def permitted(self, track: T) -> bool:
         return self._exempt or track.allowed is None or self._identity in track.allowed
 

@@ -54,6 +54,7 @@ class JoinParameters:
     attributes: Mapping[str, str] = field(default_factory=dict)
     add_tracks: tuple[rtc.AddTrackRequest, ...] = ()
     offer: rtc.SessionDescription | None = None
+    sync_state: rtc.SyncState | None = None
 
     @property
     def protocol(self) -> int:
@@ -172,7 +173,12 @@ def _decode_attributes(text: str) -> dict[str, str] | None:
         return None
     if not isinstance(value, dict):
         return None
-    return {key: item for key, item in value.items() if isinstance(item, str) and item}
+    return {_clean(key): _clean(item) for key, item in value.items() if isinstance(item, str) and item}
+
+
+def _clean(text: str) -> str:
+    """JSON can escape half of a surrogate pair, which UTF-8 cannot say."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _from_join_request(text: str) -> JoinParameters:
@@ -194,6 +200,7 @@ def _from_join_request(text: str) -> JoinParameters:
         attributes={key: value for key, value in request.participant_attributes.items() if value},
         add_tracks=tuple(request.add_track_requests),
         offer=request.publisher_offer if request.HasField("publisher_offer") else None,
+        sync_state=request.sync_state if request.HasField("sync_state") else None,
     )
 
 
