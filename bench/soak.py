@@ -3,9 +3,11 @@
     python bench/soak.py --pages 3 --seconds 60 --loss 0.05          our server, dropping 5 % of its datagrams each way
     python bench/soak.py --url ws://127.0.0.1:7880 ...               any LiveKit server, keys devkey/secret
 
+Our server's tasks, actors, open descriptors and memory are sampled too, from the moment all media flows to the end.
 Every subscribed video is sampled four times a second through getStats. Printed as JSON: per track the frames decoded,
 spells of more than a second without a new frame (a track that never decoded one is a single long spell), the browser's
-own freeze count, losses, NACKs and PLIs; and a summary. Exit status 1 if there was a freeze and --strict is given.
+own freeze count, losses, NACKs and PLIs; and a summary. With --strict the exit status is 1 if there was a freeze or if
+tasks, actors or descriptors have grown.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -20,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import trio
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from support.browser import Browser, Page, missing  # noqa: E402 (tests/ is no package, pytest adds it to the path)
 
+SAMPLES = 100
+"""Of the server's resources, spread over the run."""
 WEB = ROOT / "tests" / "interop" / "web"
 
 
@@ -75,10 +81,42 @@ async def soak(lk: Any, browser: Browser, options: argparse.Namespace) -> dict[s
         for name, page in zip(names, pages, strict=True):
             await asyncio.gather(*(page.call("subscribed", other, "camera") for other in names if other != name))
             await page.call("watch", 250)
-        await asyncio.sleep(options.seconds)
+        growth = await watch_resources(lk, options.seconds)
         reports = await asyncio.gather(*(page.call("watchReport") for page in pages))
         reconnects = [len(await page.call("seen", "reconnecting")) for page in pages]
-    return summary(dict(zip(names, reports, strict=True)), dict(zip(names, reconnects, strict=True)), options)
+    found = summary(dict(zip(names, reports, strict=True)), dict(zip(names, reconnects, strict=True)), options)
+    grown = [what for what in ("tasks", "actors", "descriptors") if growth and growth[what]["grown"] > 0]
+    return {**found, "clean": found["clean"] and not grown, "resources": growth}
+
+
+def resources(lk: Any) -> dict[str, int]:
+    """Of our server, which runs in this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {
+        "tasks": lk.call(lambda: trio.lowlevel.current_statistics().tasks_living),
+        "actors": len(lk.actors()),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+        "rss_kb": pages * 4,
+    }
+
+
+async def watch_resources(lk: Any, seconds: float) -> dict[str, Any]:
+    """Sleep that long; what grew meanwhile, by the medians of the first and of the last tenth of the samples."""
+    if isinstance(lk, Remote):
+        await asyncio.sleep(seconds)
+        return {}
+    samples: list[dict[str, int]] = []
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        samples.append(resources(lk))
+        await asyncio.sleep(min(left, seconds / SAMPLES))
+    tenth = max(1, len(samples) // 10)
+    growth: dict[str, Any] = {}
+    for what in samples[0]:
+        first = statistics.median(sample[what] for sample in samples[:tenth])
+        last = statistics.median(sample[what] for sample in samples[-tenth:])
+        growth[what] = {"first": first, "last": last, "grown": last - first}
+    return growth
 
 
 def summary(tracks: dict[str, Any], reconnects: dict[str, int], options: argparse.Namespace) -> dict[str, Any]:
