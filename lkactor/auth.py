@@ -6,12 +6,12 @@ its sender, adds it there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 import jwt
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from livekit.protocol import models, room
 
 LEEWAY = 60.0
@@ -19,6 +19,7 @@ MIN_REFRESH_LIFE = 600.0
 MAX_TOKEN = 64 * 1024
 BEARER = "Bearer "
 SOURCES = {
+    "unknown": models.TrackSource.UNKNOWN,
     "camera": models.TrackSource.CAMERA,
     "microphone": models.TrackSource.MICROPHONE,
     "screen_share": models.TrackSource.SCREEN_SHARE,
@@ -46,6 +47,12 @@ _VIDEO_FIELDS = {
     "canManageAgentSession": "can_manage_agent_session",
 }
 _CAMEL = {snake: camel for camel, snake in _VIDEO_FIELDS.items()}
+_OTHER_FIELDS = {
+    "sip": {"admin": "admin", "call": "call"},
+    "agent": {"admin": "admin", "simulationAdmin": "simulation_admin", "databaseAdmin": "database_admin"},
+    "inference": {"perform": "perform"},
+    "observability": {"write": "write"},
+}
 
 
 class AuthError(Exception):
@@ -87,6 +94,37 @@ class VideoGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class SipGrant:
+    """`sip` of the claims."""
+
+    admin: bool = False
+    call: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentGrant:
+    """`agent` of the claims: what LiveKit's cloud services ask for; not `video.agent`."""
+
+    admin: bool = False
+    simulation_admin: bool = False
+    database_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceGrant:
+    """`inference` of the claims."""
+
+    perform: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ObservabilityGrant:
+    """`observability` of the claims."""
+
+    write: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Claims:
     """A token that was accepted."""
 
@@ -103,6 +141,10 @@ class Claims:
     room_config: room.RoomConfiguration | None = None
     room_preset: str = ""
     video: VideoGrant | None = None
+    sip: SipGrant | None = None
+    agent: AgentGrant | None = None
+    inference: InferenceGrant | None = None
+    observability: ObservabilityGrant | None = None
 
 
 # -- taking a token in
@@ -156,65 +198,91 @@ def _is_time(value: Any) -> bool:
 
 
 def _claims(issuer: str, payload: Mapping[str, Any]) -> Claims:
-    video = payload.get("video")
+    """A claim of a wrong type refuses the token, as Go's decoder does: `canPublish: "false"` must not mean true."""
+    video = _typed(payload, "video", dict)
     return Claims(
         api_key=issuer,
-        identity=_text(payload, "sub") or _text(payload, "identity") or _text(payload, "jti"),
+        identity=_text(payload, "sub") or _text(payload, "jti"),
         expires_at=float(payload["exp"]),
         name=_text(payload, "name"),
         kind=_text(payload, "kind") or "standard",
-        kind_details=tuple(item for item in _list(payload, "kindDetails") if isinstance(item, str)),
+        kind_details=_texts(payload, "kindDetails"),
         metadata=_text(payload, "metadata"),
-        attributes=_strings(payload.get("attributes")),
+        attributes=_strings(payload),
         sha256=_text(payload, "sha256"),
-        room_config=_room_config(payload.get("roomConfig")),
+        room_config=_room_config(_typed(payload, "roomConfig", dict)),
         room_preset=_text(payload, "roomPreset"),
-        video=_video(video) if isinstance(video, dict) else None,
+        video=None if video is None else _video(video),
+        sip=_grant(payload, "sip", SipGrant),
+        agent=_grant(payload, "agent", AgentGrant),
+        inference=_grant(payload, "inference", InferenceGrant),
+        observability=_grant(payload, "observability", ObservabilityGrant),
     )
 
 
 def _video(claim: Mapping[str, Any]) -> VideoGrant:
     values: dict[str, Any] = {}
     for name, attribute in _VIDEO_FIELDS.items():
-        value = claim.get(name)
-        if value is None:
+        if claim.get(name) is None:
             continue
         if attribute in ("room", "destination_room"):
-            if isinstance(value, str):
-                values[attribute] = value
+            values[attribute] = _text(claim, name)
         elif attribute == "can_publish_sources":
-            if isinstance(value, list):
-                values[attribute] = tuple(item.lower() for item in value if isinstance(item, str))
-        elif isinstance(value, bool):
-            values[attribute] = value
+            values[attribute] = tuple(item.lower() for item in _texts(claim, name))
+        else:
+            values[attribute] = _typed(claim, name, bool)
     values.setdefault("can_publish_data", values.get("can_publish", True))
     return VideoGrant(**values)
 
 
+G = TypeVar("G")
+T = TypeVar("T")
+
+
+def _grant(payload: Mapping[str, Any], name: str, cls: Callable[..., G]) -> G | None:
+    claim = _typed(payload, name, dict)
+    if claim is None:
+        return None
+    fields = _OTHER_FIELDS[name].items()
+    return cls(**{attribute: _typed(claim, key, bool) or False for key, attribute in fields})
+
+
+def _typed(payload: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """None for what is absent or null. Raises AuthError."""
+    value = payload.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise AuthError(f"token is malformed: could not JSON decode claim: {name}", echoes_token=True)
+    return value
+
+
 def _text(payload: Mapping[str, Any], name: str) -> str:
-    value = payload.get(name)
-    return value if isinstance(value, str) else ""
+    return _clean(_typed(payload, name, str) or "")
 
 
-def _list(payload: Mapping[str, Any], name: str) -> list[Any]:
-    value = payload.get(name)
-    return value if isinstance(value, list) else []
+def _clean(text: str) -> str:
+    """JSON can escape half of a surrogate pair, which UTF-8 cannot say."""
+    return text.encode("utf-8", "replace").decode()
 
 
-def _strings(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {}
-    return {key: item for key, item in value.items() if isinstance(item, str)}
+def _texts(payload: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = _typed(payload, name, list) or []
+    return tuple(_text({name: value}, name) for value in values)
 
 
-def _room_config(value: Any) -> room.RoomConfiguration | None:
-    if not isinstance(value, dict):
+def _strings(payload: Mapping[str, Any]) -> dict[str, str]:
+    values = _typed(payload, "attributes", dict) or {}
+    return {_clean(key): _text(values, key) for key in values}
+
+
+def _room_config(value: dict[str, Any] | None) -> room.RoomConfiguration | None:
+    """Raises AuthError."""
+    if value is None:
         return None
     config = room.RoomConfiguration()
     try:
         ParseDict(value, config, ignore_unknown_fields=True, max_recursion_depth=32)
-    except (ParseError, ValueError, TypeError):
-        return None
+    except (ParseError, ValueError, TypeError, AttributeError):
+        raise AuthError("token is malformed: could not JSON decode claim: roomConfig", echoes_token=True) from None
     return config
 
 
@@ -228,7 +296,8 @@ def to_participant_permission(video: VideoGrant | None) -> models.ParticipantPer
         can_subscribe=grant.can_subscribe,
         can_publish=grant.can_publish,
         can_publish_data=grant.can_publish_data,
-        can_publish_sources=[SOURCES[name] for name in grant.can_publish_sources if name in SOURCES],
+        # A name that nobody knows must not vanish: an empty list means every source.
+        can_publish_sources=[SOURCES.get(name, models.TrackSource.UNKNOWN) for name in grant.can_publish_sources],
         hidden=grant.hidden,
         recorder=grant.recorder,
         can_update_metadata=grant.can_update_own_metadata,
@@ -252,48 +321,71 @@ def issue_token(
     metadata: str = "",
     attributes: Mapping[str, str] | None = None,
     kind: str = "",
+    kind_details: Iterable[str] = (),
     ttl: float = 6 * 3600.0,
     room_config: Mapping[str, object] | None = None,
+    room_preset: str = "",
+    sha256: str = "",
+    grants: Mapping[str, Mapping[str, bool]] | None = None,
 ) -> str:
-    """A signed token. `video` takes the grants by either spelling; unknown ones raise ValueError."""
-    grants = {_CAMEL.get(key, key): value for key, value in (video or {}).items()}
-    unknown = grants.keys() - _VIDEO_FIELDS.keys()
-    if unknown:
-        raise ValueError(f"unknown grant {sorted(unknown)[0]!r}; known are {', '.join(sorted(_CAMEL))}")
-    payload: dict[str, object] = {"iss": api_key, "nbf": int(now_unix), "exp": int(now_unix + ttl), "video": grants}
-    optional = {
+    """A signed token. `video` and the other `grants` ({"sip": {"admin": True}}) take either spelling.
+
+    `room_config` is protojson, `sha256` the base64 digest of a webhook's body. Raises ValueError for unknown grants and
+    for values of a type that no server would take.
+    """
+    payload: dict[str, object] = {"iss": api_key, "nbf": int(now_unix), "exp": int(now_unix + ttl)}
+    optional: dict[str, object] = {
         "sub": identity,
         "name": name,
         "metadata": metadata,
         "attributes": dict(attributes or {}),
         "kind": kind,
+        "kindDetails": list(kind_details),
         "roomConfig": dict(room_config or {}),
+        "roomPreset": room_preset,
+        "sha256": sha256,
     }
     payload.update({key: value for key, value in optional.items() if value})
+    if video is not None:
+        payload["video"] = _spelled(video, _CAMEL)
+    for key, grant in (grants or {}).items():
+        if key not in _OTHER_FIELDS:
+            raise ValueError(f"unknown kind of grant {key!r}; known are video, {', '.join(_OTHER_FIELDS)}")
+        payload[key] = _spelled(grant, {snake: camel for camel, snake in _OTHER_FIELDS[key].items()})
+    try:
+        _claims(api_key, payload)
+    except AuthError as error:
+        raise ValueError(str(error)) from None
     return jwt.encode(payload, secret, algorithm="HS256")
+
+
+def _spelled(grant: Mapping[str, object], camel: Mapping[str, str]) -> dict[str, object]:
+    spelled = {camel.get(key, key): value for key, value in grant.items()}
+    unknown = spelled.keys() - set(camel.values())
+    if unknown:
+        raise ValueError(f"unknown grant {min(unknown)!r}; known are {', '.join(sorted(camel))}")
+    return spelled
 
 
 def issue_refresh_token(claims: Claims, info: models.ParticipantInfo, keys: Mapping[str, str], now_unix: float) -> str:
     """A token for reconnects: at least ten minutes, with the permissions, name and metadata as they are now."""
     permission = info.permission
-    base = claims.video or VideoGrant()
-    video: dict[str, object] = {
-        "room": base.room,
+    base = asdict(claims.video or VideoGrant())
+    video = {name: value for name, value in base.items() if value} | {
         "room_join": True,
-        "room_create": base.room_create,
-        "room_list": base.room_list,
-        "room_admin": base.room_admin,
         "can_publish": permission.can_publish,
         "can_subscribe": permission.can_subscribe,
         "can_publish_data": permission.can_publish_data,
-        "can_publish_sources": [SOURCE_NAMES[n] for n in permission.can_publish_sources if n in SOURCE_NAMES],
+        "can_publish_sources": [SOURCE_NAMES.get(n, "unknown") for n in permission.can_publish_sources],
         "can_update_own_metadata": permission.can_update_metadata,
         "hidden": permission.hidden,
         "recorder": permission.recorder,
         "agent": permission.agent,
+        "can_subscribe_metrics": permission.can_subscribe_metrics,
+        "can_manage_agent_session": permission.can_manage_agent_session,
     }
-    secret = keys.get(claims.api_key)
-    key = claims.api_key if secret is not None else next(iter(keys))
+    others = {name: getattr(claims, name) for name in _OTHER_FIELDS}
+    key = claims.api_key if claims.api_key in keys else next(iter(keys))
     return issue_token(
         key,
         keys[key],
@@ -302,7 +394,11 @@ def issue_refresh_token(claims: Claims, info: models.ParticipantInfo, keys: Mapp
         metadata=info.metadata,
         attributes=dict(info.attributes),
         kind=claims.kind if claims.kind != "standard" else "",
-        video={name: value for name, value in video.items() if value is not False or name.startswith("can_")},
+        kind_details=claims.kind_details,
+        room_config=None if claims.room_config is None else MessageToDict(claims.room_config),
+        room_preset=claims.room_preset,
+        video=video,
+        grants={name: asdict(grant) for name, grant in others.items() if grant is not None},
         ttl=max(MIN_REFRESH_LIFE, claims.expires_at - now_unix),
         now_unix=now_unix,
     )

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--key-file", metavar="FILE", help="a file of API keys")
     serve.add_argument("--bind", action="append", metavar="IP", help="listen on this address; repeatable")
     serve.add_argument("--port", type=int, help="HTTP and WebSocket port (7880)")
-    serve.add_argument("--udp-port", type=int, metavar="PORT", help="media over UDP (7882; env UDP_PORT)")
+    serve.add_argument("--udp-port", metavar="PORT", help="media over UDP (7882; env UDP_PORT)")
     serve.add_argument("--node-ip", metavar="IP", help="the address to announce (env NODE_IP)")
     commands.add_parser("generate-keys", help="print a new API key and secret")
     return parser
