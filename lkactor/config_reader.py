@@ -62,6 +62,7 @@ class Reader:
             raise ConfigError(f"line {_line(node)}: {path}: expected a mapping, got something else")
         if isinstance(node, yaml.SequenceNode):
             item = schema.item if isinstance(schema, Listed) else None
+            self.lines |= {f"{path}[{n}]": _line(entry) for n, entry in enumerate(node.value)}
             return [self._value(entry, item, f"{path}[{n}]", depth + 1) for n, entry in enumerate(node.value)]
         if isinstance(schema, Listed):
             raise ConfigError(f"line {_line(node)}: {path}: expected a list, got something else")
