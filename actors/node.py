@@ -13,6 +13,7 @@ import trio
 from actors.addresses import Announced, announced_addresses
 from actors.front.server import FrontActor
 from actors.impairment import Impairment, NetworkConditions
+from actors.journal import JournalActor, JournalPort, open_journal, receivers_of
 from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.net import Ports
@@ -49,6 +50,7 @@ class Node:
         with trio.move_on_after(DRAIN_TIMEOUT):
             for room in rooms:
                 await room.wait_closed()
+        await self.services.journal.settled(DRAIN_TIMEOUT)
 
 
 @contextlib.asynccontextmanager
@@ -59,13 +61,14 @@ async def run_node(
     faults: FaultPlan | None = None,
     network: NetworkConditions | None = None,
 ) -> AsyncIterator[Node]:
-    """Start everything; leaving the block stops it. Raises OSError when a port is taken.
+    """Start everything; leaving the block stops it. Raises OSError when a port is taken, ConfigError.
 
     `seed` fixes the actors' randomness and the faults, never ICE credentials or keys.
     """
     rng = random.SystemRandom()
     ports = Ports()
     listeners: list[socket.socket] = []
+    journal: JournalPort | None = None
     try:
         listeners = _listen(config.bind_addresses, config.port)
         announced = announced_addresses(config)
@@ -73,6 +76,9 @@ async def run_node(
         udp_port = ports.open_udp(sockets, config.rtc.udp_port)
         tcp_port = ports.open_tcp(sockets, config.rtc.tcp_port) if config.rtc.tcp_port is not None else None
         events = EventLog(trio.current_time())
+        journal = open_journal(
+            config, rng=rng, log=lambda event, detail: events.record(trio.current_time(), "", "", event, detail)
+        )
         services = Services(
             config=config,
             ports=ports,
@@ -80,6 +86,7 @@ async def run_node(
             candidates=tuple(host_candidates([entry.ip for entry in announced], udp_port, tcp_port)),
             server_info=server_info(new_sid("ND_", rng), config.region),
             events=events,
+            journal=journal,
             rng=rng,
         )
         if network is not None:
@@ -89,6 +96,8 @@ async def run_node(
             events.record(trio.current_time(), "", path, f"actor.{kind}", detail)
 
         async with ActorSystem(seed=seed, faults=faults, on_event=on_event) as system:
+            receivers = receivers_of(config, lambda: services.config.keys, rng)
+            await system.spawn(lambda: JournalActor(journal, receivers), "journal", restart=Restart.PERMANENT)
             rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
             await system.spawn(lambda: UdpActor(ports), "udp", restart=Restart.PERMANENT)
             await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)
@@ -96,6 +105,8 @@ async def run_node(
             port = listeners[0].getsockname()[1]
             yield Node(services, system, rooms, port, udp_port, tcp_port, announced)
     finally:
+        if journal is not None:
+            journal.close()
         ports.close()
         for listener in listeners:
             listener.close()

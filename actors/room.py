@@ -75,6 +75,7 @@ from actors.participant import ParticipantActor, ParticipantSpec
 from actors.services import Services
 from actors.switchboard import Switchboard
 from lkactor.auth import to_participant_permission
+from lkactor.journal import RoomNews
 from lkactor.room.model import RoomModel
 from lkactor.room.quality import QualityBoard
 from lkactor.room.sids import new_sid
@@ -133,7 +134,9 @@ class RoomActor(Actor[RoomMessage]):
         self._told = models.Room()
         """The room as the participants know it."""
         self._room_timer: Timer | None = None
+        self._news = RoomNews(full_room=services.config.room.enable_full_room_in_webhooks)
         self._closing = False
+        self._end_reason: int = models.DisconnectReason.UNKNOWN_REASON
         self._tcp_only: set[str] = set()
         """Identities; bounded by MAX_PREFERENCES."""
 
@@ -142,11 +145,16 @@ class RoomActor(Actor[RoomMessage]):
     async def started(self) -> None:
         self.log("room.started", self._model.sid)
         self._told = self._info()
+        self._services.journal.publish(self._news.started(self._told))
         self._report()
         self._watch_expiry()
 
     async def stopping(self, exit: Exit) -> None:
         self.log("room.finished")
+        if exit is Exit.STOPPED:
+            self._end_reason = models.DisconnectReason.SERVER_SHUTDOWN
+        present = [member.info for member in self.members.values() if not member.forwarded]
+        self._services.journal.publish(self._news.finished(self._info(), self._end_reason, present))
 
     async def receive(self, message: RoomMessage) -> object:
         match message:
@@ -304,6 +312,8 @@ class RoomActor(Actor[RoomMessage]):
         member.info, member.hidden = info, info.permission.hidden
         if info.state == State.ACTIVE:
             self._report()
+            if not member.forwarded:
+                self._services.journal.publish(self._news.changed(info, self._info()))
             if member.active_seen is False:
                 member.active_seen = True
                 self._quality.update(sid, None)
@@ -360,6 +370,8 @@ class RoomActor(Actor[RoomMessage]):
             for other in self.members.values():
                 if not (other.forwarded or (duplicate and other.protocol >= 12)):
                     self._tell_ref(other.ref, PeersUpdated((info,)))
+        if not member.forwarded:
+            self._services.journal.publish(self._news.left(info, self._info()))
         if not any(not m.dependent for m in self.members.values()):
             self._model.emptied(current_time())
             self._watch_expiry()
@@ -431,6 +443,7 @@ class RoomActor(Actor[RoomMessage]):
         if self._closing:
             return
         self._closing = True
+        self._end_reason = reason
         for member in list(self.members.values()):
             if member.forwarded:
                 continue

@@ -89,6 +89,8 @@ class RoomsActor(Actor[RoomsMessage]):
             if known == ref:
                 del self._rooms[name]
                 info = self._infos.pop(name, None)
+                if info is not None:
+                    self._services.journal.room_gone(info.sid)
                 if exit in (Exit.FAILED, Exit.KILLED) and info is not None:
                     self._services.events.record(current_time(), name, "", "room.crashed", exit.name.lower())
                     self._crashed[name] = info

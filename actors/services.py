@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from livekit.protocol import models
 
+from actors.journal import JournalPort
 from actors.net import Ports
 from lkactor.config import Config
 from lkactor.dtls import Certificate
@@ -26,6 +27,8 @@ class Services:
     candidates: tuple[Candidate, ...]
     server_info: models.ServerInfo
     events: EventLog
+    journal: JournalPort
+    """What webhooks and `/events` are fed from: `journal.publish(events)` returns at once."""
     rng: random.Random
     """Identifiers and ICE credentials: a system source, or a seeded one in a replayed run."""
     unix: Callable[[], float] = field(default=time.time)

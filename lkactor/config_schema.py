@@ -26,9 +26,10 @@ class Listed:
 Node = Schema | Listed | None
 
 WITHOUT_EFFECT = (
-    "webhook", "turn", "prometheus", "prometheus_port", "debug_handler", "logging", "log_level", "signal_relay",
-    "agents", "gst_signalling", "events", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
-    "room.create_room_attempts", "room.update_batch_target_size", "room.enable_full_room_in_webhooks",
+    "webhook.resource_url_notifier", "turn", "prometheus", "prometheus_port", "debug_handler", "logging", "log_level",
+    "signal_relay",
+    "agents", "gst_signalling", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
+    "room.create_room_attempts", "room.update_batch_target_size",
     "room.room_configurations", "limit.num_tracks", "limit.bytes_per_sec", "limit.subscription_limit_video",
     "limit.subscription_limit_audio", "limit.agent_signal_message_size_limit", "rtc.port_range_start",
     "rtc.port_range_end", "rtc.use_external_ip", "rtc.external_ip_only", "rtc.advertise_internal_ip",

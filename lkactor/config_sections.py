@@ -215,7 +215,7 @@ class WebhookFilter:
 
 @dataclass(frozen=True, slots=True)
 class WebhookQueue:
-    """What is older (seconds) or deeper in the queue is dropped."""
+    """The reference drops what is older (seconds) or deeper in the queue; here nothing is dropped, so no effect."""
 
     max_age: float = 30.0
     max_depth: int = 200
@@ -308,6 +308,6 @@ class GstSignallingConfig:
 
 @dataclass(frozen=True, slots=True)
 class EventsConfig:
-    """Ours: the directory for one event journal per room. Empty is off."""
+    """Ours: where the event log is kept (docs/webhooks.md). Empty: in memory."""
 
     directory: str = ""

@@ -13,6 +13,8 @@ A track's event names room and participant by sid and name only, unless `full_ro
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from livekit.protocol import models
 from livekit.protocol.webhook import WebhookEvent
 
@@ -54,13 +56,19 @@ class RoomNews:
         events.append(WebhookEvent(event="participant_left", room=room, participant=last))
         return events
 
-    def finished(self, room: models.Room, reason: int) -> list[WebhookEvent]:
-        """The room is over; who is still in it goes first. `reason` is a models.DisconnectReason."""
+    def finished(
+        self, room: models.Room, reason: int, present: Iterable[models.ParticipantInfo] = ()
+    ) -> list[WebhookEvent]:
+        """The room is over; who is still `present`, or has joined and not left, goes first.
+
+        `reason` is a models.DisconnectReason.
+        """
         events = []
-        for info in list(self._joined.values()):
-            info.state = State.DISCONNECTED
-            info.disconnect_reason = reason  # type: ignore[assignment]
-            events += self.left(info, room)
+        for info in {**self._joined, **{info.sid: info for info in present}}.values():
+            last = _copy(info)
+            last.state = State.DISCONNECTED
+            last.disconnect_reason = reason  # type: ignore[assignment]
+            events += self.left(last, room)
         return [*events, room_finished(room)]
 
     def _track_changes(

@@ -81,6 +81,9 @@ def test_the_end_of_a_room_ends_what_is_in_it() -> None:
     left = events[1].participant
     assert (left.state, left.disconnect_reason) == (State.DISCONNECTED, models.DisconnectReason.ROOM_DELETED)
     assert short(news.finished(ROOM, 0)) == [("room_finished", "", "")]
+    waiting = person("PA_3", State.JOINED)
+    assert short(news.finished(ROOM, 0, [waiting]))[0] == ("participant_connection_aborted", "PA_3", "")
+    assert waiting.state == State.JOINED
 
 
 def history() -> list[WebhookEvent]:
