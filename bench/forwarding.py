@@ -15,8 +15,8 @@ import statistics
 import time
 
 import trio
-from support.peers import Publisher, Sink
-from support.process import KEY, SECRET, Server, server
+from rig.peers import Publisher, Sink
+from rig.process import KEY, SECRET, Server, server
 
 SETTLE = 2.0
 

@@ -14,8 +14,8 @@ import time
 
 import trio
 from livekit.protocol import rtc
-from support.peers import Publisher, Sink
-from support.process import KEY, SECRET, Server, server
+from rig.peers import Publisher, Sink
+from rig.process import KEY, SECRET, Server, server
 
 
 async def measure(host: Server, joins: int, at_once: int) -> dict[str, float]:

@@ -11,8 +11,8 @@ import argparse
 import json
 
 import trio
-from support.peers import Sink
-from support.process import KEY, SECRET, Server, server
+from rig.peers import Sink
+from rig.process import KEY, SECRET, Server, server
 
 
 async def measure(host: Server, participants: int) -> dict[str, float]:

@@ -194,6 +194,13 @@ const lk = (window.lk = {
   },
 
   // until this many more frames are decoded than at the time of the call
+  // resolves when the first picture of this track is shown
+  async firstFrame(identity, kind = 'camera', limit = LIMIT) {
+    const element = await poll(() => elements.get(publication(identity, kind)?.track?.sid), 'element', limit, 2);
+    await new Promise((shown) => element.requestVideoFrameCallback(shown));
+    return true;
+  },
+
   async framesAdvance(identity, kind = 'video', count = 10, limit = LIMIT) {
     const start = (await lk.inbound(identity, kind))?.framesDecoded ?? 0;
     return poll(async () => {
