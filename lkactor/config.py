@@ -73,6 +73,8 @@ ENVIRONMENT = {
     "LIVEKIT_TURN_KEY": "turn.key_file",
 }
 """Variables that are not `LIVEKIT_` and the path (livekit-surface 5.1)."""
+UNLIMITED = 2**53
+"""What a `limit.max_...` of 0 means."""
 DEV_RELAY_PORTS = ("30000", "30002")
 
 
@@ -211,6 +213,9 @@ def _settle(tree: dict[str, Any]) -> list[str]:
         value = old.pop(name, None)
         if value is not None and integer(value, f"room.{name}"):
             limit[name] = value
+    for name, value in limit.items():
+        if "max_" in name and value is not None and not integer(value, f"limit.{name}"):
+            limit[name] = UNLIMITED
     if tree.get("prometheus_port") is not None:
         _section(tree, "prometheus")["port"] = tree["prometheus_port"]
     if tree.get("log_level") is not None:

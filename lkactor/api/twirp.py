@@ -78,13 +78,20 @@ def decode(body: bytes, cls: type[M], *, as_json: bool) -> M:
     message = cls()
     try:
         if as_json:
-            ParseDict(json.loads(body or b"{}"), message, ignore_unknown_fields=True, max_recursion_depth=32)
+            ParseDict(_object(json.loads(body or b"{}")), message, ignore_unknown_fields=True, max_recursion_depth=32)
         else:
             message.ParseFromString(body)
     except (DecodeError, ParseError, ValueError, RecursionError, TypeError, AttributeError):
         kind = "the json request could not be decoded" if as_json else "the protobuf request could not be decoded"
         raise TwirpError("malformed", kind) from None
     return message
+
+
+def _object(value: object) -> dict[str, object]:
+    """ParseDict takes anything that can be iterated: a string would be an object of unknown fields."""
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
 
 
 def encode(message: Message, *, as_json: bool) -> bytes:

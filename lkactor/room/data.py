@@ -7,6 +7,7 @@ the rest is dropped. Everything else passes untouched, unknown fields included.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from livekit.protocol import models
 from lkactor.counters import Counters
 
 MAX_NONCES = 100
+MAX_NONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class DataStamper:
             self.counters.count("data.metrics_not_forwarded")
             return False
         nonce = packet.user.nonce if kind == "user" else b""
+        if len(nonce) > MAX_NONCE:
+            nonce = hashlib.sha256(nonce).digest()  # ours are 16 bytes; what is remembered is bounded
         if nonce:
             if nonce in self._nonces:
                 self.counters.count("data.duplicate_nonce")

@@ -24,7 +24,10 @@ def decode_request(frame: bytes | str) -> rtc.SignalRequest:
         if isinstance(frame, bytes):
             request.ParseFromString(frame)
         else:
-            ParseDict(json.loads(frame), request, ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH)
+            value = json.loads(frame)
+            if not isinstance(value, dict):  # ParseDict would iterate a list or a string
+                raise ProtocolViolation("signal.malformed", type(value).__name__)
+            ParseDict(value, request, ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH)
     except (DecodeError, ParseError, ValueError, RecursionError, TypeError, AttributeError) as error:
         raise ProtocolViolation("signal.malformed", type(error).__name__) from None
     return request

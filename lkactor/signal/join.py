@@ -89,9 +89,7 @@ def parse_join(
         raise JoinError(401, "permissions denied")
     if not claims.identity:
         raise JoinError(400, "identity cannot be empty")
-    if len(claims.identity.encode()) > limits.max_participant_identity_length:
-        limit = limits.max_participant_identity_length
-        raise JoinError(400, f"participant identity length exceeds limits: max length {limit}")
+    _check_identity(claims.identity, limits)
     if not claims.video.room:
         raise JoinError(400, "no room name")
     if len(claims.video.room.encode()) > limits.max_room_name_length:
@@ -107,7 +105,14 @@ def parse_join(
         if not claims.video.can_publish:
             raise JoinError(401, "permissions denied")
         identity = f"{identity}#{parameters.publish}"
+        _check_identity(identity, limits)
     return JoinIntent(identity, claims.video.room, claims, parameters)
+
+
+def _check_identity(identity: str, limits: LimitConfig) -> None:
+    limit = limits.max_participant_identity_length
+    if len(identity.encode()) > limit:
+        raise JoinError(400, f"participant identity length exceeds limits: max length {limit}")
 
 
 def _flag(query: Mapping[str, str], name: str, default: bool) -> bool:
