@@ -9,6 +9,8 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
 
 from actors.front.cors import with_cors
+from actors.front.events import PATH as EVENTS_PATH
+from actors.front.events import EventsFront
 from actors.front.rtc import PATHS, VALIDATE_PATHS, RtcFront
 from actors.front.try_page import try_page
 from actors.front.twirp import PREFIX, TwirpFront
@@ -29,6 +31,7 @@ class FrontActor(Actor[object]):
         self._services = services
         self._rtc = RtcFront(services, rooms)
         self._twirp = TwirpFront(services, rooms)
+        self._events = EventsFront(services)
         self._listeners = listeners
 
     async def started(self) -> None:
@@ -62,6 +65,9 @@ class FrontActor(Actor[object]):
                     await with_cors(request, NOT_FOUND).deny(send)
             case _:
                 request = Request.of(scope)
+                if request.path == EVENTS_PATH and request.method != "OPTIONS":
+                    await self._events.serve(request, receive, send)
+                    return
                 response = await self._http(request, receive)
                 await with_cors(request, response).send(send)
 
