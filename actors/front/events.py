@@ -13,8 +13,9 @@
 | `follow=0` | end when there is no more |
 | `room`, `event` (comma-separated) | only these |
 
-One event is `id: <cursor>`, `event: <name>`, `data: <the webhook's JSON>`. Where events are gone that were asked for,
-`event: gap` says so. A comment every 15 s keeps proxies from closing.
+One event is `id: <cursor>`, `event: <name>`, `data: <the webhook's JSON>`. An id alone moves the cursor past what is
+not shown. Where events are gone that were asked for, `event: gap` says so. A comment every 15 s keeps proxies from
+closing.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ class EventsFront:
     # -- the stream -------------------------------------------------------------------------------------------------
 
     async def _stream(self, reader: LogReader, wish: Wish, send: Send) -> None:
-        await _write(send, b": the events of lkactor\n\n")
+        # An id without data is where a client goes on that is cut off before its first event.
+        await _write(send, f"id: {reader.position.cursor}\n\n".encode())
         while True:
             step: tuple[Record, ...] | Gap | None = None
             with trio.move_on_after(KEEPALIVE if wish.follow else math.inf):
@@ -149,7 +151,8 @@ def _text(step: tuple[Record, ...] | Gap | None, wish: Wish) -> str:
         return ": still here\n\n"
     if isinstance(step, Gap):
         return f'event: gap\ndata: {{"after": {step.after}, "before": {step.before}}}\n\n'
-    return "".join(_frame(record) for record in step if wish.shows(record))
+    shown = "".join(_frame(record) for record in step if wish.shows(record))
+    return shown or f"id: {step[-1].cursor}\n\n"
 
 
 def _frame(record: Record) -> str:
@@ -157,8 +160,7 @@ def _frame(record: Record) -> str:
 
 
 async def _write(send: Send, data: bytes) -> None:
-    if data:
-        await send({"type": "http.response.body", "body": data, "more_body": True})
+    await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:

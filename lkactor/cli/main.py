@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from lkactor import __version__
+from lkactor.cli.events import add_parser as add_events_parser
 from lkactor.config import ConfigError
 
 KEY_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
@@ -28,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ConfigError, OSError) as error:
             print(f"lkactor: {error}", file=sys.stderr)
             return 1
+    if arguments.command == "events":
+        from lkactor.cli import events
+
+        return events.run(arguments, os.environ)
     parser.print_help()
     return 2
 
@@ -54,4 +59,5 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--udp-port", metavar="PORT", help="media over UDP (7882; env UDP_PORT)")
     serve.add_argument("--node-ip", metavar="IP", help="the address to announce (env NODE_IP)")
     commands.add_parser("generate-keys", help="print a new API key and secret")
+    add_events_parser(commands)
     return parser
