@@ -25,10 +25,16 @@ def lk_server() -> Iterator[Any]:
 
 @pytest.fixture
 def lk_room(lk_server: Any, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of a room that no other test uses. Afterwards nobody may be left in it."""
+    """The name of a room that no other test uses. Afterwards every room that was made meanwhile is closed, and nothing
+    may be left running of it: no actor, no connection, no timer. Raises LeakError."""
     name = f"{request.node.name[:80]}-{next(ROOMS)}"
     request.node.stash[ROOM_KEY] = (lk_server, name)
+    tasks, rooms = lk_server.tasks(), set(lk_server.rooms())
     yield name
+    for made in lk_server.rooms():
+        if made not in rooms:
+            lk_server.close_room(made)
+    lk_server.check_no_leaks(tasks=tasks)
 
 
 @pytest.fixture

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import trio
+import yaml
+from livekit.protocol import models
 
 from actors.impairment import NetworkConditions
-from actors.kernel import ActorInfo, FaultPlan
+from actors.kernel import ActorDead, ActorInfo, FaultPlan
+from actors.messages.room import CloseRoom
+from actors.messages.rooms import FindRoom, ListRooms
 from actors.node import Node, run_node
 from lkactor.auth import issue_token
 from lkactor.config import Config
@@ -27,7 +32,26 @@ DEFAULTS: dict[str, object] = {
     "rtc.udp_port": 0,
     "rtc.tcp_port": 0,
 }
+HYPERCORN = ("hypercorn.", "trio._highlevel_serve_listeners.", "trio.serve_listeners", "<TrioToken.run_sync_soon")
 T = TypeVar("T")
+
+
+def _defaults_beside(config: str) -> dict[str, object]:
+    """What of DEFAULTS the configuration leaves open. Text that is no mapping is for `Config.load` to refuse."""
+    try:
+        tree = yaml.safe_load(config)
+    except yaml.YAMLError:
+        tree = None
+
+    def given(path: str) -> bool:
+        node: object = tree
+        for key in path.split("."):
+            if not isinstance(node, dict) or key not in node:
+                return False
+            node = node[key]
+        return True
+
+    return {path: value for path, value in DEFAULTS.items() if not given(path)}
 
 
 class LeakError(AssertionError):
@@ -57,7 +81,7 @@ class LkServer:
         duplicate: float = 0.0,
         dev: bool = False,
     ) -> None:
-        self._config = Config.load(config, overrides=DEFAULTS, dev=dev)
+        self._config = Config.load(config, overrides=_defaults_beside(config), dev=dev)
         self._seed = seed
         self._faults = faults
         conditions = NetworkConditions(loss, duplicate, reorder, delay, jitter)
@@ -121,11 +145,16 @@ class LkServer:
     @property
     def url(self) -> str:
         """ws://127.0.0.1:port"""
-        return f"ws://127.0.0.1:{self.node.port}"
+        return f"ws://{self._host}:{self.node.port}"
 
     @property
     def http_url(self) -> str:
-        return f"http://127.0.0.1:{self.node.port}"
+        return f"http://{self._host}:{self.node.port}"
+
+    @property
+    def _host(self) -> str:
+        address = self._config.bind_addresses[0]
+        return f"[{address}]" if ":" in address else address
 
     def token(self, identity: str = "", room: str = "", *, name: str = "", metadata: str = "",
               attributes: dict[str, str] | None = None, ttl: float = 3600.0, **grants: object) -> str:  # fmt: skip
@@ -158,8 +187,12 @@ class LkServer:
         return trio.from_thread.run_sync(fn, *args, trio_token=self._trio)
 
     def events(self, room: str | None = None) -> list[LogEntry]:
-        """What happened, in all or in one room."""
-        return self.call(self.node.services.events.entries, room)
+        """What happened, in all or in one room. Can be read after the end, too."""
+        entries = self.node.services.events.entries
+        try:
+            return self.call(entries, room)
+        except trio.RunFinishedError:
+            return entries(room)
 
     def counters(self) -> dict[str, int]:
         """Dropped and refused input by reason, of the sockets and the front."""
@@ -194,13 +227,61 @@ class LkServer:
                 raise TimeoutError("the condition did not come true")
             time.sleep(0.02)
 
-    def check_no_leaks(self, timeout: float = 5.0) -> None:
-        """After all clients have left: no participant, transport or track may remain. Raises LeakError."""
+    def tasks(self) -> list[str]:
+        """Names of the server's tasks: actors, their helpers, timers; sorted.
+
+        Left out are hypercorn's own: a WebSocket that has ended keeps its connection for one ping interval, 10 s.
+        """
+        return self.call(_task_names)
+
+    def rooms(self) -> list[str]:
+        """Names of the rooms there are."""
+
+        async def names() -> list[str]:
+            rooms = await self.node.rooms.ask(ListRooms(()), timeout=STOP_TIMEOUT)
+            return [room.name for room in rooms]
+
+        assert self._trio is not None
+        return trio.from_thread.run(names, trio_token=self._trio)
+
+    def close_room(self, name: str) -> None:
+        """As DeleteRoom, for whoever is still inside; returns when the room has ended. Nothing happens without one."""
+
+        async def close() -> None:
+            room = await self.node.rooms.ask(FindRoom(name), timeout=STOP_TIMEOUT)
+            if room is not None:
+                with contextlib.suppress(ActorDead), trio.fail_after(STOP_TIMEOUT):
+                    room.tell(CloseRoom(models.DisconnectReason.ROOM_DELETED))
+                    await room.wait_closed()
+
+        assert self._trio is not None
+        trio.from_thread.run(close, trio_token=self._trio)
+
+    def check_no_leaks(self, timeout: float = 5.0, *, tasks: Sequence[str] | None = None) -> None:
+        """After all clients have left: no participant, transport or track may remain, nor any task beyond `tasks`.
+
+        Raises LeakError, which names them.
+        """
 
         def left() -> list[str]:
-            return [info.path for info in self.actors() if "/PA_" in info.path]
+            actors = [info.path for info in self.actors() if "/PA_" in info.path]
+            if actors or tasks is None:
+                return actors
+            return list((Counter(self.tasks()) - Counter(tasks)).elements())
 
         try:
             self.wait_for(lambda _: not left(), timeout)
         except TimeoutError:
             raise LeakError(f"still running: {', '.join(left())}") from None
+
+
+def _task_names() -> list[str]:
+    """Every task of this loop, from the root down."""
+    names, waiting = [], [trio.lowlevel.current_root_task()]
+    while waiting:
+        task = waiting.pop()
+        if task is not None:
+            if not task.name.startswith(HYPERCORN):
+                names.append(task.name)
+            waiting.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
+    return sorted(names)
