@@ -64,6 +64,7 @@ class LegTable:
             ssrc=ssrc,
             rtx_ssrc=rtx_ssrc or None,
             stereo=track.stereo,
+            mimes=tuple(dict.fromkeys(mime for mime, _, _ in track.codecs)),
         )
 
     def _new_ssrc(self) -> int:

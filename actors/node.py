@@ -12,6 +12,7 @@ import trio
 
 from actors.addresses import Announced, announced_addresses
 from actors.front.server import FrontActor
+from actors.gst.server import GstServerActor, node_spec
 from actors.impairment import Impairment, NetworkConditions
 from actors.journal import JournalActor, JournalPort, open_journal, receivers_of
 from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
@@ -43,6 +44,8 @@ class Node:
     udp_port: int
     tcp_port: int | None
     announced: tuple[Announced, ...]
+    gst_port: int | None = None
+    """GStreamer signalling; None: not configured."""
 
     async def drain(self) -> None:
         """Everyone is told to leave; returns when they are gone, or after DRAIN_TIMEOUT."""
@@ -69,6 +72,7 @@ async def run_node(
     ports = Ports()
     listeners: list[socket.socket] = []
     journal: JournalPort | None = None
+    cleanup = contextlib.ExitStack()
     try:
         listeners = _listen(config.bind_addresses, config.port)
         announced = announced_addresses(config)
@@ -102,9 +106,14 @@ async def run_node(
             await system.spawn(lambda: UdpActor(ports), "udp", restart=Restart.PERMANENT)
             await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)
             await system.spawn(lambda: FrontActor(services, rooms, listeners), "front", restart=Restart.PERMANENT)
+            gst = node_spec(services, rooms)
+            if gst is not None:
+                cleanup.callback(gst.close)
+                await system.spawn(lambda: GstServerActor(gst), "gst", restart=Restart.PERMANENT)
             port = listeners[0].getsockname()[1]
-            yield Node(services, system, rooms, port, udp_port, tcp_port, announced)
+            yield Node(services, system, rooms, port, udp_port, tcp_port, announced, gst.port if gst else None)
     finally:
+        cleanup.close()
         if journal is not None:
             journal.close()
         ports.close()

@@ -28,6 +28,7 @@ from actors.messages.participant import (
     Disconnect,
     DownlinkQuality,
     ForwardTo,
+    MediaChanged,
     MoveTo,
     MuteTrack,
     NegotiationFailed,
@@ -304,6 +305,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case "answer":
                 if not self._parameters.single:
                     self._tell("subscriber", RemoteAnswer(request.answer.sdp, request.answer.id))
+                elif self._parameters.server_offers != "never":
+                    self._tell("publisher", RemoteAnswer(request.answer.sdp, request.answer.id))
             case "trickle":
                 self._on_trickle(request)
             case "add_track":
@@ -421,6 +424,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             reuse_sections=self.protocol > 3 and self._parameters.client.browser != "safari",
             subscriber_sid=self.sid,
             egress=egress,
+            server_offers=self._parameters.server_offers,
         )
         self._transports[role] = await self.context.spawn(lambda: TransportActor(spec), role, restart=Restart.TEMPORARY)
         self._connected[role] = False
@@ -433,6 +437,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         message: TransportAnswer
         | TransportOffer
         | SectionsNeeded
+        | MediaChanged
         | NegotiationFailed
         | TransportStateChanged
         | ChannelsOpen
@@ -447,6 +452,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 await self._publishing.media_changed(media)
             case TransportOffer(sdp=sdp, offer_id=offer_id, mid_to_track_id=mids):
                 self._send(responses.description("offer", sdp, offer_id, mids))
+            case MediaChanged(media=media):
+                await self._publishing.media_changed(media)
             case SectionsNeeded(audios=audios, videos=videos):
                 needed = rtc.MediaSectionsRequirement(num_audios=audios, num_videos=videos)
                 self._send(rtc.SignalResponse(media_sections_requirement=needed))

@@ -39,10 +39,12 @@ from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
 from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerStateChanged
 from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, DataChannels
+from lkactor.peer.either import EitherNegotiation
 from lkactor.peer.negotiation import (
     AnswerNegotiation,
     AnswerOverdue,
     AnswerReady,
+    MediaAgreed,
     NegotiationEvent,
     OfferNegotiation,
     OfferReady,
@@ -50,7 +52,9 @@ from lkactor.peer.negotiation import (
 )
 from lkactor.sctp import ChannelClosed, ChannelOpened, MessageReceived, SctpConnected, SctpSendBufferFull
 from lkactor.sdp import Answerer, Offerer
+from lkactor.sdp.either import EitherSide
 from lkactor.sfu import RtpRouter, TwccRecorder
+from lkactor.signal.join import ServerOffers
 from lkactor.wire.address import Address
 from lkactor.wire.rtcp import Fir, Nack, Pli, ReceiverReport, RtcpPacket, SenderReport, build_rtcp
 
@@ -79,6 +83,7 @@ class TransportSpec:
     reuse_sections: bool
     subscriber_sid: str
     egress: TransportEgress
+    server_offers: ServerOffers = "never"
 
 
 class TransportActor(Actor[TransportMessage]):
@@ -91,14 +96,17 @@ class TransportActor(Actor[TransportMessage]):
             rng=spec.rng,
             certificate=spec.certificate,
             candidates=spec.candidates,
-            controlling=offers and not spec.lite,
+            controlling=(offers or spec.server_offers == "first") and not spec.lite,
             lite=spec.lite,
             tcp_only=spec.tcp_only,
         )
-        self._negotiation: OfferNegotiation | AnswerNegotiation
+        self._negotiation: OfferNegotiation | AnswerNegotiation | EitherNegotiation
         if offers:
             offerer = Offerer(codecs=spec.codecs, reuse_sections=spec.reuse_sections)
             self._negotiation = OfferNegotiation(offerer, self._peer, spec.rng)
+        elif spec.server_offers != "never":
+            begins = spec.server_offers == "first"
+            self._negotiation = EitherNegotiation(EitherSide(codecs=spec.codecs), self._peer, begins=begins)
         else:
             self._negotiation = AnswerNegotiation(Answerer(codecs=spec.codecs, single=spec.single), self._peer)
         self.egress = spec.egress
@@ -218,6 +226,9 @@ class TransportActor(Actor[TransportMessage]):
             case AnswerReady(sdp=sdp, offer_id=offer_id, mid_to_track_id=mids, media=media):
                 self._router.set_media(media)
                 owner.tell(to_owner.TransportAnswer(role, sdp, offer_id, mids, media))
+            case MediaAgreed(media=media):
+                self._router.set_media(media)
+                owner.tell(to_owner.MediaChanged(media))
             case SectionsWanted(audios=audios, videos=videos):
                 owner.tell(to_owner.SectionsNeeded(audios, videos))
             case AnswerOverdue():

@@ -28,7 +28,7 @@ Node = Schema | Listed | None
 WITHOUT_EFFECT = (
     "webhook.resource_url_notifier", "turn", "prometheus", "prometheus_port", "debug_handler", "logging", "log_level",
     "signal_relay",
-    "agents", "gst_signalling", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
+    "agents", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",
     "room.room_configurations", "limit.num_tracks", "limit.bytes_per_sec", "limit.subscription_limit_video",
     "limit.subscription_limit_audio", "limit.agent_signal_message_size_limit", "rtc.port_range_start",

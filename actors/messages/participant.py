@@ -79,6 +79,13 @@ class TransportOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaChanged:
+    """The client answered an offer of ours: on these sections it sends."""
+
+    media: tuple[ReceiveMedia, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SectionsNeeded:
     """Single peer connection: the server wants an offer with so many more receive sections."""
 
@@ -327,6 +334,7 @@ ParticipantMessage = (
     | TransportAnswer
     | TransportOffer
     | SectionsNeeded
+    | MediaChanged
     | NegotiationFailed
     | TransportStateChanged
     | ChannelsOpen

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from lkactor import __version__
 from lkactor.cli.events import add_parser as add_events_parser
+from lkactor.cli.gst_signalling import add_parser as add_gst_parser
 from lkactor.config import ConfigError
 
 KEY_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
@@ -33,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lkactor.cli import events
 
         return events.run(arguments, os.environ)
+    if arguments.command == "gst-signalling":
+        from lkactor.cli import gst_signalling
+
+        return gst_signalling.run(arguments)
     parser.print_help()
     return 2
 
@@ -60,4 +65,5 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--node-ip", metavar="IP", help="the address to announce (env NODE_IP)")
     commands.add_parser("generate-keys", help="print a new API key and secret")
     add_events_parser(commands)
+    add_gst_parser(commands)
     return parser

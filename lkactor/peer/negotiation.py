@@ -51,6 +51,13 @@ class AnswerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaAgreed:
+    """The peer answered our offer: on these sections it sends (only where both sides may offer)."""
+
+    media: tuple[ReceiveMedia, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerOverdue:
     offer_id: int
 
@@ -63,7 +70,7 @@ class SectionsWanted:
     videos: int
 
 
-NegotiationEvent = OfferReady | AnswerReady | AnswerOverdue | SectionsWanted
+NegotiationEvent = OfferReady | AnswerReady | MediaAgreed | AnswerOverdue | SectionsWanted
 
 
 def local_transport(peer: PeerConnection) -> LocalTransport:

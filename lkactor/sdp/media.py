@@ -74,6 +74,8 @@ class SendTrack:
     ssrc: int
     rtx_ssrc: int | None = None
     stereo: bool = False
+    mimes: tuple[str, ...] = ()
+    """What it may be sent as, lower case; empty: anything."""
 
 
 def read_transport(description: SessionDescription, section: MediaSection) -> RemoteTransport:

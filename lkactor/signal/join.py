@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
@@ -20,6 +21,9 @@ from lkactor.auth import Claims
 from lkactor.config import LimitConfig
 
 MAX_JOIN_REQUEST = 1024 * 1024
+ServerOffers = Literal["never", "later", "first"]
+"""Whether the server may offer on a single connection: not to LiveKit's clients; to others when it has more to send, or
+from the first description on."""
 
 
 class JoinError(Exception):
@@ -55,6 +59,7 @@ class JoinParameters:
     add_tracks: tuple[rtc.AddTrackRequest, ...] = ()
     offer: rtc.SessionDescription | None = None
     sync_state: rtc.SyncState | None = None
+    server_offers: ServerOffers = "never"
 
     @property
     def protocol(self) -> int:
