@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from livekit import rtc
+from livekit import api, rtc
 from support.interop import (
     BLUE,
     GREEN,
@@ -11,6 +11,7 @@ from support.interop import (
     RED,
     YELLOW,
     Server,
+    eventually,
     hears_silence,
     hears_tone,
     party,
@@ -87,12 +88,21 @@ def test_audio_without_red(lk_server: Server, lk_room: str) -> None:
     run(test)
 
 
+async def published(server: Server, room: str, identity: str, count: int) -> bool:
+    """Whether the server lists so many tracks of a participant."""
+    async with api.LiveKitAPI(server.http_url, server.api_key, server.api_secret) as client:
+        info = await client.room.get_participant(api.RoomParticipantIdentity(room=room, identity=identity))
+    return len(info.tracks) == count
+
+
 def test_late_joiner_gets_existing_tracks(lk_server: Server, lk_room: str, single_pc: bool) -> None:
     async def test() -> None:
         async with party(lk_server, lk_room, single_pc) as guests:
             alice = await guests.join("alice")
             await alice.publish_tone(440)
             await alice.publish_picture(BLUE, GREEN)
+            # the SDK says "published" when it has offered; the others are told when the offer was answered
+            await eventually(lambda: published(lk_server, lk_room, "alice", 2), "two tracks of alice")
             late = await guests.join("late")
             # in the join response itself, so known without any event
             assert {p.name for p in late.remote("alice").track_publications.values()} == {"tone", "picture"}
