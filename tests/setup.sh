@@ -16,3 +16,4 @@ fi
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/pip install -q --disable-pip-version-check -e '.[test,dev]'
 [ -d tests/interop/web/node_modules/livekit-client ] || (cd tests/interop/web && npm ci --silent --no-audit --no-fund)
+[ -d tests/interop/node/node_modules/livekit-server-sdk ] || (cd tests/interop/node && npm ci --silent --no-audit --no-fund)
