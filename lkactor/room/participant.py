@@ -21,7 +21,10 @@ class LimitExceeded(Exception):
 
 
 class ParticipantModel:
-    """Everything in `ParticipantInfo`, with the rules for changing it."""
+    """Everything in `ParticipantInfo`, with the rules for changing it.
+
+    Raises LimitExceeded when a token says more than the configuration allows.
+    """
 
     def __init__(
         self,
@@ -52,8 +55,10 @@ class ParticipantModel:
             client_protocol=parameters.client.client_protocol,
             capabilities=parameters.client.capabilities,
         )
+        self._info.kind_details.extend(_kind_details(claims.kind_details))
         if parameters.publish:
             self._info.permission.can_subscribe = False
+        self._check(self._info.name, self._info.metadata, self._info.attributes)
         self._dirty = True
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -125,20 +130,23 @@ class ParticipantModel:
         self._info.permission.CopyFrom(permission)
         self._dirty = True
 
-    def update(self, name: str, metadata: str, attributes: Mapping[str, str]) -> None:
-        """Empty name or metadata: unchanged. An empty attribute value deletes.
-
-        Raises LimitExceeded, and then nothing has changed.
-        """
+    def _check(self, name: str, metadata: str, attributes: Mapping[str, str]) -> None:
         limits = self._limits
         if len(name.encode()) > limits.max_participant_name_length:
             raise LimitExceeded("exceeds name length limit")
         if len(metadata.encode()) > limits.max_metadata_size:
             raise LimitExceeded("exceeds metadata size limit")
+        if sum(len(k.encode()) + len(v.encode()) for k, v in attributes.items()) > limits.max_attributes_size:
+            raise LimitExceeded("exceeds attributes size limit")
+
+    def update(self, name: str, metadata: str, attributes: Mapping[str, str]) -> None:
+        """Empty name or metadata: unchanged. An empty attribute value deletes.
+
+        Raises LimitExceeded, and then nothing has changed.
+        """
         merged = {**self._info.attributes, **attributes}
         merged = {key: value for key, value in merged.items() if value}
-        if sum(len(k.encode()) + len(v.encode()) for k, v in merged.items()) > limits.max_attributes_size:
-            raise LimitExceeded("exceeds attributes size limit")
+        self._check(name, metadata, merged)
         if name:
             self._info.name = name
         if metadata:
@@ -147,6 +155,12 @@ class ParticipantModel:
             self._info.attributes.clear()
             self._info.attributes.update(merged)
         self._dirty = True
+
+
+def _kind_details(names: Iterable[str]) -> list[models.ParticipantInfo.KindDetail]:
+    """Unknown ones say nothing."""
+    known = models.ParticipantInfo.KindDetail.DESCRIPTOR.values_by_name
+    return [known[name.upper()].number for name in names if name.upper() in known]  # type: ignore[misc]
 
 
 def _kind(name: str) -> models.ParticipantInfo.Kind:

@@ -438,3 +438,13 @@ def test_the_same_seed_tells_the_same_story() -> None:
 
         run_actors(main)
     assert stories[0] == stories[1]
+
+
+def test_a_token_that_says_too_much_does_not_get_in() -> None:
+    async def test(hall: World) -> None:
+        ann = await hall.join("ann")
+        with pytest.raises(AssertionError, match="connection closed by media"):
+            await hall.join("ben", attributes={"key": "x" * 200})
+        assert not ann.states_of("ben")
+
+    virtual(test, "limit: {max_attributes_size: 100}")

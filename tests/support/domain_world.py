@@ -129,8 +129,8 @@ class World:
         self, identity: str, room: str = "demo", *, protocol: int = 16, single: bool = True, media: bool = True,
         attributes: dict[str, str] | None = None, **grants: Any,
     ) -> Guest:  # fmt: skip
-        """Raises AssertionError, with the refusal, if the room does not take it. With two connections (`single=False`) the
-        server makes an offer that nobody answers: it gives up after 15 s."""
+        """Raises AssertionError, with the refusal, if the room does not take it. With two connections (`single=False`)
+        the server makes an offer that nobody answers: it gives up after 15 s."""
         now = self.services.unix()
         video = {"room": room, "room_join": True, **grants}
         token = issue_token(
