@@ -208,10 +208,15 @@ class HttpClient:
 
 def _split(url: str) -> SplitResult:
     """Raises ValueError."""
-    parts = urlsplit(url)
+    if not all("!" <= character <= "~" for character in url):
+        raise ValueError("no address: only ASCII without spaces, anything else is written %C3%A4")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("no address: its host or port is malformed") from None
     if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError("not an http:// or https:// address")
-    _ = parts.port
     return parts
 
 

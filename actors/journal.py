@@ -13,6 +13,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -33,8 +34,8 @@ BATCH = 256
 SYNC_INTERVAL = 1.0
 """A power cut costs at most about this many seconds of events; the end of the process costs none."""
 EXPIRE_INTERVAL = 3600.0
-IN_MEMORY = Limits(segment_bytes=256 * 1024, total_bytes=8 * 1024 * 1024)
-"""What is kept when no directory is configured."""
+MOST_IN_MEMORY = 8 * 1024 * 1024
+"""Bytes that are kept when no directory is configured."""
 LogEvent = Callable[[str, str], object]
 """(event, detail), into the server's record."""
 T = TypeVar("T")
@@ -261,14 +262,24 @@ def open_journal(
     config: Config, *, rng: random.Random, log: LogEvent, unix: Callable[[], float] = time.time
 ) -> JournalPort:
     """The log that the configuration asks for. Raises ConfigError when its directory cannot be used."""
-    directory = config.events.directory
-    if not directory:
-        return JournalPort(MemoryStore(), unix=unix, rng=rng, limits=IN_MEMORY, log=log)
+    events = config.events
+    if not events.directory:
+        limits = limits_of(min(events.max_size, MOST_IN_MEMORY), events.max_age)
+        return JournalPort(MemoryStore(), unix=unix, rng=rng, limits=limits, log=log)
     try:
-        store = FileStore(directory)
-        return JournalPort(store, unix=unix, rng=rng, in_thread=True, log=log)
+        store = FileStore(Path(events.directory).expanduser())
+        limits = limits_of(events.max_size, events.max_age)
+        return JournalPort(store, unix=unix, rng=rng, limits=limits, in_thread=True, log=log)
     except StoreError as error:
         raise ConfigError(f"events.directory: {error}") from None
+
+
+def limits_of(total: int, max_age: float) -> Limits:
+    """Segments are small enough that what is kept is never much less, or more, than what may be."""
+    segment = max(4096, min(1024 * 1024, total // 16))
+    return Limits(
+        segment_bytes=segment, segment_age=min(86400.0, max(60.0, max_age / 8)), total_bytes=total, max_age=max_age
+    )
 
 
 def receivers_of(

@@ -100,11 +100,11 @@ class WebhookReceiver(Actor[None]):
     async def _load(self) -> ReceiverState:
         """A URL that is new gets what happens from now on. A state that cannot be read: better twice than never."""
         port, name = self._port, self._spec.state_name
-        if name not in await port.call(port.store.names):
-            state = ReceiverState(port.journal.last)
-            await self._save(state)
-            return state
         try:
+            if name not in await port.call(port.store.names):
+                state = ReceiverState(port.journal.last)
+                await self._save(state)
+                return state
             kept = ReceiverState.decode(await port.call(port.store.read, name))
         except StoreError as error:
             port.log("webhook.state_unreadable", str(error))

@@ -308,6 +308,10 @@ class GstSignallingConfig:
 
 @dataclass(frozen=True, slots=True)
 class EventsConfig:
-    """Ours: where the event log is kept (docs/webhooks.md). Empty: in memory."""
+    """Ours: where the event log is kept, and how much of it (docs/webhooks.md). Without `directory`: in memory."""
 
     directory: str = ""
+    max_age: float = 604800.0
+    """Seconds."""
+    max_size: int = 268435456
+    """Bytes; in memory at most 8 MiB."""

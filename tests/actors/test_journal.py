@@ -21,9 +21,10 @@ from support.receivers import Answer, FakeInternet, FakeReceiver, Post, accept
 
 from actors import journal as journal_module
 from actors.filestore import FileStore
-from actors.journal import JournalActor, JournalPort
+from actors.journal import JournalActor, JournalPort, limits_of, receivers_of
 from actors.kernel import ActorSystem, FaultPlan, Restart
 from actors.webhooks import ReceiverSpec
+from lkactor.config import Config, ConfigError
 from lkactor.journal import Gap, Limits, MemoryStore, RoomNews, Store, StoreError
 
 SECRET = "a-secret-for-tests-of-32-bytes-or-more"
@@ -614,3 +615,18 @@ def test_settled_waits_for_receivers_that_are_up_and_for_no_other(monkeypatch: p
                 assert port.queue_length == 2
 
     virtual(test)
+
+
+def test_limits_by_configuration() -> None:
+    for total in (0, 5000, 1 << 20, 1 << 28, 1 << 40):
+        limits = limits_of(total, 3600.0)
+        assert 4096 <= limits.segment_bytes <= 1 << 20
+        assert (limits.total_bytes, limits.max_age, limits.segment_age) == (total, 3600.0, 450.0)
+    assert limits_of(1, 0.0).segment_age == 60.0
+    assert limits_of(1, 1e9).segment_age == 86400.0
+
+
+def test_a_url_that_is_none_is_named_at_the_start() -> None:
+    text = f"keys: {{devkey: {SECRET}}}\nwebhook: {{api_key: devkey, urls: ['ftp://back/']}}\n"
+    with pytest.raises(ConfigError, match=r"webhook.urls.*http"):
+        receivers_of(Config.load(text), lambda: KEYS, random.Random(1))
