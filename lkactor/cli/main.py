@@ -1,4 +1,4 @@
-"""The command line: `serve` and `generate-keys`. The rest of LiveKit's commands is in docs/status.md."""
+"""The command line. Each command is a module with `add_parser`; docs/cli.md lists them with their exit codes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import argparse
 import os
 import secrets
 import sys
+import warnings
 from collections.abc import Sequence
 
 from lkactor import __version__
+from lkactor.cli import participants, rooms, tokens
+from lkactor.cli.common import FAILED, INTERRUPTED, USAGE, CliError
 from lkactor.cli.events import add_parser as add_events_parser
 from lkactor.cli.gst_signalling import add_parser as add_gst_parser
 from lkactor.config import ConfigError
@@ -17,43 +20,53 @@ KEY_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 could not do it, 2 wrong use."""
-    parser = _parser()
+    """Exit status: see `lkactor.cli.common`."""
+    parser = build_parser()
     arguments = parser.parse_args(argv)
-    if arguments.command == "generate-keys":
-        return generate_keys()
-    if arguments.command == "serve":
-        from lkactor.cli.serve import serve
-
-        try:
-            return serve(arguments, os.environ)
-        except (ConfigError, OSError) as error:
-            print(f"lkactor: {error}", file=sys.stderr)
-            return 1
-    if arguments.command == "events":
-        from lkactor.cli import events
-
-        return events.run(arguments, os.environ)
-    if arguments.command == "gst-signalling":
-        from lkactor.cli import gst_signalling
-
-        return gst_signalling.run(arguments)
-    parser.print_help()
-    return 2
+    if not hasattr(arguments, "run"):
+        parser.print_help()
+        return USAGE
+    # A development secret is short on purpose, and the server's logs are the place to complain about others.
+    warnings.filterwarnings("ignore", message="The HMAC key is")
+    try:
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return int(status)
+    except CliError as error:
+        print(f"lkactor: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone: no traceback, also not from the flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
-def generate_keys() -> int:
-    """A key and a secret as LiveKit makes them: "API" + 12 characters, 43 characters."""
-    print(f"API Key:  API{''.join(secrets.choice(KEY_ALPHABET) for _ in range(12))}")
-    print(f"API Secret:  {secrets.token_urlsafe(32)}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lkactor", description="A LiveKit-compatible WebRTC server (SFU).")
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lkactor", description="A LiveKit-compatible WebRTC server (SFU) and client.")
     parser.add_argument("--version", action="version", version=f"lkactor {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_serve(commands)
+    generate = commands.add_parser("generate-keys", help="print a new API key and secret")
+    generate.set_defaults(run=lambda _: generate_keys())
+    for module in (rooms, participants, tokens):
+        module.add_parser(commands)
+    add_events_parser(commands)
+    add_gst_parser(commands)
+    commands.choices["events"].set_defaults(run=_run_events)
+    commands.choices["gst-signalling"].set_defaults(run=_run_gst)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve = commands.add_parser("serve", help="run the server")
+    server_config_options(serve)
+    serve.set_defaults(run=_run_serve)
+
+
+def server_config_options(serve: argparse.ArgumentParser) -> None:
+    """What decides the server's configuration, for `serve`, `check` and `ports` alike."""
     serve.add_argument("--dev", action="store_true", help="development mode: key devkey, secret 'secret', loopback")
     serve.add_argument("--config", metavar="FILE", help="LiveKit YAML")
     serve.add_argument("--config-body", metavar="YAML", help="the YAML itself (env LIVEKIT_CONFIG)")
@@ -63,7 +76,31 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="HTTP and WebSocket port (7880)")
     serve.add_argument("--udp-port", metavar="PORT", help="media over UDP (7882; env UDP_PORT)")
     serve.add_argument("--node-ip", metavar="IP", help="the address to announce (env NODE_IP)")
-    commands.add_parser("generate-keys", help="print a new API key and secret")
-    add_events_parser(commands)
-    add_gst_parser(commands)
-    return parser
+
+
+def _run_serve(arguments: argparse.Namespace) -> int:
+    from lkactor.cli.serve import serve
+
+    try:
+        return serve(arguments, os.environ)
+    except (ConfigError, OSError) as error:
+        raise CliError(str(error), FAILED) from None
+
+
+def _run_events(arguments: argparse.Namespace) -> int:
+    from lkactor.cli import events
+
+    return events.run(arguments, os.environ)
+
+
+def _run_gst(arguments: argparse.Namespace) -> int:
+    from lkactor.cli import gst_signalling
+
+    return gst_signalling.run(arguments)
+
+
+def generate_keys() -> int:
+    """A key and a secret as LiveKit makes them: "API" + 12 characters, 43 characters."""
+    print(f"API Key:  API{''.join(secrets.choice(KEY_ALPHABET) for _ in range(12))}")
+    print(f"API Secret:  {secrets.token_urlsafe(32)}")
+    return 0
