@@ -190,11 +190,11 @@ class EitherSide:
         Raises ProtocolViolation("sdp.…"), and then nothing has changed.
         """
         description = SessionDescription.parse(sdp)
-        if self.outstanding:
-            self._roll_back()
         if not description.media:
             raise ProtocolViolation("sdp.no_sections")
-        if not len(self._sections) <= len(description.media) <= MAX_SECTIONS:
+        # What an offer of ours has added was never agreed on: if there is one, it is withdrawn now.
+        known = [section for section in self._sections if section.peer is not None]
+        if not len(known) <= len(description.media) <= MAX_SECTIONS:
             raise ProtocolViolation("sdp.section_count")
         mids = [section.mid for section in description.media if not section.rejected]
         if not mids or "" in mids or len(set(mids)) != len(mids):
@@ -204,9 +204,9 @@ class EitherSide:
         tag = next(section for section in description.media if section.mid == bundle[0])
         transport = read_transport(description, tag)
         sections = [self._read(section, bundle) for section in description.media]
-        for section, former in zip(sections, self._sections, strict=False):
+        for section, former in zip(sections, known, strict=False):
             section.track_id = former.track_id if section.takes else None
-        self._sections = sections
+        self._sections, self.outstanding = sections, False
         self._setup = self._setup or ("passive" if transport.setup == "active" else "active")
         return OfferSummary(transport, self.has_data)
 
@@ -224,13 +224,6 @@ class EitherSide:
         else:
             section.usable = False
         return section
-
-    def _roll_back(self) -> None:
-        """Our offer never was: what it added is gone."""
-        self.outstanding = False
-        self._sections = [section for section in self._sections if section.peer is not None]
-        for section in self._sections:
-            section.offered_track = None
 
     def create_answer(self, local: LocalTransport) -> str:
         """Answer the latest offer. Raises ProtocolViolation if there is none."""
