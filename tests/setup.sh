@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs all that the tests need: a virtual environment, Chromium, Node and the npm clients. Safe to run again.
+# Installs all that the tests need: a virtual environment, Chromium, Node and the npm clients, GStreamer with its Python.
+# Safe to run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,11 @@ packages=()
 command -v chromium >/dev/null || packages+=(chromium)
 command -v npm >/dev/null || packages+=(npm)
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+# A GStreamer peer of the tests is a process of the system's Python (tests/support/gst_peer.py).
+/usr/bin/python3 -c 'import gi, websockets; gi.require_version("GstWebRTC", "1.0")' 2>/dev/null &&
+    gst-inspect-1.0 nicesrc >/dev/null && gst-inspect-1.0 vp8enc >/dev/null && gst-inspect-1.0 webrtcbin >/dev/null ||
+    packages+=(python3-gi python3-websockets gstreamer1.0-tools gstreamer1.0-nice gstreamer1.0-plugins-base
+        gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gir1.2-gst-plugins-base-1.0 gir1.2-gst-plugins-bad-1.0)
 if [ ${#packages[@]} -gt 0 ]; then
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"

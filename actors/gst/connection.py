@@ -12,7 +12,7 @@ import trio
 import trio_websocket
 
 from actors.gst.messages import ConnectionMessage, Frame, Opened, ServerRef
-from actors.kernel import Actor, ActorDead, AskTimeout, Exit, MailboxFull
+from actors.kernel import Actor, ActorDead, AskTimeout, MailboxFull
 from lkactor.counters import Counters
 from lkactor.gst import Close, Send
 
@@ -39,7 +39,7 @@ class Backlog:
 class ConnectionSpec:
     number: int
     server: ServerRef
-    stream: trio.SocketStream
+    stream: trio.abc.Stream
     tls: ssl.SSLContext | None
     health: str
     """Path of the health page; empty: none."""
@@ -87,9 +87,6 @@ class ConnectionActor(Actor[ConnectionMessage]):
     async def started(self) -> None:
         self.context.start_soon(self._serve)
 
-    async def stopping(self, exit: Exit) -> None:
-        await trio.aclose_forcefully(self._spec.stream)
-
     async def receive(self, message: ConnectionMessage) -> object:
         """What waits behind a slow peer is bounded by the server, which sees the backlog."""
         if self._socket is None:
@@ -124,6 +121,9 @@ class ConnectionActor(Actor[ConnectionMessage]):
             self._spec.counters.count("gst.broken_connection")
         except* (trio_websocket.ConnectionClosed, trio_websocket.HandshakeError):
             self._spec.counters.count("gst.handshake_failed")
+        finally:
+            # Here, for a connection that is killed says no farewell.
+            await trio.aclose_forcefully(self._spec.stream)
         self.context.stop("the connection ended")
 
     async def _prepare(self) -> trio.abc.Stream | None:
@@ -162,11 +162,15 @@ class ConnectionActor(Actor[ConnectionMessage]):
             await stream.aclose()
 
     async def _websocket(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> None:
-        with trio.fail_after(HEAD_TIMEOUT):
+        socket: trio_websocket.WebSocketConnection | None = None
+        with trio.move_on_after(HEAD_TIMEOUT):
             request = await trio_websocket.wrap_server_stream(
                 nursery, stream, message_queue_size=16, max_message_size=MESSAGE_LIMIT
             )
             socket = await request.accept()
+        if socket is None:
+            self._spec.counters.count("gst.handshake_failed")
+            return
         self._socket = socket
         self._heard = trio.current_time()
         if self._spec.keepalive > 0:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import trio
 from livekit.protocol import rtc
 
 from actors.kernel import ActorRef, Restarted, Terminated
 from lkactor.gst import Close, Send
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A new connection, before TLS and HTTP."""
+
+    stream: trio.abc.Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class LookForRooms:
     """To itself: a LiveKit room may have appeared, or gone."""
 
 
-ServerMessage = Opened | Frame | BridgeIsReady | BridgeSays | LookForRooms | Terminated | Restarted
+ServerMessage = Arrived | Opened | Frame | BridgeIsReady | BridgeSays | LookForRooms | Terminated | Restarted
 ConnectionMessage = Send | Close
 
 

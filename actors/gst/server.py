@@ -17,6 +17,7 @@ import trio
 from actors.gst.bridge import BridgeActor, BridgeSpec
 from actors.gst.connection import BACKLOG_LIMIT, Backlog, ConnectionActor, ConnectionSpec
 from actors.gst.messages import (
+    Arrived,
     BridgeInput,
     BridgeIsReady,
     BridgeSays,
@@ -113,6 +114,8 @@ class GstServerActor(Actor[ServerMessage]):
 
     async def receive(self, message: ServerMessage) -> object:
         match message:
+            case Arrived(stream=stream):
+                await self._welcome(stream)
             case Opened(connection=connection):
                 self._protocol.connected(connection)
             case Frame(connection=connection, data=data):
@@ -145,14 +148,19 @@ class GstServerActor(Actor[ServerMessage]):
                 self.counters.count("gst.accept_error")
                 await trio.sleep(0.05)
                 continue
-            if len(self._connections) >= MAX_CONNECTIONS:
-                self.counters.count("gst.too_many_connections")
-                stream.close()
-                continue
             stream.setblocking(False)
-            await self._welcome(trio.SocketStream(trio.socket.from_stdlib_socket(stream)))
+            arrived = trio.SocketStream(trio.socket.from_stdlib_socket(stream))
+            try:
+                self.context.ref.tell(Arrived(arrived))
+            except MailboxFull:
+                self.counters.count("gst.server_busy")
+                await trio.aclose_forcefully(arrived)
 
-    async def _welcome(self, stream: trio.SocketStream) -> None:
+    async def _welcome(self, stream: trio.abc.Stream) -> None:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self.counters.count("gst.too_many_connections")
+            await trio.aclose_forcefully(stream)
+            return
         self._numbers += 1
         spec = ConnectionSpec(
             number=self._numbers,
