@@ -85,6 +85,7 @@ class HttpClient:
         self._authority = shown if self._port == PORTS[parts.scheme] else f"{shown}:{self._port}"
         self._user_agent = user_agent
         self._idle: list[Connection] = []
+        self._closed = False
 
     async def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b"", *, max_body: int = 64 * 1024
@@ -110,7 +111,8 @@ class HttpClient:
         try:
             yield Answer(head, connection)
             state = connection.state
-            if state.our_state is h11.DONE and state.their_state is h11.DONE and len(self._idle) < MAX_IDLE:
+            done = state.our_state is h11.DONE and state.their_state is h11.DONE
+            if done and len(self._idle) < MAX_IDLE and not self._closed:
                 state.start_next_cycle()
                 connection.used_at, connection.fresh = trio.current_time(), False
                 self._idle.append(connection)
@@ -120,9 +122,11 @@ class HttpClient:
                 await trio.aclose_forcefully(connection.stream)
 
     async def aclose(self) -> None:
-        """Close what is kept."""
-        while self._idle:
-            await trio.aclose_forcefully(self._idle.pop().stream)
+        """Close what is kept, at once, also in a cancelled scope. Nothing is kept any more."""
+        self._closed = True
+        with trio.CancelScope(shield=True):
+            while self._idle:
+                await trio.aclose_forcefully(self._idle.pop().stream)
 
     # -- one exchange -----------------------------------------------------------------------------------------------
 

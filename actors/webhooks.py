@@ -86,14 +86,21 @@ class WebhookReceiver(Actor[None]):
         self._delivery = Delivery(state, rng=spec.rng, allowed=event_filter(spec.include, spec.exclude))
         self._reader = port.reader(port.journal.position(state.start))
         port.receivers[spec.url] = self
+        self.context.start_soon(self._keep_client)
         self.context.start_soon(self._feed)
         self.context.start_soon(self._drive)
 
     async def stopping(self, exit: Exit) -> None:
         if self._unsaved:
             await self._save()
-        await self._client.aclose()
         self._port.receivers.pop(self._spec.url, None)
+
+    async def _keep_client(self) -> None:
+        """Its connections end with this incarnation, also when that is killed and says no farewell."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            await self._client.aclose()
 
     # -- what has arrived -------------------------------------------------------------------------------------------
 
@@ -191,10 +198,10 @@ class WebhookReceiver(Actor[None]):
 
     @property
     def at_rest(self) -> bool:
-        """Nothing more will arrive soon: it has everything, or is down."""
+        """Nothing more will arrive soon: it has everything, or is down, or refuses what is left."""
         if self._delivery.down:
             return True
-        return self._reader.at_end and self._delivery.idle and not self._unsaved
+        return self._reader.at_end and not self._unsaved and self._delivery.resting(trio.current_time())
 
     def status(self) -> ReceiverStatus:
         delivery = self._delivery

@@ -233,6 +233,10 @@ class Delivery:
     def state(self) -> ReceiverState:
         return ReceiverState(self._read, tuple(sorted({*self._pending, *self._missed})))
 
+    def resting(self, now: float) -> bool:
+        """Nothing is out, and nothing may go out before some wait is over."""
+        return not self._posted and (self.down or all(lane.not_before > now for lane in self._lanes.values()))
+
     @property
     def idle(self) -> bool:
         """Everything that was offered is settled."""

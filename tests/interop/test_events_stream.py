@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 from support.interop import LIMIT, MARKS, Server, raw_token
+
+from lkactor.testing import LkServer
 
 pytestmark = MARKS
 
@@ -159,6 +163,16 @@ def test_streams_that_were_left_are_given_up(lk_server: Any, lk_room: str) -> No
             pass
     open_and_close(lk_server, lk_room)
     assert len(finished(lk_server, last=2)) == 2
+
+
+def test_an_open_stream_keeps_no_server_from_stopping() -> None:
+    server = LkServer().start()
+    with stream(server) as events:
+        before = time.monotonic()
+        server.stop()
+        with contextlib.suppress(httpx.HTTPError):
+            list(events.frames())
+        assert time.monotonic() - before < 8, "no deadline of a stream is waited for"
 
 
 # -- the command line

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,6 +189,73 @@ def test_a_stopped_server_says_goodbye(lk_room: str) -> None:
         assert backend.story()[-2:] == [("participant_left", "alice", ""), ("room_finished", "", "")]
 
 
+def test_the_log_and_a_receiver_are_killed_in_mid_meeting(lk_room: str) -> None:
+    with Backend(KEY, SECRET) as backend, served(backend.url) as server:
+
+        async def test() -> None:
+            async with party(server, lk_room) as guests:
+                alice = await guests.join("alice")
+                server.kill("/journal/webhook-0")
+                bob = await guests.join("bob")
+                server.kill("/journal")
+                await alice.publish_tone()
+                await bob.published("alice", "tone")
+                server.kill("/journal")
+            async with api.LiveKitAPI(server.http_url, KEY, SECRET) as service:
+                await service.room.delete_room(api.DeleteRoomRequest(room=lk_room))
+
+        run(test)
+        backend.wait_for(over, "room_finished")
+    once = list({event.id: event for event in backend.events}.values())
+    pairs(once)
+    assert [event.event for event in once][:3] == ["room_started", "participant_joined", "participant_joined"]
+    assert len(once) == 8
+
+
+# -- the reference itself
+
+
+@contextmanager
+def reference(url: str, tmp_path: Path) -> Iterator[Any]:
+    """LiveKit's own server, if there is one."""
+    binary = os.environ.get("LIVEKIT_SERVER", "")
+    if not binary:
+        pytest.skip("LIVEKIT_SERVER names no livekit-server to compare with")
+    port = _free_port()
+    text = (
+        f"port: {port}\nbind_addresses: [127.0.0.1]\nkeys: {{{KEY}: {SECRET}}}\n"
+        f"rtc: {{udp_port: {_free_port()}, tcp_port: {_free_port()}, enable_loopback_candidate: true}}\n"
+        f"webhook: {{api_key: {KEY}, urls: ['{url}']}}\n"
+    )
+    config = tmp_path / "livekit.yaml"
+    config.write_text(text)
+    with subprocess.Popen([binary, "--config", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            server = Reference(f"ws://127.0.0.1:{port}")
+            server.wait()
+            yield server
+        finally:
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_reference_tells_the_same_story(lk_room: str, tmp_path: Path) -> None:
+    with Backend(KEY, SECRET) as backend, reference(backend.url, tmp_path) as server:
+
+        async def test() -> None:
+            await meeting(server, lk_room, backend)
+
+        run(test)
+        backend.wait_for(over, "room_finished")
+        assert backend.story() == SEQUENCE
+        _check_fields([backend.tree(index) for index in range(len(SEQUENCE))])
+
+
 # -- livekit-server-sdk
 
 
@@ -241,6 +310,33 @@ def test_livekit_server_sdk_refuses_another_secret(lk_room: str) -> None:
 # -- down, and killed
 
 
+class Remote:
+    """A server in another process."""
+
+    api_key, api_secret = KEY, SECRET
+    url = http_url = ""
+
+    def token(self, identity: str = "", room: str = "", **grants: Any) -> str:
+        video = api.VideoGrants(room_join=True, room=room, **grants)
+        return api.AccessToken(KEY, SECRET).with_identity(identity).with_grants(video).to_jwt()
+
+
+class Reference(Remote):
+    def __init__(self, url: str) -> None:
+        self.url, self.http_url = url, url.replace("ws", "http", 1)
+
+    def wait(self) -> None:
+        """Until it answers."""
+        deadline = time.monotonic() + LIMIT
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(self.http_url, timeout=1).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        raise AssertionError("the reference did not start")
+
+
 @pytest.fixture
 def processes() -> Iterator[list[Process]]:
     """Those that were started; none outlives the test."""
@@ -250,10 +346,8 @@ def processes() -> Iterator[list[Process]]:
         process.end(signal.SIGKILL)
 
 
-class Process:
+class Process(Remote):
     """`python -m lkactor serve` as a process of its own, with a directory for its events."""
-
-    api_key, api_secret = KEY, SECRET
 
     def __init__(self, processes: list[Process], directory: Path, *urls: str) -> None:
         config = {
@@ -275,10 +369,6 @@ class Process:
         else:
             raise AssertionError("the server did not start")
         self.http_url = self.url.replace("ws", "http", 1)
-
-    def token(self, identity: str = "", room: str = "", **grants: Any) -> str:
-        video = api.VideoGrants(room_join=True, room=room, **grants)
-        return api.AccessToken(KEY, SECRET).with_identity(identity).with_grants(video).to_jwt()
 
     def end(self, how: signal.Signals) -> None:
         """No error if it has ended."""

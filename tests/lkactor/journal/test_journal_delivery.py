@@ -42,9 +42,11 @@ def test_one_post_at_a_time_per_room_and_rooms_side_by_side() -> None:
 def test_concurrency_is_bounded() -> None:
     plan = delivery(policy=Policy(concurrency=2))
     plan.offer([record(n, f"room{n}") for n in range(1, 6)])
+    assert not plan.resting(0.0)
     posts = list(plan.next_posts(0.0))
     assert len(posts) == 2
     assert plan.next_timeout() is None
+    assert not plan.resting(0.0)
     plan.settle(posts[0], Outcome.ACCEPTED, 0.0)
     assert len(plan.next_posts(0.0)) == 1
 
@@ -116,6 +118,7 @@ def test_a_refusal_is_tried_five_times() -> None:
         (post,) = plan.next_posts(now)
         assert post.cursor == 1
         plan.settle(post, Outcome.REFUSED, now)
+        assert plan.resting(now) == (plan.counters["webhook.refused"] < 5)
         now = plan.next_timeout() or 0.0
     assert cursors(plan.next_posts(now)) == [2]
     assert plan.counters["webhook.given_up"] == 1
