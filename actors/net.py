@@ -82,7 +82,8 @@ class UdpPath:
 
     def _send(self, datagram: bytes | memoryview) -> None:
         try:
-            self._socket.sendto(datagram, self.sockaddr)
+            self._ports.bytes_out += self._socket.sendto(datagram, self.sockaddr)
+            self._ports.packets_out += 1
         except OSError as error:
             self._count(error, 1)
 
@@ -109,7 +110,9 @@ class UdpPath:
             self._send(run[0])
             return
         try:
-            self._socket.sendmsg(run, ((socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)),), 0, self.sockaddr)
+            control = ((socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", size)),)
+            self._ports.bytes_out += self._socket.sendmsg(run, control, 0, self.sockaddr)
+            self._ports.packets_out += len(run)
         except OSError as error:
             if error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT):
                 # No checksum offload on this route, or an odd kernel: never try again on this path.
@@ -133,6 +136,8 @@ class Ports:
         self.udp: list[socket.socket] = []
         self.tcp: list[socket.socket] = []
         self.counters = Counters()
+        self.packets_in = self.bytes_in = self.packets_out = self.bytes_out = 0
+        """Datagrams of the UDP ports."""
         self._ufrags: dict[str, MediaLink] = {}
         self._routes: dict[SockAddr, Route] = {}
         self._by_ufrag: dict[str, list[SockAddr]] = {}

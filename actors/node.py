@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import trio
 
 from actors.addresses import Announced, announced_addresses
-from actors.front.server import FrontActor
+from actors.front.server import FrontActor, FrontSpec
 from actors.gst.server import GstServerActor, node_spec
 from actors.impairment import Impairment, NetworkConditions
 from actors.journal import JournalActor, JournalPort, open_journal, receivers_of
@@ -26,8 +26,10 @@ from lkactor.config import Config
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.ice import host_candidates
+from lkactor.metrics import Metrics
 from lkactor.room.sids import new_sid
 from lkactor.signal.responses import server_info
+from lkactor.verdict import JoinBook
 
 DRAIN_TIMEOUT = 3.0
 
@@ -71,10 +73,12 @@ async def run_node(
     rng = random.SystemRandom()
     ports = Ports()
     listeners: list[socket.socket] = []
+    scraped: list[socket.socket] = []
     journal: JournalPort | None = None
     cleanup = contextlib.ExitStack()
     try:
         listeners = _listen(config.bind_addresses, config.port)
+        scraped = _listen(config.bind_addresses, config.prometheus.port) if config.prometheus.port else []
         announced = announced_addresses(config)
         sockets = _media_binds(config)
         udp_port = ports.open_udp(sockets, config.rtc.udp_port)
@@ -83,16 +87,21 @@ async def run_node(
         journal = open_journal(
             config, rng=rng, log=lambda event, detail: events.record(trio.current_time(), "", "", event, detail)
         )
+        node_id = new_sid("ND_", rng)
         services = Services(
             config=config,
             ports=ports,
             certificate=Certificate.generate(),
             candidates=tuple(host_candidates([entry.ip for entry in announced], udp_port, tcp_port)),
-            server_info=server_info(new_sid("ND_", rng), config.region),
+            server_info=server_info(node_id, config.region),
             events=events,
             journal=journal,
+            metrics=Metrics(node_id),
+            joins=JoinBook(),
             rng=rng,
         )
+        events.listen(services.joins.observe)
+        events.listen(services.metrics.observe)
         if network is not None:
             ports.impairment = Impairment(network, seed or 0)
 
@@ -105,7 +114,8 @@ async def run_node(
             rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
             await system.spawn(lambda: UdpActor(ports), "udp", restart=Restart.PERMANENT)
             await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)
-            await system.spawn(lambda: FrontActor(services, rooms, listeners), "front", restart=Restart.PERMANENT)
+            front = FrontSpec(services, rooms, tuple(listeners), tuple(scraped), system.tree)
+            await system.spawn(lambda: FrontActor(front), "front", restart=Restart.PERMANENT)
             gst = node_spec(services, rooms)
             if gst is not None:
                 cleanup.callback(gst.close)
@@ -117,7 +127,7 @@ async def run_node(
         if journal is not None:
             journal.close()
         ports.close()
-        for listener in listeners:
+        for listener in (*listeners, *scraped):
             listener.close()
 
 

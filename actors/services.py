@@ -15,6 +15,19 @@ from lkactor.config import Config
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.ice import Candidate
+from lkactor.metrics import Metrics
+from lkactor.verdict import JoinBook
+
+
+class Draining:
+    """Whether this node makes room for its end: no new rooms, and at `until` (seconds, monotonic) everyone leaves."""
+
+    def __init__(self) -> None:
+        self.until: float | None = None
+
+    @property
+    def on(self) -> bool:
+        return self.until is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +42,13 @@ class Services:
     events: EventLog
     journal: JournalPort
     """What webhooks and `/events` are fed from: `journal.publish(events)` returns at once."""
+    metrics: Metrics
+    joins: JoinBook
+    """Every attempt to join, explained."""
     rng: random.Random
     """Identifiers and ICE credentials: a system source, or a seeded one in a replayed run."""
     unix: Callable[[], float] = field(default=time.time)
+    draining: Draining = field(default_factory=Draining)
 
     def unix_ms(self) -> int:
         return int(self.unix() * 1000)

@@ -37,7 +37,7 @@ from actors.net import Path, Ports
 from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
-from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerStateChanged
+from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerState, PeerStateChanged
 from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, DataChannels
 from lkactor.peer.either import EitherNegotiation
 from lkactor.peer.negotiation import (
@@ -123,6 +123,8 @@ class TransportActor(Actor[TransportMessage]):
         self._unsent_to_owner: list[tuple[bool, bytes]] = []
         self._data_track_in: list[bytes] = []
         self._ufrags: list[str] = []
+        self._times: dict[str, float] = {}
+        """When the set-up began, and when ICE and DTLS were done."""
 
     # -- lifecycle --------------------------------------------------------------------------------------------------
 
@@ -283,17 +285,30 @@ class TransportActor(Actor[TransportMessage]):
             case ChannelClosed(channel_id=channel):
                 self._channels.closed(channel)
             case KeysReady(sender=sender):
+                self._times.setdefault("dtls", now)
                 self.egress.set_keys(sender)
                 self._rows.grant()
             case PathChanged(address=address):
+                self._times.setdefault("ice", now)
                 self.egress.set_path(self._path(address))
                 self._rows.grant()
             case PeerStateChanged(state=state, detail=detail):
+                detail = self._explain(state, detail, now)
                 self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail))
             case SctpConnected() if self._spec.role == "subscriber" and self._peer.sctp is not None:
                 self._channels.open_all(self._peer.sctp)
             case _:
                 pass
+
+    def _explain(self, state: PeerState, detail: str, now: float) -> str:
+        """How long the set-up took and what carries it: what a join verdict is made of."""
+        if state is PeerState.CONNECTING:
+            self._times = {"begun": now}
+        begun, path = self._times.get("begun"), self._peer.ice.selected
+        if state is not PeerState.CONNECTED or detail or begun is None or path is None:
+            return detail
+        ice, dtls = (1000 * (self._times.get(step, now) - begun) for step in ("ice", "dtls"))
+        return f"ice {ice:.1f} ms over {path.transport} {path.ip}:{path.port}, dtls {dtls:.1f} ms"
 
     def _send_datagrams(self, now: float) -> None:
         for datagram, address in self._peer.datagrams_to_send(now):

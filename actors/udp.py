@@ -47,6 +47,8 @@ class UdpActor(Actor[object]):
                 # An ICMP error of an earlier send (ECONNREFUSED and friends) surfaces on the next receive.
                 ports.counters.count("udp.receive_error")
                 continue
+            ports.packets_in += 1
+            ports.bytes_in += len(data)
             route = ports.route(sock, sockaddr, data)
             if route is None:
                 continue

@@ -26,7 +26,7 @@ class Listed:
 Node = Schema | Listed | None
 
 WITHOUT_EFFECT = (
-    "webhook.resource_url_notifier", "turn", "prometheus", "prometheus_port", "debug_handler", "logging", "log_level",
+    "webhook.resource_url_notifier", "turn", "debug_handler", "logging", "log_level",
     "signal_relay",
     "agents", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",

@@ -6,6 +6,7 @@ Entries never hold tokens, secrets or payloads. Written by actors, read by `lkac
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 CAPACITY = 20_000
@@ -32,9 +33,17 @@ class EventLog:
     def __init__(self, started: float, capacity: int = CAPACITY) -> None:
         self._started = started
         self._entries: deque[LogEntry] = deque(maxlen=capacity)
+        self._listeners: list[Callable[[LogEntry], None]] = []
+
+    def listen(self, listener: Callable[[LogEntry], None]) -> None:
+        """`listener` is called with every entry from now on, on the loop. It must be quick and must not raise."""
+        self._listeners.append(listener)
 
     def record(self, now: float, room: str, participant: str, event: str, detail: str = "") -> None:
-        self._entries.append(LogEntry(now - self._started, room, participant, event, detail))
+        entry = LogEntry(now - self._started, room, participant, event, detail)
+        self._entries.append(entry)
+        for listener in self._listeners:
+            listener(entry)
 
     def entries(self, room: str | None = None) -> list[LogEntry]:
         """All entries, or those of one room."""

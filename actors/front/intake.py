@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.front.types import Request
 from actors.services import Services
-from lkactor.auth import AuthError, Claims, token_from_request, verify
+from lkactor.auth import AuthError, Claims, token_from_request, unverified_names, verify
 
 
 def claims_of(request: Request, services: Services) -> Claims | None:
@@ -16,6 +16,15 @@ def claims_of(request: Request, services: Services) -> Claims | None:
 def token_of(request: Request) -> str | None:
     """Raises AuthError for an Authorization header of another scheme."""
     return token_from_request(request.headers.get("authorization"), request.query.get("access_token"))
+
+
+def claimed_by(request: Request) -> tuple[str, str]:
+    """(room, identity) that the token names, true or not: to find a refused attempt again. Nothing else may use it."""
+    try:
+        token = token_of(request)
+    except AuthError:
+        return "", ""
+    return unverified_names(token or "")
 
 
 def refusal(request: Request, error: AuthError) -> str:

@@ -61,7 +61,10 @@ class RoomServiceFront:
     async def _answer(self, message: Message, name: str) -> Message:
         match message:
             case room_api.CreateRoomRequest():
-                ref = await self._rooms.ask(OpenRoom(message, create=True), timeout=ASK_TIMEOUT)
+                open_it = OpenRoom(message, create=not self._services.draining.on)
+                ref = await self._rooms.ask(open_it, timeout=ASK_TIMEOUT)
+                if ref is None:
+                    raise TwirpError("unavailable", "server is draining: no new rooms here")
                 created: models.Room = await self._ask_room(ref, GetRoom())
                 return created
             case room_api.ListRoomsRequest(names=names):

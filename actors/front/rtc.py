@@ -10,7 +10,7 @@ from livekit.protocol import models, rtc
 from livekit.protocol import room as room_api
 
 from actors.front.cors import with_cors
-from actors.front.intake import claims_of, refusal
+from actors.front.intake import claimed_by, claims_of, refusal
 from actors.front.sessions import SessionSink, SignalConnection, connection_numbers
 from actors.front.types import Receive, Request, Response, Send, WebSocket
 from actors.kernel import ActorDead, ActorRef, AskTimeout, MailboxFull
@@ -92,16 +92,21 @@ class RtcFront:
 
     def _log_refusal(self, request: Request, error: JoinError) -> None:
         detail = f"{error.status} {error.log_as} ({request.path} from {request.client_address})"
-        self._services.events.record(trio.current_time(), "", "", "join.refused", detail)
+        room, identity = claimed_by(request)
+        self._services.events.record(trio.current_time(), room, identity, "join.refused", detail)
 
     async def _check_room(self, intent: JoinIntent) -> None:
         if self._may_create(intent):
             return
         if await self._rooms.ask(FindRoom(intent.room), timeout=ASK_TIMEOUT) is None:
+            if self._services.draining.on:
+                raise JoinError(503, "server is draining: no new rooms here")
             # livekit-client tells this 404 from a missing endpoint by its exact text.
             raise JoinError(404, "requested room does not exist")
 
     def _may_create(self, intent: JoinIntent) -> bool:
+        if self._services.draining.on:
+            return False
         assert intent.claims.video is not None
         return self._services.config.room.auto_create or intent.claims.video.room_create
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
+from trio import current_time
 
+from actors.front.admin import AdminFront
 from actors.front.cors import with_cors
 from actors.front.events import PATH as EVENTS_PATH
 from actors.front.events import EventsFront
+from actors.front.metrics import MetricsFront
 from actors.front.rtc import PATHS, VALIDATE_PATHS, RtcFront
 from actors.front.try_page import try_page
 from actors.front.twirp import PREFIX, TwirpFront
 from actors.front.types import Receive, Request, Response, Scope, Send
-from actors.kernel import Actor, ActorRef
-from actors.messages.rooms import RoomsMessage
+from actors.kernel import Actor, ActorInfo, ActorRef, Timer
+from actors.messages.rooms import Drain, RoomsMessage
 from actors.services import Services
 
 NOT_FOUND = Response(404, b"404 page not found\n")
@@ -24,25 +29,72 @@ MAX_HEADER = 256 * 1024
 """A join_request travels in the request target: about 3 kB today, more with large offers."""
 
 
-class FrontActor(Actor[object]):
+@dataclass(frozen=True, slots=True)
+class FrontSpec:
+    """What the front is started with, and started again after a crash."""
+
+    services: Services
+    rooms: ActorRef[RoomsMessage]
+    listeners: tuple[socket.socket, ...]
+    scraped: tuple[socket.socket, ...]
+    """For Prometheus; empty without one."""
+    tree: Callable[[], list[ActorInfo]]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainDeadline:
+    """To itself: who is still here is told to leave."""
+
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class FrontActor(Actor[DrainDeadline]):
     """Owns the listeners' server task. A crash restarts it on the same sockets; clients resume."""
 
-    def __init__(self, services: Services, rooms: ActorRef[RoomsMessage], listeners: list[socket.socket]) -> None:
+    def __init__(self, spec: FrontSpec) -> None:
+        services, rooms = spec.services, spec.rooms
+        self._spec = spec
         self._services = services
         self._rtc = RtcFront(services, rooms)
         self._twirp = TwirpFront(services, rooms)
         self._events = EventsFront(services)
-        self._listeners = listeners
+        self._admin = AdminFront(services, spec.tree, self._drain, self._undrain)
+        self._metrics = MetricsFront(services, rooms, spec.tree)
+        self._deadline: Timer | None = None
 
     async def started(self) -> None:
-        self.context.start_soon(self._serve)
+        self.context.start_soon(self._serve, self._spec.listeners, self._app)
+        if self._spec.scraped:
+            self.context.start_soon(self._serve, self._spec.scraped, self._metrics.app)
+        if self._services.draining.until is not None:
+            self._schedule_end(self._services.draining.until)
 
-    async def receive(self, message: object) -> object:
-        raise TypeError(f"the front takes no messages, got {type(message).__name__}")
+    async def receive(self, message: DrainDeadline) -> object:
+        if self._services.draining.on:
+            self._services.events.record(current_time(), "", "", "node.drain_deadline")
+            self._spec.rooms.tell(Drain())
+        return None
 
-    async def _serve(self) -> None:
+    def _drain(self, seconds: float) -> None:
+        self._services.events.record(current_time(), "", "", "node.draining", f"{seconds:.0f} s")
+        self._services.draining.until = current_time() + seconds
+        self._schedule_end(self._services.draining.until)
+
+    def _undrain(self) -> None:
+        self._services.events.record(current_time(), "", "", "node.undrained")
+        self._services.draining.until = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _schedule_end(self, at: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.context.schedule(max(0.0, at - current_time()), DrainDeadline())
+
+    async def _serve(self, listeners: Sequence[socket.socket], app: Application) -> None:
         config = HypercornConfig()
-        config.bind = [f"fd://{listener.dup().detach()}" for listener in self._listeners]
+        config.bind = [f"fd://{listener.dup().detach()}" for listener in listeners]
         config.websocket_max_message_size = self._services.config.limit.signal_message_size_limit + 1
         config.h11_max_incomplete_size = MAX_HEADER
         config.websocket_ping_interval = 10
@@ -50,7 +102,7 @@ class FrontActor(Actor[object]):
         config.accesslog = None
         config.errorlog = None
         config.include_server_header = False
-        await serve(self._app, config, mode="asgi")  # type: ignore[arg-type]
+        await serve(app, config, mode="asgi")  # type: ignore[arg-type]
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -76,6 +128,9 @@ class FrontActor(Actor[object]):
             return Response(204)
         if request.path == "/":
             return Response(200, b"OK")
+        answer = self._admin.handle(request)
+        if answer is not None:
+            return answer
         if request.path in VALIDATE_PATHS:
             return await self._rtc.validate(request)
         if request.path in PATHS:

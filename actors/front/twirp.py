@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from google.protobuf.message import Message
+from trio import current_time
 
 from actors.front.intake import claims_of, refusal
 from actors.front.room_service import RoomServiceFront
@@ -64,18 +65,31 @@ class TwirpFront:
             return Response(413, b"request body too large")
         except ClosedByPeer:
             return Response(400)
+        begun = current_time()
         try:
             service, name, method = self._route(request)
+        except TwirpError as error:
+            return Response(error.status, error.body(), "application/json")
+        response, code = await self._call(service, name, method, request, body, claims)
+        label = request.path.removeprefix(PREFIX).partition("/")[0].removeprefix("livekit.")
+        self._services.metrics.twirp(label, name, response.status, code, (current_time() - begun) * 1000)
+        return response
+
+    async def _call(
+        self, service: Service, name: str, method: twirp.Method, request: Request, body: bytes, claims: Claims | None
+    ) -> tuple[Response, str]:
+        """The response, and its Twirp code ("" for success)."""
+        try:
             as_json = twirp.is_json(request.headers.get("content-type", ""))
             message = twirp.decode(body, method.request, as_json=as_json)
             answer = await service.answer(name, message, claims)
         except TwirpError as error:
-            return Response(error.status, error.body(), "application/json")
+            return Response(error.status, error.body(), "application/json"), error.code
         except (AskTimeout, MailboxFull):
             late = TwirpError("unavailable", "no response from servers")
-            return Response(late.status, late.body(), "application/json")
+            return Response(late.status, late.body(), "application/json"), late.code
         kind = "application/json" if as_json else "application/protobuf"
-        return Response(200, twirp.encode(answer, as_json=as_json), kind)
+        return Response(200, twirp.encode(answer, as_json=as_json), kind), ""
 
     def _route(self, request: Request) -> tuple[Service, str, twirp.Method]:
         service_name, _, name = request.path.removeprefix(PREFIX).partition("/")

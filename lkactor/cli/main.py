@@ -14,6 +14,7 @@ from lkactor.cli import participants, rooms, tokens
 from lkactor.cli.common import FAILED, INTERRUPTED, USAGE, CliError
 from lkactor.cli.events import add_parser as add_events_parser
 from lkactor.cli.gst_signalling import add_parser as add_gst_parser
+from lkactor.cli.operate import add_parsers as add_operate_parsers
 from lkactor.config import ConfigError
 
 KEY_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_parser(commands)
     add_events_parser(commands)
     add_gst_parser(commands)
+    add_operate_parsers(commands)
     commands.choices["events"].set_defaults(run=_run_events)
     commands.choices["gst-signalling"].set_defaults(run=_run_gst)
     return parser

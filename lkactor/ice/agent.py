@@ -36,6 +36,7 @@ from lkactor.wire import stun
 from lkactor.wire.address import Address
 
 MAX_REMOTE_CANDIDATES = 64
+MAX_DESCRIBED = 8
 MAX_PAIRS = 128
 ALPHABET = string.ascii_letters + string.digits
 
@@ -255,6 +256,17 @@ class IceAgent:
 
     def next_event(self) -> IceEvent | None:
         return self._events.popleft() if self._events else None
+
+    def describe_pairs(self) -> str:
+        """Every remote address that was tried and what came of it, for people."""
+        told = [
+            f"{pair.address.transport} {pair.address.ip}:{pair.address.port} {'answered' if pair.valid else 'silent'}"
+            for pair in list(self._pairs.values())[:MAX_DESCRIBED]
+        ]
+        more = len(self._pairs) - len(told)
+        if more > 0:
+            told.append(f"{more} more")
+        return ", ".join(told) or "no candidate of the client arrived"
 
     # -- the peer's checks ------------------------------------------------------------------------------------------
 

@@ -321,7 +321,7 @@ class PeerConnection:
             case IceState.DISCONNECTED:
                 self._set_state(PeerState.DISCONNECTED)
             case IceState.FAILED:
-                self._set_state(PeerState.FAILED, "ice: no path answered")
+                self._set_state(PeerState.FAILED, f"ice: no pair answered; tried {self.ice.describe_pairs()}")
             case IceState.CHECKING if self.state is PeerState.FAILED:
                 self._set_state(PeerState.CONNECTING)
             case _:

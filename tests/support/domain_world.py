@@ -26,9 +26,11 @@ from lkactor.config import Config
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.journal import MemoryStore
+from lkactor.metrics import Metrics
 from lkactor.peer import PeerState
 from lkactor.signal.join import JoinIntent, JoinParameters
 from lkactor.signal.responses import server_info
+from lkactor.verdict import JoinBook
 
 KEY, SECRET = "devkey", "a-secret-for-tests-of-32-bytes-or-more"
 CERTIFICATE = Certificate.generate()
@@ -170,6 +172,8 @@ async def world(config: str = "", *, faults: FaultPlan | None = None, seed: int 
         server_info=server_info("ND_test", ""),
         events=EventLog(trio.current_time()),
         journal=JournalPort(MemoryStore(), unix=unix, rng=rng),
+        metrics=Metrics("ND_test"),
+        joins=JoinBook(),
         rng=rng,
         unix=unix,
     )

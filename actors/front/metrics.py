@@ -1,0 +1,62 @@
+"""Prometheus asks: what is, beside what was counted. A port of its own, with a password if one is configured."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Callable
+
+from actors.front.types import Receive, Request, Response, Scope, Send
+from actors.kernel import ActorInfo, ActorRef, AskTimeout, MailboxFull
+from actors.messages.rooms import ListRooms, RoomsMessage
+from actors.services import Services
+from lkactor.metrics import Traffic
+
+ASK_TIMEOUT = 5.0
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class MetricsFront:
+    """An ASGI application that answers every path, as the reference's."""
+
+    def __init__(self, services: Services, rooms: ActorRef[RoomsMessage], tree: Callable[[], list[ActorInfo]]) -> None:
+        self._services = services
+        self._rooms = rooms
+        self._tree = tree
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                event = await receive()
+                await send({"type": f"{event['type']}.complete"})
+                if event["type"] == "lifespan.shutdown":
+                    return
+        if scope["type"] != "http":
+            await receive()
+            await Response(404).deny(send)
+            return
+        await (await self._answer(Request.of(scope))).send(send)
+
+    async def _answer(self, request: Request) -> Response:
+        if not self._known(request.headers.get("authorization", "")):
+            return Response(401, b"Unauthorized", headers=(("www-authenticate", 'Basic realm="prometheus"'),))
+        try:
+            rooms = await self._rooms.ask(ListRooms(()), timeout=ASK_TIMEOUT)
+        except (AskTimeout, MailboxFull):
+            return Response(503, b"the rooms do not answer")
+        names = [info.path.rpartition("/")[2] for info in self._tree()]
+        ports = self._services.ports
+        text = self._services.metrics.exposition(
+            rooms,
+            [name for name in names if name.startswith("TR_")],
+            Traffic(ports.packets_in, ports.bytes_in, ports.packets_out, ports.bytes_out),
+            ports.counters,
+        )
+        return Response(200, text, CONTENT_TYPE)
+
+    def _known(self, authorization: str) -> bool:
+        config = self._services.config.prometheus
+        if not config.username:
+            return True
+        wanted = base64.b64encode(f"{config.username}:{config.password}".encode()).decode()
+        return secrets.compare_digest(authorization.encode(), f"Basic {wanted}".encode())
