@@ -13,6 +13,9 @@ from livekit.protocol import models
 from livekit.protocol.webhook import WebhookEvent
 
 from lkactor.journal import Journal, Ledger, Limits, MemoryStore, Record, RoomNews, execute
+from lkactor.journal.log import HEADER
+from lkactor.journal.records import scan
+from lkactor.journal.store import Operation, Replace
 from lkactor.journal.webhook import authorization, event_filter, event_json
 
 State = models.ParticipantInfo.State
@@ -178,3 +181,26 @@ def test_filters() -> None:
     only = event_filter(("room_started",), ("room_started",))
     assert only("room_started")
     assert not only("room_finished")
+
+
+def test_killed_between_any_two_writes_the_ledger_agrees_with_the_log() -> None:
+    """Also in the middle of a rotation: snapshot written, segment not yet."""
+    limits = Limits(segment_bytes=400)
+    journal = Journal.open(MemoryStore(), 1.0, limits)
+    operations: list[Operation] = []
+    for number in range(3):
+        for events in (history()[:5], history()[5:]):
+            for event in events:
+                event.room.sid += str(number)
+            operations += journal.append(events, 1.0).operations
+    assert sum(isinstance(operation, Replace) for operation in operations) > 5
+    for count in range(len(operations) + 1):
+        store = MemoryStore()
+        execute(store, operations[:count])
+        reopened = Journal.open(store, 1.0, limits)
+        expected = Ledger()
+        for name in sorted(store.names()):
+            if name != "open":
+                for record in scan(store.read(name, HEADER)).records:
+                    expected.fold(record)
+        assert sorted(short(reopened.ledger.closing(0))) == sorted(short(expected.closing(0))), count
