@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Mapping
 
 DEFAULT_URL = "http://127.0.0.1:7880"
@@ -38,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Exit status: 0 done, 1 could not do it, 2 wrong use, 130 interrupted."""
     import trio
+    from jwt.warnings import InsecureKeyLengthWarning
 
     from actors.httpclient import HttpError
     from lkactor.cli.events_tail import Refused, Tail
@@ -62,6 +64,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         )
     except ValueError as error:
         return _fail(f"{url} is {error}", 2)
+    # The secret is the operator's choice; the development one is short and known to everyone.
+    warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
     try:
         trio.run(tail.run)
     except (Refused, HttpError) as error:
