@@ -16,6 +16,9 @@ any other peer that knows nothing of LiveKit, sends and receives on the same sec
 | the very first, nobody having offered before  | an audio and a video section for the peer to send on |
 
 A section that was given up by a track is described once without before another one takes it (RFC 9429 section 5.10).
+A section keeps the direction that was agreed on, or rests inactive: webrtcbin (up to 1.22 at least) refuses any other
+change. So a section on which we only receive is never sent on later, and one that carried media both ways stays
+sendrecv when its track has gone.
 An offer that crosses ours wins: the peer cannot be expected to roll back, we can (RFC 8829 section 4.1.8.2).
 """
 
@@ -81,6 +84,8 @@ class _Section:
     """In our outstanding offer."""
     peer: MediaSection | None = None
     """As the peer last described it."""
+    agreed: str = ""
+    """Our direction when the section was last in use."""
 
     @property
     def media(self) -> bool:
@@ -149,7 +154,7 @@ class EitherSide:
         return any(section.usable and section.kind == "application" for section in self._sections)
 
     def _fits(self, section: _Section, track: SendTrack) -> bool:
-        if not (section.media and section.takes) or section.kind != track.kind:
+        if not (section.media and section.takes) or section.agreed == "recvonly" or section.kind != track.kind:
             return False
         mimes = {codec.mime for codec in section.codecs}
         return not track.mimes or any(mime in mimes for mime in _sendable(track.mimes))
@@ -206,6 +211,7 @@ class EitherSide:
         sections = [self._read(section, bundle) for section in description.media]
         for section, former in zip(sections, known, strict=False):
             section.track_id = former.track_id if section.takes else None
+            section.agreed = former.agreed
         self._sections, self.outstanding = sections, False
         self._setup = self._setup or ("passive" if transport.setup == "active" else "active")
         return OfferSummary(transport, self.has_data)
@@ -230,6 +236,8 @@ class EitherSide:
         if not self._sections:
             raise ProtocolViolation("sdp.no_offer")
         self._place()
+        for section in self._sections:
+            self._settle(section)
         return self._describe(local, self._setup)
 
     # -- we offer ---------------------------------------------------------------------------------------------------
@@ -319,7 +327,14 @@ class EitherSide:
         if sent is not None and not takes:
             section.takes = False
             section.track_id = None
-            self._refused.add(sent)
+            if not section.receives:
+                self._refused.add(sent)
+        self._settle(section)
+
+    def _settle(self, section: _Section) -> None:
+        if section.media:
+            direction = self._direction(section)
+            section.agreed = section.agreed if direction == "inactive" else direction
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -347,10 +362,15 @@ class EitherSide:
             return
         write_codecs(written, section.codecs)
         track = self._tracks.get(section.track_id or "")
-        directions = {(True, True): "sendrecv", (True, False): "sendonly", (False, True): "recvonly"}
-        write_rtp(written, section.extensions, directions.get((track is not None, section.receives), "inactive"))
+        write_rtp(written, section.extensions, self._direction(section))
         if track is not None:
             write_track(written, track)
+
+    def _direction(self, section: _Section) -> str:
+        kept = section.agreed == "sendrecv" and section.takes and section.receives
+        sends = kept or section.track_id in self._tracks
+        directions = {(True, True): "sendrecv", (True, False): "sendonly", (False, True): "recvonly"}
+        return directions.get((sends, section.receives), "inactive")
 
 
 def _sendable(mimes: Sequence[str]) -> Sequence[str]:

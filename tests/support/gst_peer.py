@@ -17,6 +17,7 @@ import asyncio
 import itertools
 import json
 import math
+import re
 import ssl
 import sys
 import threading
@@ -31,14 +32,14 @@ from gi.repository import Gst, GstSdp, GstWebRTC  # noqa: E402
 
 SEND_AUDIO = (
     "audiotestsrc is-live=true freq={tone} volume=0.3 ! audioconvert ! audioresample"
-    " ! audio/x-raw,rate=48000,channels=2 ! opusenc ! rtpopuspay pt=97"
-    " ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97 ! {name}. "
+    " ! audio/x-raw,rate=48000,channels=2 ! opusenc ! rtpopuspay pt={opus}"
+    " ! application/x-rtp,media=audio,encoding-name=OPUS,payload={opus} ! {name}. "
 )
 SEND_VIDEO = (
     "videotestsrc is-live=true pattern=solid-color foreground-color={colour}"
     " ! video/x-raw,width=320,height=240,framerate=15/1 ! videoconvert"
-    " ! vp8enc deadline=1 cpu-used=8 keyframe-max-dist=60 ! rtpvp8pay picture-id-mode=15-bit pt=96"
-    " ! application/x-rtp,media=video,encoding-name=VP8,payload=96 ! {name}. "
+    " ! vp8enc deadline=1 cpu-used=8 keyframe-max-dist=60 ! rtpvp8pay picture-id-mode=15-bit pt={vp8}"
+    " ! application/x-rtp,media=video,encoding-name=VP8,payload={vp8} ! {name}. "
 )
 PRINT = threading.Lock()
 
@@ -48,18 +49,25 @@ def say(**event):
         print(json.dumps(event), flush=True)
 
 
+def payload_type(offer, codec, otherwise):
+    found = re.search(rf"a=rtpmap:(\d+) {codec}/", offer, re.IGNORECASE)
+    return int(found[1]) if found else otherwise
+
+
 class Call:
     """One webrtcbin, towards one peer."""
 
-    def __init__(self, peer, options, send):
+    def __init__(self, peer, options, send, offer=""):
+        """With the peer's offer: what is sent must have its payload types."""
         self.peer, self.options, self.send = peer, options, send
         self.pads = 0
         media = SEND_AUDIO + ("" if options.audio_only else SEND_VIDEO)
         if options.silent:
             media = ""
         text = "webrtcbin name=w bundle-policy=max-bundle latency=50 " + media.format(
-            name="w", tone=options.tone, colour=int(f"ff{options.colour}", 16)
-        )
+            name="w", tone=options.tone, colour=int(f"ff{options.colour}", 16),
+            opus=payload_type(offer, "opus", 97), vp8=payload_type(offer, "vp8", 96),
+        )  # fmt: skip
         self.pipeline = Gst.parse_launch(text)
         self.webrtc = self.pipeline.get_by_name("w")
         self.webrtc.connect("on-ice-candidate", self.on_candidate)
@@ -226,8 +234,9 @@ class Peer:
             text = f"ROOM_PEER_MSG {peer} {text}"
         asyncio.run_coroutine_threadsafe(self.socket.send(text), self.loop)
 
-    def call(self, peer, offer):
-        self.calls[peer] = Call(peer, self.options, self.send)
+    def call(self, peer, offer, payload="{}"):
+        sdp = json.loads(payload).get("sdp", {}).get("sdp", "")
+        self.calls[peer] = Call(peer, self.options, self.send, sdp)
         self.calls[peer].start(offer)
 
     async def on_message(self, message):
@@ -235,12 +244,12 @@ class Peer:
         if word == "ROOM_PEER_MSG":
             peer, _, payload = rest.partition(" ")
             if peer not in self.calls:
-                self.call(peer, offer=False)
+                self.call(peer, False, payload)
             self.calls[peer].on_payload(payload)
             return
         if message.startswith("{"):
             if not self.calls:
-                self.call("session", offer=False)
+                self.call("session", False, message)
             self.calls["session"].on_payload(message)
             return
         say(event="said", text=message)

@@ -167,12 +167,19 @@ def test_more_tracks_are_offered_on_sections_of_their_own() -> None:
     side.set_send_tracks([track("mic"), track("mic2"), track("cam", "video"), track("cam2", "video", "video/h264")])
     assert side.must_offer()
     offer = side.create_offer(LOCAL)
-    assert directions(offer) == ["audio sendrecv", "video sendrecv", "audio sendonly", "video sendonly"]
-    assert msids(offer) == ["mic", "cam", "mic2", "cam2"]
+    # The peer's video was answered recvonly: that direction stays, so the camera has a section of its own.
+    assert [text.split()[1] for text in directions(offer)] == [
+        "sendrecv",
+        "recvonly",
+        "sendonly",
+        "sendonly",
+        "sendonly",
+    ]
+    assert msids(offer) == ["mic", "", "mic2", "cam", "cam2"]
     media = SessionDescription.parse(offer).media
     assert media[2].formats == media[0].formats, "one meaning for a payload type in a bundle"
-    numbers = [number for s in media for number in s.formats]
-    assert len(set(numbers)) == len(numbers) - 1
+    assert media[3].formats[0] == media[1].formats[0]
+    assert not set(media[4].formats) & set(media[3].formats)
     assert {s.get("setup") for s in media} == {"active"}, "the role of the association that lives"
     side.receive_answer(reply(offer))
     assert {m.track_id for m in side.send_media()} == {"mic", "cam", "mic2", "cam2"}
@@ -191,7 +198,7 @@ def test_a_section_rests_for_one_description() -> None:
     side.set_send_tracks([track("two")])
     offer = side.create_offer(LOCAL)
     assert msids(offer) == ["", ""]
-    assert directions(offer)[0] == "audio recvonly"
+    assert directions(offer)[0] == "audio sendrecv", "the direction that was agreed on stays"
     side.receive_answer(reply(offer))
     assert side.must_offer()
     offer = side.create_offer(LOCAL)
@@ -199,6 +206,31 @@ def test_a_section_rests_for_one_description() -> None:
     assert len(SessionDescription.parse(offer).media) == 2
     side.receive_answer(reply(offer))
     assert [(m.track_id, m.mid) for m in side.send_media()] == [("two", "a0")]
+
+
+def test_a_section_of_ours_rests_inactive_and_is_used_again() -> None:
+    side, _ = answered(CALL, track("mic"))
+    for tracks, directed in (
+        (["mic", "mic2"], "sendonly"), (["mic"], "inactive"), (["mic", "mic3"], "sendonly"),
+    ):  # fmt: skip
+        side.set_send_tracks([track(name) for name in tracks])
+        offer = side.create_offer(LOCAL)
+        assert directions(offer) == ["audio sendrecv", "video recvonly", f"audio {directed}"]
+        side.receive_answer(reply(offer))
+        assert [m.track_id for m in side.send_media()] == tracks
+
+
+def test_a_sendrecv_section_that_the_peer_only_sends_on() -> None:
+    """Offered both ways, answered sendonly: its track gets a section of its own."""
+    side = EitherSide(codecs=CODECS)
+    side.set_send_tracks([track("mic")])
+    side.receive_answer(reply(side.create_offer(LOCAL), audio0="sendonly"))
+    assert side.send_media() == ()
+    assert side.must_offer()
+    offer = side.create_offer(LOCAL)
+    assert directions(offer) == ["audio recvonly", "video recvonly", "audio sendonly"]
+    side.receive_answer(reply(offer))
+    assert [m.track_id for m in side.send_media()] == ["mic"]
 
 
 @pytest.mark.parametrize("answer", ["refused", "inactive"])
