@@ -26,7 +26,9 @@ class Listed:
 Node = Schema | Listed | None
 
 WITHOUT_EFFECT = (
-    "webhook.resource_url_notifier", "turn", "debug_handler", "logging", "log_level",
+    "webhook.resource_url_notifier", "turn", "debug_handler", "logging.component_levels", "logging.sample",
+    "logging.sample_initial", "logging.sample_interval", "logging.item_sample_seconds", "logging.item_sample_initial",
+    "logging.item_sample_interval", "logging.pion_level",
     "signal_relay",
     "agents", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",

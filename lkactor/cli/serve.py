@@ -18,6 +18,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 from actors.node import Node, run_node
 from lkactor import __version__
 from lkactor.auth import issue_token
+from lkactor.cli.logs import ServerLog
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 
 
@@ -70,6 +71,8 @@ async def _serve(config: Config) -> None:
         gc.collect()
         gc.freeze()  # A full collection must not walk what lives for ever (data-path-limits 5).
         print(banner(config, node), flush=True)
+        services = node.services
+        services.events.listen(ServerLog(config.logging, services.joins, services.server_info.node_id).observe)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT) as signals:
             await anext(aiter(signals))
             print("stopping: everyone is told to leave; a second signal stops at once", flush=True)

@@ -1,0 +1,92 @@
+"""The server's log: the record of events as structured lines on standard error, with LiveKit's field names.
+
+| level | what |
+|---|---|
+| error | an actor crashed |
+| warn | a join was refused or failed, with its cause |
+| info | rooms; one line when a participant is active, with what its set-up took; one when it leaves |
+| debug | everything else |
+
+Entries hold no token and no secret (`lkactor.eventlog`), so neither does a line.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+from lkactor.config_sections import LoggingConfig
+from lkactor.eventlog import LogEntry
+from lkactor.verdict import JoinBook
+
+LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
+MESSAGES = {
+    "room.started": "starting room",
+    "room.finished": "closing room",
+    "active": "participant active",
+    "participant.left": "participant closing",
+    "join.refused": "join refused",
+}
+
+
+class ServerLog:
+    """`observe` is a listener of the record of events. Lines below `level` are not made."""
+
+    def __init__(self, config: LoggingConfig, joins: JoinBook, node_id: str, stream: TextIO | None = None) -> None:
+        self._joins = joins
+        self._least = LEVELS.get(config.level or "info", 20)
+        renderer: Any = structlog.processors.JSONRenderer()
+        if not config.json:
+            renderer = structlog.dev.ConsoleRenderer(colors=False, event_key="msg", timestamp_key="ts", pad_event_to=24)
+        self._logger: Any = structlog.wrap_logger(
+            structlog.PrintLogger(stream or sys.stderr),
+            processors=[
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+                structlog.processors.EventRenamer("msg"),
+                renderer,
+            ],
+        ).bind(nodeID=node_id)
+
+    def observe(self, entry: LogEntry) -> None:
+        level, fields = self._describe(entry)
+        if LEVELS[level] >= self._least:
+            named = {name: value for name, value in fields.items() if value not in ("", None)}
+            self._logger.msg(MESSAGES.get(entry.event, entry.event), level=level, **named)
+
+    def _describe(self, entry: LogEntry) -> tuple[str, dict[str, Any]]:
+        fields: dict[str, Any] = {"room": entry.room, "participant": entry.participant}
+        match entry.event:
+            case "room.started" | "room.finished":
+                return "info", {**fields, "roomID": entry.detail}
+            case "active":
+                return "info", {**fields, **self._set_up(entry)}
+            case "participant.left":
+                return self._left(entry, fields)
+            case "join.refused":
+                return "warn", {**fields, "error": entry.detail}
+            case "actor.fault":
+                return "debug", {"actor": entry.participant, "detail": entry.detail}
+            case "actor.restart":
+                return "warn", {"actor": entry.participant, "detail": entry.detail}
+            case event if event.startswith("actor."):
+                return "error", {"actor": entry.participant, "detail": entry.detail}
+            case _:
+                return "debug", {**fields, "detail": entry.detail}
+
+    def _set_up(self, entry: LogEntry) -> dict[str, Any]:
+        verdict = self._joins.latest(entry.room, entry.participant)
+        if verdict is None:
+            return {}
+        times = {f"{name}Ms": verdict.steps[name].ms for name in ("offer", "ice", "dtls", "data")}
+        return {"pID": verdict.sid, "connectMs": verdict.steps["data"].ms, **times, "path": verdict.steps["ice"].detail}
+
+    def _left(self, entry: LogEntry, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        found = self._joins.of(room=entry.room, identity=entry.participant)
+        told = {**fields, "reason": entry.detail}
+        if not found:
+            return "info", told
+        verdict = found[-1]
+        told |= {"pID": verdict.sid, "durationMs": round((entry.at - verdict.at) * 1000), "outcome": verdict.outcome}
+        return ("warn" if verdict.outcome == "failed" else "info"), {**told, "cause": verdict.cause}
