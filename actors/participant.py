@@ -484,6 +484,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._connected[change.role] = True
                 self.cancel_timer("failed")
                 if change.role == self._primary:
+                    # A peer that is no LiveKit client opens no data channels: there is nothing to wait for.
+                    self._channels_open |= self._parameters.server_offers != "never"
                     self.start_timer("channels", CHANNEL_GRACE)
                     self._maybe_active()
             case PeerState.FAILED if not self._left:
