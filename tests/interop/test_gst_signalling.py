@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import re
 import subprocess
 import sys
@@ -12,11 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from support.gst import gst_peers, missing
 from support.interop import GREEN, MARKS, RED, run
+from support.tls import self_signed
 
 pytestmark = [*MARKS, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -42,21 +39,7 @@ def plain() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[str, str]:
-    """cert.pem and key.pem for localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
-    cert = builder.sign(key, hashes.SHA256())
-    (tmp_path / "cert.pem").write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (tmp_path / "key.pem").write_bytes(pem)
-    return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-
-
-def test_two_peers_over_tls(certificate: tuple[str, str]) -> None:
+def test_two_peers_over_tls(tmp_path: Path) -> None:
     async def test(url: str) -> None:
         async with gst_peers(url) as peers:
             callee = await peers.start("callee", "--tone", "440", "--colour", "dc1e1e")
@@ -67,7 +50,7 @@ def test_two_peers_over_tls(certificate: tuple[str, str]) -> None:
             closed = await callee.until(lambda e: e["event"] == "closed", "end of the connection")
             assert closed["code"] == 1000
 
-    cert, key = certificate
+    cert, key = self_signed(tmp_path)
     with signalling("--cert", cert, "--key", key) as url:
         assert url.startswith("wss://")
         run(lambda: test(url))
