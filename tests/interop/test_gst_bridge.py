@@ -73,6 +73,39 @@ def test_call_into_a_room(server: LkServer) -> None:
     run(test)
 
 
+def test_another_takes_the_place(server: LkServer) -> None:
+    """On a section that carries the peer's own media, too, so its direction must not change in between."""
+
+    async def test() -> None:
+        async with party(server, "turns") as guests, gst_peers(signalling(server)) as peers:
+            alice = await guests.join("alice")
+            await alice.publish_tone(440)
+            peer = await peers.start("p", "--call", "lkactor:turns", "--audio-only", "--tone", "1000")
+            await asyncio.gather(peer.hears(440), from_gst(alice, "gst-p", rtc.TrackKind.KIND_AUDIO))
+            bob = await guests.join("bob")
+            voice = await from_gst(bob, "gst-p", rtc.TrackKind.KIND_AUDIO)
+            await alice.close()
+            await bob.publish_tone(700)
+            await asyncio.gather(peer.hears(700), hears_tone(voice, 1000))
+            assert all(event["sections"] <= 2 for event in peer.events if event["event"] == "sdp")
+
+    run(test)
+
+
+def test_another_codec_has_a_section_of_its_own(server: LkServer) -> None:
+    """The peer sends VP8, the room has H264: each is received, nothing is transcoded."""
+
+    async def test() -> None:
+        async with party(server, "codecs") as guests, gst_peers(signalling(server)) as peers:
+            alice = await guests.join("alice")
+            await alice.publish_picture(RED, BLUE, codec=rtc.VideoCodec.H264)
+            peer = await peers.start("p", "--call", "lkactor:codecs", "--colour", "1ec81e")
+            picture = await from_gst(alice, "gst-p", rtc.TrackKind.KIND_VIDEO)
+            await asyncio.gather(peer.sees(RED, BLUE), sees_colours(picture, GREEN))
+
+    run(test)
+
+
 def test_the_bridge_offers_when_asked(server: LkServer) -> None:
     async def test() -> None:
         async with party(server, "asked") as guests, gst_peers(signalling(server)) as peers:

@@ -84,6 +84,24 @@ def test_a_room_has_the_bridge_when_livekit_has_the_room(server: LkServer) -> No
     server.check_no_leaks()
 
 
+def test_a_bridge_that_crashes_ends_its_call_only(server: LkServer) -> None:
+    async def test() -> None:
+        async with peers(server, "one", "two") as (one, two):
+            for client in (one, two):
+                await client.send_str("SESSION lkactor:crash")
+                assert await heard(client) == "SESSION_OK"
+            bridges = [info.path for info in server.actors() if info.path.startswith("/gst/bridge")]
+            assert len(bridges) == 2
+            server.crash(bridges[0])
+            await one.send_str("anything")
+            assert (await one.receive(5)).type is aiohttp.WSMsgType.CLOSE
+            await two.send_str("OFFER_REQUEST")
+            assert "offer" in json.loads(await heard(two))["sdp"]["type"]
+
+    run(test)
+    server.check_no_leaks()
+
+
 def test_tls_and_health(tmp_path: Path) -> None:
     cert, key = self_signed(tmp_path)
     context = ssl.create_default_context(cafile=cert)
