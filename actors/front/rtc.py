@@ -14,7 +14,7 @@ from actors.front.intake import claimed_by, claims_of, refusal
 from actors.front.sessions import SessionSink, SignalConnection, connection_numbers
 from actors.front.types import Receive, Request, Response, Send, WebSocket
 from actors.kernel import ActorDead, ActorRef, AskTimeout, MailboxFull
-from actors.messages.participant import ParticipantMessage, Resume
+from actors.messages.participant import ParticipantMessage, Resume, SignalSink
 from actors.messages.room import FindParticipant, Join, Joined, JoinRefused, RoomMessage
 from actors.messages.rooms import FindRoom, OpenRoom, RoomsMessage
 from actors.services import Services
@@ -110,7 +110,18 @@ class RtcFront:
         assert intent.claims.video is not None
         return self._services.config.room.auto_create or intent.claims.video.room_create
 
-    async def _join(self, intent: JoinIntent, sink: SessionSink, number: int) -> ActorRef[ParticipantMessage] | None:
+    async def enter(
+        self, request: Request, intent: JoinIntent, sink: SignalSink, number: int
+    ) -> ActorRef[ParticipantMessage]:
+        """Join for a client without a WebSocket. Raises JoinError; a refusal is recorded as one of `/rtc` is."""
+        try:
+            await self._check_room(intent)
+            return await self._join(intent, sink, number)
+        except JoinError as error:
+            self._log_refusal(request, error)
+            raise
+
+    async def _join(self, intent: JoinIntent, sink: SignalSink, number: int) -> ActorRef[ParticipantMessage]:
         """A room may end between finding and joining it; then it is opened again."""
         request = room_api.CreateRoomRequest(name=intent.room)
         if intent.claims.room_config is not None:

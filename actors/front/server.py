@@ -20,6 +20,7 @@ from actors.front.rtc import PATHS, VALIDATE_PATHS, RtcFront
 from actors.front.try_page import try_page
 from actors.front.twirp import PREFIX, TwirpFront
 from actors.front.types import Receive, Request, Response, Scope, Send
+from actors.front.whip import WhipFront
 from actors.kernel import Actor, ActorInfo, ActorRef, Timer
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.services import Services
@@ -58,6 +59,7 @@ class FrontActor(Actor[DrainDeadline]):
         self._services = services
         self._rtc = RtcFront(services, rooms)
         self._twirp = TwirpFront(services, rooms)
+        self._whip = WhipFront(services, self._rtc)
         self._events = EventsFront(services)
         self._admin = AdminFront(services, spec.tree, self._drain, self._undrain)
         self._metrics = MetricsFront(services, rooms, spec.tree)
@@ -135,6 +137,8 @@ class FrontActor(Actor[DrainDeadline]):
             return await self._rtc.validate(request)
         if request.path in PATHS:
             return Response(404)  # Not an upgrade (livekit-surface 1.3).
+        if self._whip.takes(request.path):
+            return await self._whip.handle(request, receive)
         if request.path.startswith(PREFIX):
             return await self._twirp.handle(request, receive)
         if self._services.config.development:

@@ -1,0 +1,103 @@
+"""WHIP (RFC 9725) and WHEP: one HTTP request in place of a signal connection. What its bodies mean. Pure.
+
+Source of LiveKit's part: livekit-surface 1.8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from livekit.protocol import models, rtc
+
+from lkactor.auth import Claims
+from lkactor.errors import ProtocolViolation
+from lkactor.sdp.description import SessionDescription
+from lkactor.signal.join import JoinParameters
+
+SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
+MAX_BODY = 1024 * 1024
+PROTOCOL = 17
+"""What a client without a protocol of its own is taken to speak."""
+MAX_CANDIDATES = 64
+_CREDENTIALS = re.compile(r"^a=(ice-ufrag|ice-pwd):.*$", re.MULTILINE)
+_CANDIDATES = re.compile(r"^a=(?:candidate:.*|end-of-candidates)\r?\n", re.MULTILINE)
+
+
+def parameters(offer: str) -> JoinParameters:
+    """How such a client joins: one connection, full ICE, its offer at once. Raises ProtocolViolation."""
+    description = SessionDescription.parse(offer)
+    tracks = tuple(
+        _announcement(section.kind, section.msid[1])
+        for section in description.media
+        if section.kind in ("audio", "video") and section.peer_sends and not section.rejected
+    )
+    return JoinParameters(
+        client=models.ClientInfo(protocol=PROTOCOL),
+        single=True,
+        disable_ice_lite=True,
+        add_tracks=tracks,
+        offer=rtc.SessionDescription(type="offer", sdp=offer, id=1),
+    )
+
+
+def _announcement(kind: str, cid: str) -> rtc.AddTrackRequest:
+    """The AddTrack that the client has no way to send."""
+    if kind == "audio":
+        return rtc.AddTrackRequest(
+            cid=cid,
+            name="synthesized-microphone",
+            type=models.TrackType.AUDIO,
+            source=models.TrackSource.MICROPHONE,
+        )
+    return rtc.AddTrackRequest(
+        cid=cid, name="synthesized-camera", type=models.TrackType.VIDEO, source=models.TrackSource.CAMERA
+    )
+
+
+def allowed(claims: Claims | None) -> bool:
+    """A token that may join the room it names."""
+    video = claims.video if claims is not None else None
+    return video is not None and video.room_join and bool(video.room)
+
+
+def attribute(sdp: str, name: str) -> str:
+    """The first `a=name:value` of a description or fragment; empty if there is none."""
+    found = re.search(rf"^a={re.escape(name)}:(\S+)", sdp, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def candidates_of(fragment: str) -> list[str]:
+    """The candidate lines of a trickled fragment."""
+    return re.findall(r"^a=(candidate:[^\r\n]+)", fragment, re.MULTILINE)[:MAX_CANDIDATES]
+
+
+def restarted(offer: str, fragment: str) -> str:
+    """The client's offer with the new credentials and candidates of an ICE restart. Raises ProtocolViolation."""
+    fresh = {name: attribute(fragment, name) for name in ("ice-ufrag", "ice-pwd")}
+    if not all(fresh.values()):
+        raise ProtocolViolation("whip.no_credentials")
+    text = _CREDENTIALS.sub(lambda found: f"a={found[1]}:{fresh[found[1]]}", _CANDIDATES.sub("", offer))
+    lines = "".join(f"a={candidate}\r\n" for candidate in candidates_of(fragment))
+    return text if text.endswith("\n") else f"{text}\r\n{lines}"
+
+
+def fragment_of(answer: str) -> str:
+    """What an ICE restart answers: our new credentials and candidates."""
+    lines = [f"a={name}:{attribute(answer, name)}" for name in ("ice-ufrag", "ice-pwd")]
+    lines += [f"a={candidate}" for candidate in candidates_of(answer)]
+    return "\r\n".join([*lines, "a=end-of-candidates", ""])
+
+
+def links(servers: Sequence[rtc.ICEServer]) -> list[str]:
+    """`Link` headers (RFC 9725 section 4.6)."""
+    found = []
+    for server in servers:
+        for url in server.urls:
+            credential = ""
+            if server.username:
+                fields: Mapping[str, str] = {"username": server.username, "credential": server.credential}
+                credential = "".join(f'; {name}="{value}"' for name, value in fields.items())
+                credential += '; credential-type="password"'
+            found.append(f'<{url}>; rel="ice-server"{credential}')
+    return found
