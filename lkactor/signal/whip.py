@@ -20,7 +20,7 @@ MAX_BODY = 1024 * 1024
 PROTOCOL = 17
 """What a client without a protocol of its own is taken to speak."""
 MAX_CANDIDATES = 64
-_CREDENTIALS = re.compile(r"^a=(ice-ufrag|ice-pwd):.*$", re.MULTILINE)
+_CREDENTIALS = re.compile(r"^a=(ice-ufrag|ice-pwd):[^\r\n]*", re.MULTILINE)
 _CANDIDATES = re.compile(r"^a=(?:candidate:.*|end-of-candidates)\r?\n", re.MULTILINE)
 
 

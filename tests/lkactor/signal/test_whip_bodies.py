@@ -13,7 +13,8 @@ OFFER = (
     "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=sendonly\r\na=msid:s mic\r\n"
     "a=ice-ufrag:old1\r\na=ice-pwd:oldpasswordoldpasswordold\r\na=rtpmap:111 opus/48000/2\r\n"
     "a=candidate:1 1 udp 1 192.0.2.1 5000 typ host\r\na=end-of-candidates\r\n"
-    "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=sendonly\r\na=msid:s cam\r\na=rtpmap:96 VP8/90000\r\n"
+    "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=sendonly\r\na=msid:s cam\r\n"
+    "a=rtpmap:96 VP8/90000\r\n"
     "a=ice-ufrag:old1\r\na=ice-pwd:oldpasswordoldpasswordold\r\n"
     "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=recvonly\r\na=rtpmap:96 VP8/90000\r\n"
 )
