@@ -1,6 +1,6 @@
 """GStreamer's WebRTC signalling: the server's protocol, and what peers say to each other through it."""
 
-from lkactor.gst.payload import IceCandidate, OfferRequest, PeerSdp, parse_payload, write_candidate, write_sdp
+from lkactor.gst.payload import IceCandidate, OfferRequest, PeerSdp, parse_payload, write_sdp
 from lkactor.gst.protocol import (
     BRIDGE_PREFIX,
     BridgeClosed,
@@ -27,6 +27,5 @@ __all__ = [
     "SignallingServer",
     "asked_room",
     "parse_payload",
-    "write_candidate",
     "write_sdp",
 ]

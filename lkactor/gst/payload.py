@@ -84,10 +84,5 @@ def _clean(text: str) -> str:
 
 
 def write_sdp(kind: str, sdp: str) -> str:
-    """`kind` is "offer" or "answer"."""
+    """`kind` is "offer" or "answer". Our candidates are all in it, so there is nothing to trickle."""
     return json.dumps({"sdp": {"type": kind, "sdp": sdp}})
-
-
-def write_candidate(candidate: str, section: int = 0) -> str:
-    """`candidate` is "candidate:...", `section` the index of its m= line."""
-    return json.dumps({"ice": {"candidate": candidate, "sdpMLineIndex": section}})
