@@ -78,8 +78,10 @@ def restarted(offer: str, fragment: str) -> str:
     if not all(fresh.values()):
         raise ProtocolViolation("whip.no_credentials")
     text = _CREDENTIALS.sub(lambda found: f"a={found[1]}:{fresh[found[1]]}", _CANDIDATES.sub("", offer))
-    lines = "".join(f"a={candidate}\r\n" for candidate in candidates_of(fragment))
-    return text if text.endswith("\n") else f"{text}\r\n{lines}"
+    # Into the first section, for that is the one whose transport a bundle uses (RFC 9143 section 7.1.1).
+    password = f"a=ice-pwd:{fresh['ice-pwd']}"
+    lines = "".join(f"\r\na={candidate}" for candidate in candidates_of(fragment))
+    return text.replace(password, password + lines, 1)
 
 
 def fragment_of(answer: str) -> str:
