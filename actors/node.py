@@ -21,6 +21,7 @@ from actors.net import Ports
 from actors.rooms import RoomsActor
 from actors.services import Services
 from actors.tcp import TcpActor
+from actors.turn import TurnActor, open_turn
 from actors.udp import UdpActor
 from lkactor.config import Config
 from lkactor.dtls import Certificate
@@ -83,6 +84,9 @@ async def run_node(
         sockets = _media_binds(config)
         udp_port = ports.open_udp(sockets, config.rtc.udp_port)
         tcp_port = ports.open_tcp(sockets, config.rtc.tcp_port) if config.rtc.tcp_port is not None else None
+        turn = open_turn(config, [entry.ip for entry in announced], lambda: services.config.keys, ports.counters, rng)
+        if turn is not None:
+            cleanup.callback(turn.close)
         events = EventLog(trio.current_time())
         journal = open_journal(
             config, rng=rng, log=lambda event, detail: events.record(trio.current_time(), "", "", event, detail)
@@ -116,6 +120,8 @@ async def run_node(
             await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)
             front = FrontSpec(services, rooms, tuple(listeners), tuple(scraped), system.tree)
             await system.spawn(lambda: FrontActor(front), "front", restart=Restart.PERMANENT)
+            if turn is not None:
+                await system.spawn(lambda: TurnActor(turn), "turn", restart=Restart.PERMANENT)
             gst = node_spec(services, rooms)
             if gst is not None:
                 cleanup.callback(gst.close)

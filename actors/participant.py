@@ -546,7 +546,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._connection, self._sink = resume.connection, resume.sink
         self.cancel_timer("failed")
         self.log("resumed")
-        servers = ice_servers(self._services.config, self.sid, self._services.unix())
+        servers = self._ice_servers()
         self._send(responses.reconnect_response(self._services.server_info, servers, self._data.last_sequence))
         self._tell_missed_departures()
         self.room.tell(ParticipantResumed(self.sid))
@@ -665,11 +665,15 @@ class ParticipantActor(Actor[ParticipantMessage]):
             participant=info,
             others=self._spec.others,
             server=self._services.server_info,
-            ice_servers=ice_servers(self._services.config, self.sid, self._services.unix()),
+            ice_servers=self._ice_servers(),
             subscriber_primary=self._primary == "subscriber",
             sif_trailer=self._spec.room_model.sif_trailer,
             fast_publish=self.model.permission.can_publish,
         )
+
+    def _ice_servers(self) -> list[rtc.ICEServer]:
+        services = self._services
+        return ice_servers(services.config, self.sid, services.unix(), services.candidates)
 
     def _tell(self, role: Role, message: TransportMessage) -> None:
         """A transport that is gone ends the session; its Terminated may still be on the way."""

@@ -26,7 +26,7 @@ class Listed:
 Node = Schema | Listed | None
 
 WITHOUT_EFFECT = (
-    "webhook.resource_url_notifier", "turn", "debug_handler", "logging.component_levels", "logging.sample",
+    "webhook.resource_url_notifier", "debug_handler", "logging.component_levels", "logging.sample",
     "logging.sample_initial", "logging.sample_interval", "logging.item_sample_seconds", "logging.item_sample_initial",
     "logging.item_sample_interval", "logging.pion_level",
     "signal_relay",
