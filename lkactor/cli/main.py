@@ -23,7 +23,12 @@ KEY_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: see `lkactor.cli.common`."""
     parser = build_parser()
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "files") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        # argparse ends a list of words at the first flag: `publish ROOM --url URL FILE` leaves FILE over.
+        arguments.files += rest
     if not hasattr(arguments, "run"):
         parser.print_help()
         return USAGE

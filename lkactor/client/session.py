@@ -47,7 +47,7 @@ from lkactor.sctp import MessageReceived
 from lkactor.sdp import Answerer, Codec, Offerer, ReceiveMedia, SendTrack
 from lkactor.sdp.codecs import pick_codec
 from lkactor.sfu.twcc import TwccRecorder
-from lkactor.wire.extensions import MID, TRANSPORT_CC, text
+from lkactor.wire.extensions import DEPENDENCY_DESCRIPTOR, MID, TRANSPORT_CC, text
 from lkactor.wire.rtcp import RtcpPacket, SenderReport
 from lkactor.wire.rtp import RtpPacket, unwrap_rtx
 
@@ -157,7 +157,8 @@ class Session:
     def _publisher_turn(self, now: float) -> None:
         while (event := self._offers.next_event()) is not None:
             if isinstance(event, OfferReady):
-                self._post(rtc.SessionDescription(type="offer", sdp=event.sdp, id=event.offer_id))
+                sdp = _as_sender(event.sdp)
+                self._post(rtc.SessionDescription(type="offer", sdp=sdp, id=event.offer_id))
         for track in self.local_tracks.values():
             self.publisher.send_rtcp(track.report(now))
 
@@ -287,10 +288,15 @@ class Session:
         with contextlib.suppress(SignalError), trio.move_on_after(1) as scope:
             scope.shield = True
             await self.signal.send(leave=request)
-        self.publisher.close()
-        self.subscriber.close()
+        self.publisher.say_goodbye()
+        self.subscriber.say_goodbye()
         with trio.CancelScope(shield=True):
             await self.signal.aclose()
+
+    def close(self) -> None:
+        """The sockets, after `run` has ended."""
+        self.publisher.close()
+        self.subscriber.close()
 
     async def _write(self) -> None:
         async for description in self._posted:
@@ -406,30 +412,43 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """Join, and leave at the end. Raises SignalError; ValueError for an address that is none."""
     host = host_of(url)
-    async with trio.open_nursery() as nursery:
-        signal = await SignalClient.connect(nursery, url, token, auto_subscribe=auto_subscribe)
-        try:
-            with trio.fail_after(JOIN_TIMEOUT):
-                first = await signal.receive()
-        except trio.TooSlowError:
-            raise SignalError(f"no JoinResponse within {JOIN_TIMEOUT:g} s") from None
-        if first.WhichOneof("message") != "join":
-            reason = models.DisconnectReason.Name(first.leave.reason) if first.HasField("leave") else "no JoinResponse"
-            raise SignalError(f"not let in: {reason}", 403)
-        try:
-            session = Session(signal, first.join, host, certificate or Certificate.generate(), on_event)
-        except OSError as error:
-            raise SignalError(f"no way to {host}: {error}") from None
-        await nursery.start(session.run)
-        on_event(Joined(first.join))
-        for info in first.join.other_participants:
-            on_event(ParticipantJoined(info))
-            session._compare_tracks(info, None, info.tracks)
-        try:
-            yield session
-        finally:
-            await session.leave()
-            nursery.cancel_scope.cancel()
+    with contextlib.ExitStack() as sockets:
+        async with trio.open_nursery() as nursery:
+            signal = await SignalClient.connect(nursery, url, token, auto_subscribe=auto_subscribe)
+            join = await _joined(signal)
+            try:
+                session = Session(signal, join, host, certificate or Certificate.generate(), on_event)
+            except OSError as error:
+                raise SignalError(f"no way to {host}: {error}") from None
+            sockets.callback(session.close)
+            await nursery.start(session.run)
+            on_event(Joined(join))
+            for info in join.other_participants:
+                on_event(ParticipantJoined(info))
+                session._compare_tracks(info, None, info.tracks)
+            try:
+                yield session
+            finally:
+                await session.leave()
+                nursery.cancel_scope.cancel()
+
+
+async def _joined(signal: SignalClient) -> rtc.JoinResponse:
+    try:
+        with trio.fail_after(JOIN_TIMEOUT):
+            first = await signal.receive()
+    except trio.TooSlowError:
+        raise SignalError(f"no JoinResponse within {JOIN_TIMEOUT:g} s") from None
+    if first.WhichOneof("message") != "join":
+        reason = models.DisconnectReason.Name(first.leave.reason) if first.HasField("leave") else "no JoinResponse"
+        raise SignalError(f"not let in: {reason}", 403)
+    return first.join
+
+
+def _as_sender(sdp: str) -> str:
+    """An offer without the dependency descriptor: a server that was offered it waits for it with each picture."""
+    lines = sdp.split("\r\n")
+    return "\r\n".join(line for line in lines if not (line.startswith("a=extmap:") and DEPENDENCY_DESCRIPTOR in line))
 
 
 def _codec_of(section: ReceiveMedia, payload_type: int, rtx: bool) -> Codec | None:

@@ -78,11 +78,14 @@ class Transport:
                     if due is not None and now >= due:
                         self.negotiation.handle_timeout(now)
 
-    def close(self) -> None:
-        """Say goodbye and close the socket."""
+    def say_goodbye(self) -> None:
+        """The socket stays open until `close`, for `run` may be waiting for it."""
         now = trio.current_time()
         self.peer.close(now)
         self._send(now)
+
+    def close(self) -> None:
+        """After `run` has ended."""
         self.socket.close()
 
     # -- sending ----------------------------------------------------------------------------------------------------
