@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from livekit import rtc
+from support.browser import Browser
 from support.interop import LIMIT, MARKS, RED, Server, hears_tone, party, raw_token, run, sees_colours
 
 pytestmark = MARKS
@@ -149,5 +150,23 @@ def test_moved_participant_goes_on_in_the_other_room(lk_server: Server, lk_room:
             await alice.until_polled(lambda: "carl" in alice.room.remote_participants, "sight of carl")
             assert "bob" not in alice.room.remote_participants
             await alice.until_polled(lambda: alice.room.name == other, "the name of the new room")
+
+    run(test)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("single", [True, False])
+def test_moved_page_goes_on_in_the_other_room(lk_server: Server, lk_room: str, browser: Browser, single: bool) -> None:
+    async def test() -> None:
+        other = f"{lk_room}-stage"
+        async with browser.pages(1) as (web,), party(lk_server, other) as there:
+            (carl,) = await there.meeting("carl")
+            token = lk_server.token(identity="ann", room=lk_room)
+            await web.call("connect", lk_server.url, token, {"singlePeerConnection": single})
+            await web.call("publishTone")
+            body = {"room": lk_room, "identity": "ann", "destination_room": other}
+            answer = await call(lk_server, "MoveParticipant", body, destinationRoom=other)
+            assert answer.status_code == 200, answer.text
+            await hears_tone(await carl.track("ann", "tone"))
 
     run(test)
