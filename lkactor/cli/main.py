@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from lkactor import __version__
 from lkactor.cli import join, load, participants, rooms, subscribe, tokens
 from lkactor.cli.common import FAILED, INTERRUPTED, USAGE, CliError
+from lkactor.cli.doctor import add_parser as add_doctor_parser
 from lkactor.cli.events import add_parser as add_events_parser
 from lkactor.cli.gst_signalling import add_parser as add_gst_parser
 from lkactor.cli.operate import add_parsers as add_operate_parsers
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_parser(commands)
     add_events_parser(commands)
     add_gst_parser(commands)
+    add_doctor_parser(commands)
     add_operate_parsers(commands)
     commands.choices["events"].set_defaults(run=_run_events)
     commands.choices["gst-signalling"].set_defaults(run=_run_gst)
