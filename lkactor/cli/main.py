@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from lkactor import __version__
-from lkactor.cli import join, load, participants, rooms, subscribe, tokens
+from lkactor.cli import check, completion, join, load, participants, rooms, subscribe, tokens
 from lkactor.cli.common import FAILED, INTERRUPTED, USAGE, CliError
 from lkactor.cli.doctor import add_parser as add_doctor_parser
 from lkactor.cli.events import add_parser as add_events_parser
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     generate = commands.add_parser("generate-keys", help="print a new API key and secret")
     generate.set_defaults(run=lambda _: generate_keys())
-    for module in (rooms, participants, tokens, join, subscribe, load):
+    for module in (rooms, participants, tokens, join, subscribe, load, check, completion):
         module.add_parser(commands)
     add_events_parser(commands)
     add_gst_parser(commands)
