@@ -34,12 +34,13 @@ class SubscribingDesk:
     def __init__(self, participant: ParticipantActor, *, auto_subscribe: bool, adaptive_stream: bool) -> None:
         self._participant = participant
         self._adaptive_stream = adaptive_stream
-        permission = participant.model.permission
+        permission, limit = participant.model.permission, participant.services.config.limit
         self._subscriptions: Subscriptions[TrackHandle] = Subscriptions(
             identity=participant.identity,
             auto_subscribe=auto_subscribe,
             can_subscribe=permission.can_subscribe,
             exempt=permission.recorder,
+            limits={"audio": limit.subscription_limit_audio, "video": limit.subscription_limit_video},
         )
         self._settings: dict[str, LegSettings] = {}
         self._looking: set[str] = set()

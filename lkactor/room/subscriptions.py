@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 MAX_REMEMBERED_WISHES = 2000
@@ -15,6 +16,8 @@ class Subscribable(Protocol):
     @property
     def sid(self) -> str: ...
     @property
+    def kind(self) -> str: ...
+    @property
     def publisher_identity(self) -> str: ...
     @property
     def allowed(self) -> frozenset[str] | None: ...
@@ -26,8 +29,18 @@ T = TypeVar("T", bound=Subscribable)
 class Subscriptions(Generic[T]):
     """Available tracks, wishes and permissions of one subscriber."""
 
-    def __init__(self, *, identity: str, auto_subscribe: bool, can_subscribe: bool, exempt: bool) -> None:
+    def __init__(
+        self,
+        *,
+        identity: str,
+        auto_subscribe: bool,
+        can_subscribe: bool,
+        exempt: bool,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
+        """`limits`: the most tracks of a kind, "audio" or "video"; 0 is none."""
         self._identity = identity
+        self._limits = limits or {}
         self.auto_subscribe = auto_subscribe
         self.can_subscribe = can_subscribe
         self._exempt = exempt
@@ -60,11 +73,19 @@ class Subscriptions(Generic[T]):
         return self._exempt or track.allowed is None or self._identity in track.allowed
 
     def wanted(self) -> list[T]:
-        """The tracks to receive now, in the order in which they were published."""
+        """The tracks to receive now, in the order in which they were published.
+
+        Beyond a limit the later ones wait until an earlier one goes.
+        """
         if not self.can_subscribe:
             return []
-        return [
-            track
-            for sid, track in self.available.items()
-            if self._wishes.get(sid, self.auto_subscribe) and self.permitted(track)
-        ]
+        taken: Counter[str] = Counter()
+        wanted = []
+        for sid, track in self.available.items():
+            if not (self._wishes.get(sid, self.auto_subscribe) and self.permitted(track)):
+                continue
+            limit = self._limits.get(track.kind, 0)
+            if not limit or taken[track.kind] < limit:
+                taken[track.kind] += 1
+                wanted.append(track)
+        return wanted

@@ -12,6 +12,7 @@ class Track:
     sid: str
     publisher_identity: str = "alice"
     allowed: frozenset[str] | None = None
+    kind: str = "audio"
 
 
 def made(auto=True, can=True, exempt=False):
@@ -20,6 +21,17 @@ def made(auto=True, can=True, exempt=False):
 
 def sids(subscriptions):
     return [track.sid for track in subscriptions.wanted()]
+
+
+def test_beyond_a_limit_tracks_wait_until_one_goes():
+    limits = {"audio": 2, "video": 0}
+    subscriptions = Subscriptions(identity="bob", auto_subscribe=True, can_subscribe=True, exempt=False, limits=limits)
+    subscriptions.publish([Track("a"), Track("b"), Track("v", kind="video"), Track("c"), Track("w", kind="video")])
+    assert sids(subscriptions) == ["a", "b", "v", "w"]
+    subscriptions.withdraw(["a"])
+    assert sids(subscriptions) == ["b", "v", "c", "w"]
+    subscriptions.wish(["b"], False)
+    assert sids(subscriptions) == ["v", "c", "w"]
 
 
 @pytest.mark.parametrize("auto", [True, False])
