@@ -673,7 +673,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     def _ice_servers(self) -> list[rtc.ICEServer]:
         services = self._services
-        return ice_servers(services.config, self.sid, services.unix(), services.candidates)
+        key = self._claims.api_key
+        return ice_servers(services.config, self.sid, services.unix(), services.candidates, api_key=key)
 
     def _tell(self, role: Role, message: TransportMessage) -> None:
         """A transport that is gone ends the session; its Terminated may still be on the way."""

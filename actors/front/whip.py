@@ -162,7 +162,8 @@ class WhipFront:
             return _error(503, "no answer to this offer")
         session.etag = whip.attribute(answer, "ice-ufrag")
         self._sessions[sink.sid] = session
-        servers = ice_servers(self._services.config, sink.sid, self._services.unix())
+        services = self._services
+        servers = ice_servers(services.config, sink.sid, services.unix(), services.candidates, api_key=claims.api_key)
         headers = [("location", f"{prefix}/{sink.sid}"), ("etag", session.etag), ("accept-patch", whip.FRAGMENT)]
         headers += [("link", link) for link in whip.links(servers)]
         return Response(201, answer.encode(), whip.SDP, tuple(headers))
