@@ -170,3 +170,24 @@ def test_moved_page_goes_on_in_the_other_room(lk_server: Server, lk_room: str, b
             await hears_tone(await carl.track("ann", "tone"))
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "grants", "status", "code", "text"),
+    [
+        ("AgentDispatchService", "CreateDispatch", {}, 501, "unimplemented", "not implemented yet"),
+        ("AgentDispatchService", "Nonsense", {}, 404, "bad_route", "no handler"),
+        ("Egress", "ListEgress", {}, 401, "unauthenticated", "permissions denied"),
+        ("Egress", "ListEgress", {"roomRecord": True}, 500, "internal", "egress not connected (redis required)"),
+        ("Ingress", "ListIngress", {"ingressAdmin": True}, 500, "internal", "ingress not connected (redis required)"),
+        ("SIP", "ListSIPTrunk", {}, 500, "internal", "sip not connected (redis required)"),
+    ],
+)
+def test_services_without_workers(
+    lk_server: Server, service: str, method: str, grants: dict[str, Any], status: int, code: str, text: str
+) -> None:
+    headers = {"Authorization": f"Bearer {raw_token(lk_server, video=grants)}"}
+    url = f"{lk_server.http_url}/twirp/livekit.{service}/{method}"
+    answer = httpx.post(url, json={}, headers=headers, timeout=LIMIT)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert text in answer.json()["msg"]
