@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-import trio
 from livekit.protocol import models, rtc
 from trio import current_time
 
+from actors.administration import AdministrationDesk
 from actors.data import DataDesk
 from actors.data_tracks import DataTrackDesk
 from actors.egress import TransportEgress
@@ -61,7 +61,6 @@ from actors.messages.participant import (
     WantedQualityChanged,
 )
 from actors.messages.room import (
-    AdoptForwarded,
     BindDataPort,
     CongestionChanged,
     ParticipantChanged,
@@ -90,7 +89,7 @@ from actors.transport import TransportActor, TransportSpec
 from lkactor.auth import issue_refresh_token
 from lkactor.peer import PeerState
 from lkactor.room.model import RoomModel
-from lkactor.room.participant import LimitExceeded, ParticipantModel, State
+from lkactor.room.participant import ParticipantModel, State
 from lkactor.signal import responses
 from lkactor.signal.ice_servers import ice_servers
 from lkactor.signal.join import JoinIntent
@@ -102,11 +101,8 @@ CHANNEL_GRACE = 3.0
 FAILED_GRACE = 5.0
 """After a transport failed the client has this long to resume."""
 REFRESH_INTERVAL = 300.0
-MOVE_PROTOCOL = 16
 MISSED_DEPARTURES_PROTOCOL = 9
 MAX_MISSED = 5000
-METADATA_RESPONSE_DELAY = 0.02
-"""The Rust SDK registers for the response after it has sent the request; sooner is missed (livekit-clients 4)."""
 
 Action = rtc.LeaveRequest.Action
 Reason = rtc.RequestResponse.Reason
@@ -161,6 +157,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._data_tracks = DataTrackDesk(self, auto_subscribe=spec.intent.parameters.auto_subscribe_data_track)
         self._quality = QualityDesk(self)
         self._rpc = RpcDesk(self)
+        self._administration = AdministrationDesk(self)
         self._simulation = SimulationDesk(self)
         self._subscribing = SubscribingDesk(
             self,
@@ -184,7 +181,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._subscribing.sync()
         self._data_tracks.observe(self._spec.others)
         self.start_timer("join", JOIN_TIMEOUT)
-        self._refresh_token()
+        self.refresh_token()
         for request in self._parameters.add_tracks:
             await self._publishing.add_track(request)
         if self._parameters.offer is not None:
@@ -209,13 +206,13 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case MuteTrack(track_sid=sid, muted=muted):
                 return self._publishing.mute_by_server(sid, muted)
             case UpdateParticipant():
-                return self._on_api_update(message)
+                return self._administration.update(message)
             case PerformRpc():
                 self._rpc.perform(message)
             case ForwardTo(name=name, room=room):
-                return self._forward_to(name, room)
+                return self._administration.forward_to(name, room)
             case MoveTo(room=room, others=others):
-                self._move_to(room, others)
+                self._administration.move_to(room, others)
             case UpdateSubscriptions(track_sids=sids, subscribe=subscribe):
                 self._subscribing.wish(sids, subscribe)
             case Disconnect(reason=reason, action=action, send_leave=send_leave):
@@ -288,6 +285,14 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self.model.touch()
         self.room.tell(ParticipantChanged(self.sid, self.info()))
 
+    @property
+    def left(self) -> bool:
+        """The session is over."""
+        return self._left
+
+    def published(self) -> tuple[TrackHandle, ...]:
+        return self._publishing.handles()
+
     def info(self) -> models.ParticipantInfo:
         return self.model.info(self._publishing.publications.infos(), self._data_tracks.publications.infos())
 
@@ -329,7 +334,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case "ping" | "ping_req":
                 self._send(responses.pong(request, self._services.unix_ms()))
             case "update_metadata":
-                self._on_update_metadata(request)
+                self._administration.update_own(request.update_metadata)
             case "update_audio_track" | "update_video_track" as kind:
                 if not self._publishing.update_track(getattr(request, kind)):
                     self.refuse(request, Reason.NOT_FOUND, "track not found")
@@ -358,29 +363,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
             return
         subscriber = request.trickle.target == rtc.SignalTarget.SUBSCRIBER and not self._parameters.single
         self._tell("subscriber" if subscriber else "publisher", RemoteCandidate(candidate))
-
-    def _on_update_metadata(self, request: rtc.SignalRequest) -> None:
-        wanted = request.update_metadata
-        reason, text = Reason.OK, ""
-        if not self.model.permission.can_update_metadata:
-            reason, text = Reason.NOT_ALLOWED, "does not have permission to update own metadata"
-        else:
-            try:
-                self.model.update(wanted.name, wanted.metadata, wanted.attributes)
-            except LimitExceeded as error:
-                reason, text = Reason.LIMIT_EXCEEDED, str(error)
-        if reason == Reason.OK:
-            info = self.info()
-            self._send(responses.update([info]))
-            self.room.tell(ParticipantChanged(self.sid, info))
-            self._refresh_token()
-        if reason != Reason.OK or self.protocol >= 15:
-            response = responses.request_response(wanted.request_id, reason, text)
-            self.context.start_soon(self._send_later, METADATA_RESPONSE_DELAY, response)
-
-    async def _send_later(self, delay: float, response: rtc.SignalResponse) -> None:
-        await trio.sleep(delay)
-        self._send(response)
 
     # -- the room ---------------------------------------------------------------------------------------------------
 
@@ -459,7 +441,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._send(rtc.SignalResponse(media_sections_requirement=needed))
             case NegotiationFailed(role=role, reason=reason):
                 self.log("negotiation.failed", f"{role}: {reason}")
-                self._reconnect(models.DisconnectReason.STATE_MISMATCH)
+                self.reconnect(models.DisconnectReason.STATE_MISMATCH)
             case TransportStateChanged():
                 self._on_transport_state(message)
             case ChannelsOpen(role=role):
@@ -510,7 +492,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         """A transport cannot be rebuilt in place: the client's full reconnect is its restart strategy."""
         if ref in self._transports.values() and not self._left:
             self.log("transport.ended", exit.name.lower())
-            self._reconnect(models.DisconnectReason.STATE_MISMATCH)
+            self.reconnect(models.DisconnectReason.STATE_MISMATCH)
         else:
             self._publishing.track_ended(ref)
 
@@ -524,7 +506,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._data_tracks.found_blob(request_id, blob, why_not)
             case SlowReader():
                 self.log("data.slow_reader")
-                self._reconnect(models.DisconnectReason.STATE_MISMATCH)
+                self.reconnect(models.DisconnectReason.STATE_MISMATCH)
             case DataCongestion(congested=congested):
                 self.room.tell(CongestionChanged(self.sid, congested))
             case _:
@@ -575,7 +557,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         data_tracks = [self._data_tracks.publications.knows(entry.info.sid) for entry in state.publish_data_tracks]
         if any(publication is None for publication in known) or not all(data_tracks):
             self.log("sync_state.mismatch")
-            self._reconnect(models.DisconnectReason.STATE_MISMATCH)
+            self.reconnect(models.DisconnectReason.STATE_MISMATCH)
             return
         for sid in state.track_sids_disabled:
             self._subscribing.on_settings(rtc.UpdateTrackSettings(track_sids=[sid], disabled=True))
@@ -592,7 +574,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 why="signal lost before media",
             )
 
-    def _reconnect(self, reason: int) -> None:
+    def reconnect(self, reason: int) -> None:
         """The session cannot go on as it is; the client is to start a new one."""
         self.end(reason, Action.RECONNECT, send_leave=True, why="reconnect")
 
@@ -616,40 +598,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         except (ActorDead, MailboxFull):
             self.log("room.gone")
 
-    # -- API --------------------------------------------------------------------------------------------------------
-
-    def _on_api_update(self, update: UpdateParticipant) -> models.ParticipantInfo | LimitExceeded:
-        """A refusal is an answer, not a crash: the front turns it into invalid_argument."""
-        try:
-            self.model.update(update.name, update.metadata, update.attributes)
-        except LimitExceeded as error:
-            return error
-        if update.permission is not None:
-            self._set_permission(update.permission)
-        info = self.info()
-        self._send(responses.update([info]))
-        self.room.tell(ParticipantChanged(self.sid, info))
-        self._refresh_token()
-        return info
-
-    def _forward_to(self, name: str, room: ActorRef[RoomMessage]) -> bool:
-        if self._left or not self.room.forward_to(name, room):
-            return False
-        self.log("forwarded", name)
-        room.tell(AdoptForwarded(self.context.ref, self.info(), self._publishing.handles()))
-        return True
-
-    def _move_to(self, room: models.Room, others: tuple[models.ParticipantInfo, ...]) -> None:
-        """The client takes the token, and its full reconnect takes it there: keys and numbers are of this session."""
-        self.log("moved", room.name)
-        token = self._new_token(room.name)
-        # The Rust SDK keeps only the token of a refresh.
-        self._send(rtc.SignalResponse(refresh_token=token))
-        if self.protocol >= MOVE_PROTOCOL:
-            self._send(responses.room_moved(room, token, self.info(), others))
-        self._reconnect(models.DisconnectReason.MIGRATION)
-
-    def _set_permission(self, permission: models.ParticipantPermission) -> None:
+    def set_permission(self, permission: models.ParticipantPermission) -> None:
         self.model.set_permission(permission)
         self._publishing.enforce_permission()
         self._data_tracks.enforce_permission()
@@ -703,11 +652,11 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._sink.close()
             self._sink = None
 
-    def _refresh_token(self) -> None:
-        self._send(rtc.SignalResponse(refresh_token=self._new_token()))
+    def refresh_token(self) -> None:
+        self._send(rtc.SignalResponse(refresh_token=self.new_token()))
         self.start_timer("refresh", REFRESH_INTERVAL)
 
-    def _new_token(self, room: str = "") -> str:
+    def new_token(self, room: str = "") -> str:
         """For this session as it is now; for another room if one is named."""
         keys, claims = self._services.config.keys, self._claims
         if room and claims.video is not None:
@@ -741,7 +690,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                     why="transport failed",
                 )
             case "refresh":
-                self._refresh_token()
+                self.refresh_token()
             case "scenario":
                 self._simulation.window_over()
             case "speaker":
