@@ -78,7 +78,7 @@ def run_client(main: Callable[[Stop], Awaitable[int]], url: str) -> int:
     """`main` on Trio; INT and TERM set its `Stop`. Returns its status, 130 after INT. Raises CliError."""
     import trio
 
-    from lkactor.client.signal import SignalError
+    from lkactor.client.signal import SignalError, leaf
 
     async def run() -> int:
         stop = Stop(trio.Event())
@@ -130,13 +130,6 @@ class Stop:
             async with trio.open_nursery() as nursery:
                 for event in (self.event, *others):
                     nursery.start_soon(one, event)
-
-
-def leaf(error: BaseException) -> BaseException:
-    """The first real cause in a group of exceptions."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def explain_signal(text: str, status: int, url: str) -> tuple[str, int]:

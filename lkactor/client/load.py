@@ -17,7 +17,7 @@ from livekit.protocol import models
 
 from lkactor.client.events import SessionEvent, TrackSubscribed
 from lkactor.client.session import Session, open_session
-from lkactor.client.signal import SignalError
+from lkactor.client.signal import SignalError, leaf
 from lkactor.client.tracks import LocalTrack, RemoteTrack, TrackSpec
 from lkactor.dtls import Certificate
 from lkactor.wire.rtp import RtpPacket
@@ -195,7 +195,7 @@ class Load:
                     self.errors.append(f"{identity}: the server ended the session: {session.reason}")
                     nursery.cancel_scope.cancel()
         except* SignalError as group:
-            self.errors.append(f"{identity}: {group.exceptions[0]}")
+            self.errors.append(f"{identity}: {leaf(group)}")
         finally:
             done.set()
 

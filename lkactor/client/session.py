@@ -14,11 +14,12 @@ import contextlib
 import json
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import trio
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
+from trio_websocket import ConnectionRejected
 
 from lkactor.client.events import (
     DataReceived,
@@ -36,7 +37,7 @@ from lkactor.client.events import (
     TrackSubscribed,
     TrackUnpublished,
 )
-from lkactor.client.signal import SignalClient, SignalError, host_of
+from lkactor.client.signal import SignalClient, SignalError, host_of, leaf, refusal
 from lkactor.client.tracks import LocalTrack, RemoteTrack, TrackSpec
 from lkactor.client.transport import Transport
 from lkactor.dtls import Certificate
@@ -412,7 +413,7 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """Join, and leave at the end. Raises SignalError; ValueError for an address that is none."""
     host = host_of(url)
-    with contextlib.ExitStack() as sockets:
+    with contextlib.ExitStack() as sockets, _refusals(token):
         async with trio.open_nursery() as nursery:
             signal = await SignalClient.connect(nursery, url, token, auto_subscribe=auto_subscribe)
             join = await _joined(signal)
@@ -431,6 +432,18 @@ async def open_session(
             finally:
                 await session.leave()
                 nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _refusals(token: str) -> Iterator[None]:
+    """A refusal with a body comes out of the WebSocket's own task, in a group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        cause = leaf(group)
+        if isinstance(cause, ConnectionRejected):
+            raise refusal(cause, token) from None
+        raise
 
 
 async def _joined(signal: SignalClient) -> rtc.JoinResponse:

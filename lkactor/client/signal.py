@@ -61,8 +61,7 @@ class SignalClient:
                     max_message_size=MAX_MESSAGE,
                 )
         except ConnectionRejected as error:
-            body = (error.body or b"")[:1000].decode("utf-8", "replace").replace(token, "<token>").strip()
-            raise SignalError(body or f"HTTP {error.status_code}", error.status_code) from None
+            raise refusal(error, token) from None
         except (HandshakeError, ConnectionTimeout, DisconnectionTimeout, OSError, trio.BrokenResourceError) as error:
             raise SignalError(str(error) or type(error).__name__) from None
         except trio.TooSlowError:
@@ -101,6 +100,19 @@ class SignalClient:
     async def aclose(self) -> None:
         with trio.move_on_after(1):
             await self._websocket.aclose()
+
+
+def refusal(error: ConnectionRejected, token: str) -> SignalError:
+    """What the server answered instead of an upgrade; without the token, which some repeat."""
+    body = (error.body or b"")[:1000].decode("utf-8", "replace").replace(token, "<token>").strip()
+    return SignalError(body or f"HTTP {error.status_code}", error.status_code)
+
+
+def leaf(error: BaseException) -> BaseException:
+    """The first real cause in a group of exceptions."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def ws_url(url: str) -> str:
