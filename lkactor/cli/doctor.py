@@ -136,7 +136,9 @@ async def _join(server: Server, room: str, checks: list[Check]) -> tuple[tuple[r
             peer = await trio.to_thread.run_sync(_media, joined.sdp, checks)
             leave = rtc.SignalRequest(leave=rtc.LeaveRequest())
             await socket_.send_message(leave.SerializeToString())
-            return joined.servers, peer
+        # trio-websocket leaves its socket open when the server is the first to hang up.
+        await trio.aclose_forcefully(socket_._stream)
+        return joined.servers, peer
     except (
         trio.TooSlowError, OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionTimeout,
         trio_websocket.ConnectionClosed,
