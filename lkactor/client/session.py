@@ -14,7 +14,7 @@ import contextlib
 import json
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 import trio
 from google.protobuf.message import DecodeError
@@ -46,7 +46,8 @@ from lkactor.peer import PeerEvent
 from lkactor.peer.negotiation import AnswerNegotiation, AnswerReady, OfferNegotiation, OfferReady
 from lkactor.sctp import MessageReceived
 from lkactor.sdp import Answerer, Codec, Offerer, ReceiveMedia, SendTrack
-from lkactor.sdp.codecs import pick_codec
+from lkactor.sdp.codecs import pick_codec, read_codecs
+from lkactor.sdp.description import SessionDescription
 from lkactor.sfu.twcc import TwccRecorder
 from lkactor.wire.extensions import DEPENDENCY_DESCRIPTOR, MID, TRANSPORT_CC, text
 from lkactor.wire.rtcp import RtcpPacket, SenderReport
@@ -54,6 +55,7 @@ from lkactor.wire.rtp import RtpPacket, unwrap_rtx
 
 CODECS = ("audio/opus", "video/vp8", "video/h264", "video/vp9", "video/av1", "video/rtx")
 H264_FMTP = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+"""Mode 1, for the packetizer fragments (RFC 6184 section 5.4)."""
 JOIN_TIMEOUT = 15.0
 PUBLISH_TIMEOUT = 10.0
 DEFAULT_PING = 10.0
@@ -158,7 +160,7 @@ class Session:
     def _publisher_turn(self, now: float) -> None:
         while (event := self._offers.next_event()) is not None:
             if isinstance(event, OfferReady):
-                sdp = _as_sender(event.sdp)
+                sdp = _as_sender(event.sdp, {cid: track.spec.mime for cid, track in self.local_tracks.items()})
                 self._post(rtc.SessionDescription(type="offer", sdp=sdp, id=event.offer_id))
         for track in self.local_tracks.values():
             self.publisher.send_rtcp(track.report(now))
@@ -458,10 +460,29 @@ async def _joined(signal: SignalClient) -> rtc.JoinResponse:
     return first.join
 
 
-def _as_sender(sdp: str) -> str:
-    """An offer without the dependency descriptor: a server that was offered it waits for it with each picture."""
-    lines = sdp.split("\r\n")
-    return "\r\n".join(line for line in lines if not (line.startswith("a=extmap:") and DEPENDENCY_DESCRIPTOR in line))
+def _as_sender(sdp: str, mimes: Mapping[str, str]) -> str:
+    """An offer that says what is really sent: the codec of each track, by its cid, is the first of its section.
+
+    A server may take the first codec of a section for the track's, and drop packets of another. The rest stays, for
+    some read the codecs of all sections off the first. A dependency descriptor is not offered: a server offered one
+    waits for it with each picture.
+    """
+    description = SessionDescription.parse(sdp)
+    for section in description.media:
+        mime = mimes.get(section.msid[1])
+        if mime is None:
+            continue
+        fitting = [codec for codec in read_codecs(section) if codec.mime == mime]
+        mode_1 = [codec for codec in fitting if "packetization-mode=1" in codec.fmtp]
+        kept = str((mode_1 or fitting)[0].payload_type)
+        section.formats.remove(kept)
+        section.formats.insert(0, kept)
+        section.attributes[:] = [
+            (name, value)
+            for name, value in section.attributes
+            if not (name == "extmap" and DEPENDENCY_DESCRIPTOR in value)
+        ]
+    return str(description)
 
 
 def _codec_of(section: ReceiveMedia, payload_type: int, rtx: bool) -> Codec | None:
