@@ -153,9 +153,11 @@ def _observe_transport(verdict: Verdict, entry: LogEntry, event: str) -> None:
         case "connected":
             times = _TIMES.search(entry.detail)
             if times is not None and verdict.steps["ice"].status == "pending":
-                begun = verdict.at + (verdict.steps["offer"].ms or 0.0) / 1000
-                verdict.done("ice", begun + float(times["ice"]) / 1000, f"over {times['pair']}")
-                verdict.done("dtls", begun + float(times["dtls"]) / 1000)
+                # Back from now: the record of the offer may be some milliseconds behind the transport's own clock.
+                begun = entry.at - max(float(times["ice"]), float(times["dtls"])) / 1000
+                offer = verdict.at + (verdict.steps["offer"].ms or 0.0) / 1000
+                verdict.done("ice", max(offer, begun + float(times["ice"]) / 1000), f"over {times['pair']}")
+                verdict.done("dtls", max(offer, begun + float(times["dtls"]) / 1000))
         case "failed" if verdict.outcome == "under way":
             step = "dtls" if entry.detail.startswith("dtls") else "ice"
             verdict.failed(step, entry.at, entry.detail or _MISSING[step])

@@ -18,7 +18,7 @@ def told(*entries):
 
 JOINED = (1.0, "participant.joined", "PA_x")
 OFFERED = (1.010, "publisher.connecting", "")
-CONNECTED = (1.050, "publisher.connected", "ice 15.0 ms over udp 192.0.2.1:5000, dtls 30.0 ms")
+CONNECTED = (1.040, "publisher.connected", "ice 15.0 ms over udp 192.0.2.1:5000, dtls 30.0 ms")
 SILENT = "ice: no pair answered; tried udp 10.0.0.1:9 silent"
 
 
@@ -84,3 +84,11 @@ def test_two_attempts_of_one_identity_are_two():
     log.record(1.0, "demo", "ann", "active", "")
     log.record(2.0, "demo", "ann", "participant.joined", "PA_2")
     assert [(v.sid, v.outcome) for v in book.of(identity="ann")] == [("PA_1", "joined"), ("PA_2", "under way")]
+
+
+def test_times_rise_when_the_offer_was_recorded_late():
+    """The transport had begun 5 ms before the record says so; its own times count from its own beginning."""
+    late = (1.050, "publisher.connected", "ice 42.0 ms over udp 192.0.2.1:5000, dtls 45.0 ms")
+    verdict = told(JOINED, OFFERED, late, (1.052, "active", ""))
+    times = [step.ms for step in verdict.steps.values()][:6]
+    assert times == [0.0, 0.0, 10.0, 47.0, 50.0, 52.0]
