@@ -25,7 +25,7 @@ MEETING = (
     (1.0, "", "room.started", "RM_x"),
     (2.0, "ann", "participant.joined", "PA_x"),
     (2.01, "ann", "publisher.connecting", ""),
-    (2.05, "ann", "publisher.connected", "ice 15.0 ms over udp 192.0.2.1:5000, dtls 30.0 ms"),
+    (2.04, "ann", "publisher.connected", "ice 15.0 ms over udp 192.0.2.1:5000, dtls 30.0 ms"),
     (2.06, "ann", "active", ""),
     (2.5, "ann", "track.published", "TR_x"),
     (9.0, "ann", "left", "CLIENT_INITIATED"),
