@@ -152,10 +152,16 @@ class TransportActor(Actor[TransportMessage]):
         return None
 
     def receive_media(self, link: MediaLink) -> None:
-        peer = self._peer
+        peer, media_only = self._peer, True
         for data, address, arrival in link.drain():
-            peer.receive_datagram(data, address, arrival)
-        self._pump(current_time())
+            media_only = peer.receive_datagram(data, address, arrival) and media_only
+        now = current_time()
+        if media_only:
+            # By far the most bursts: nothing in them can have moved ICE, DTLS or SCTP.
+            self._forward_media(now)
+            self._schedule_at(self._twcc.next_timeout(), now)
+        else:
+            self._pump(now)
 
     def _handle(self, message: TransportMessage, now: float) -> None:
         match message:
@@ -333,8 +339,10 @@ class TransportActor(Actor[TransportMessage]):
             self._twcc.next_timeout(),
             self._rows.next_timeout(),
         )
-        deadline = min((at for at in deadlines if at is not None), default=float("inf"))
-        if deadline >= self._timer_at:
+        self._schedule_at(min((at for at in deadlines if at is not None), default=None), now)
+
+    def _schedule_at(self, deadline: float | None, now: float) -> None:
+        if deadline is None or deadline >= self._timer_at:
             return
         if self._timer is not None:
             self._timer.cancel()

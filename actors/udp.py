@@ -1,7 +1,7 @@
 """The UDP actor: drains the sockets raw and pushes datagrams onto the links of the transports.
 
-Nothing here awaits per packet. The socket is drained until it is empty or the turn's budget is spent, then the loop
-gets its turn: the transports run, each once for the whole burst.
+Nothing here awaits per packet. The socket is drained until it is empty or the turn's allowance is spent; then, still in
+the same turn, the transports run, each once for the whole burst, and after them the tracks that they fed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import trio
 from actors.kernel import Actor
 from actors.net import MAX_DATAGRAM, Ports
 
-DATAGRAMS_PER_TURN = 128
-"""About 2 ms of receive and forwarding work between two looks at the rest of the process."""
+TURN = 0.003
+"""Seconds of receive and forwarding work between two looks at the rest of the process."""
+FEWEST, MOST = 8, 128
+"""Datagrams per turn: fewer would cost more in turns than they save in delay."""
 
 
 class UdpActor(Actor[object]):
@@ -22,6 +24,8 @@ class UdpActor(Actor[object]):
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
+        self._cost = TURN / MOST
+        """Seconds per datagram, all that follows from it included; the average of the last turns."""
 
     async def started(self) -> None:
         for sock in self._ports.udp:
@@ -33,16 +37,22 @@ class UdpActor(Actor[object]):
     async def _read(self, sock: socket.socket) -> None:
         while True:
             await trio.lowlevel.wait_readable(sock)
-            self._drain(sock, trio.current_time())
+            began = trio.current_time()
+            with self.context.media_turn:
+                drained = self._drain(sock, began, max(FEWEST, min(MOST, int(TURN / self._cost))))
+            if drained:
+                spent = (trio.current_time() - began) / drained
+                self._cost = max(1e-6, self._cost + (spent - self._cost) / 4)
 
-    def _drain(self, sock: socket.socket, now: float) -> None:
+    def _drain(self, sock: socket.socket, now: float, count: int) -> int:
+        """Push up to `count` datagrams on; how many there were."""
         ports = self._ports
         impairment = ports.impairment
-        for _ in range(DATAGRAMS_PER_TURN):
+        for drained in range(count):
             try:
                 data, sockaddr = sock.recvfrom(MAX_DATAGRAM)
             except BlockingIOError:
-                return
+                return drained
             except OSError:
                 # An ICMP error of an earlier send (ECONNREFUSED and friends) surfaces on the next receive.
                 ports.counters.count("udp.receive_error")
@@ -56,3 +66,4 @@ class UdpActor(Actor[object]):
                 route.link.push((data, route.address, now))
             else:
                 impairment.receive(route.link, (data, route.address, now))
+        return count

@@ -14,6 +14,7 @@ from actors.kernel.link import MediaLink
 from actors.kernel.mailbox import DEFAULT_CAPACITY
 from actors.kernel.ref import ActorRef
 from actors.kernel.timers import Timer
+from actors.kernel.turn import MediaTurn
 
 if TYPE_CHECKING:
     from actors.kernel.cell import Cell
@@ -163,6 +164,11 @@ class ActorContext(Generic[M]):
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: str | None = None) -> None:
         """Run a helper task until this incarnation ends. An error in it is this actor's error."""
         self._cell.start_soon(async_fn, args, name or str(getattr(async_fn, "__name__", "helper")))
+
+    @property
+    def media_turn(self) -> MediaTurn:
+        """`with context.media_turn:` around pushes: the receivers run before the block is left, without a hop."""
+        return self._cell.system.media_turn
 
     def stop(self, reason: str = "") -> None:
         """End this actor after the message in hand: Exit.NORMAL."""

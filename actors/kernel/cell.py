@@ -20,9 +20,9 @@ import trio
 from actors.kernel.actor import Actor, ActorContext, Exit, Restart, Restarted, Strategy, Terminated
 from actors.kernel.errors import ActorDead, StartFailed
 from actors.kernel.link import MediaLink
-from actors.kernel.mailbox import Envelope, Mailbox, Reply, State
+from actors.kernel.mailbox import Crash, Envelope, Mailbox, Reply, State
 from actors.kernel.ref import ActorRef, handling
-from actors.kernel.supervisor import Supervision, contain, describe
+from actors.kernel.supervisor import Supervision, contain, contain_call, describe
 from actors.kernel.timers import Timer
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Cell:
         self.error: Exception | None = None
         self.children: dict[str, Cell] = {}
         self.closed = trio.Event()
-        self.mailbox = Mailbox(self.path, system.count_dead_letter)
+        self.mailbox = Mailbox(self.path, system.count_dead_letter, self._media_rings)
         self.ref: ActorRef[Any] = ActorRef(self)
         self._factory = factory
         self._strategy = strategy
@@ -102,6 +102,7 @@ class Cell:
         self._verdict: Exit | None = None
         self._reply: Reply | None = None
         self._timers: set[Timer] = set()
+        self._receptive = False
 
     # -- what others see
 
@@ -189,6 +190,7 @@ class Cell:
 
     async def _live(self) -> tuple[Exit, Exception | None]:
         error = await contain(self._body, self._report)
+        self._receptive = False
         self._nursery = None
         exit = Exit.FAILED if error is not None else self._verdict
         if exit is None or (error is None and self._scope.cancelled_caught):
@@ -235,12 +237,14 @@ class Cell:
         mailbox, actor = self.mailbox, self.actor
         assert actor is not None
         while True:
+            self._receptive = True
             item = await mailbox.next()
+            self._receptive = False
             budget = QUANTUM
             while True:
                 if self._killed:
                     # The next incarnation, if there is one, handles it.
-                    mailbox.returned = item
+                    mailbox.returned = None if isinstance(item, Crash) else item
                     await trio.lowlevel.checkpoint()
                 if isinstance(item, Envelope):
                     await self._handle(actor, item)
@@ -249,6 +253,9 @@ class Cell:
                     if mailbox.faults is not None:
                         await mailbox.faults.before(item)
                     actor.receive_media(item)
+                elif isinstance(item, Crash):
+                    if item.incarnation == self.incarnation:
+                        raise item.error
                 elif self.closing or self.held:
                     return Exit.STOPPED
                 if self._leaving:
@@ -260,6 +267,25 @@ class Cell:
                     item = mailbox.receive_nowait()
                 except trio.WouldBlock:
                     break
+
+    def _media_rings(self, link: MediaLink) -> None:
+        turn = self.system.media_turn
+        if turn.open:
+            turn.ring(self, link)
+        else:
+            self.mailbox.send(link)
+
+    def hand_over(self, link: MediaLink) -> None:
+        """Within a media turn: handle the link now if this actor is between two messages, else when it comes to it."""
+        mailbox, actor = self.mailbox, self.actor
+        if not self._receptive or self._killed or self._leaving or mailbox.faults is not None or actor is None:
+            mailbox.ring(link)
+            return
+        link.rung = False
+        error = contain_call(actor.receive_media, link)
+        if error is not None:
+            self._receptive = False
+            mailbox.send(Crash(error, self.incarnation))
 
     async def _handle(self, actor: Actor[Any], envelope: Envelope) -> None:
         message = envelope.message

@@ -64,6 +64,16 @@ class Envelope:
         self.timer = timer
 
 
+class Crash:
+    """What an actor raised while a media turn handed it a link; its own task raises it again."""
+
+    __slots__ = ("error", "incarnation")
+
+    def __init__(self, error: Exception, incarnation: int) -> None:
+        self.error = error
+        self.incarnation = incarnation
+
+
 class Stop:
     """Wakes the loop so that it looks at what was asked of it."""
 
@@ -71,7 +81,7 @@ class Stop:
 
 
 STOP: Final = Stop()
-Item = Envelope | MediaLink | Stop
+Item = Envelope | MediaLink | Crash | Stop
 
 
 class State(enum.Enum):
@@ -84,6 +94,7 @@ class Mailbox:
     """Belongs to a path, not to an incarnation: it survives restarts."""
 
     __slots__ = (
+        "_bell",
         "_receive",
         "_send",
         "_sweep_at",
@@ -102,7 +113,10 @@ class Mailbox:
         "state",
     )
 
-    def __init__(self, path: str, on_dead_letter: Callable[[], None]) -> None:
+    def __init__(
+        self, path: str, on_dead_letter: Callable[[], None], bell: Callable[[MediaLink], None] | None = None
+    ) -> None:
+        """`bell` is called in place of `ring` when a link has something."""
         self._send, self._receive = trio.open_memory_channel[Item](math.inf)
         self.send = self._send.send_nowait
         self.receive = self._receive.receive
@@ -116,6 +130,7 @@ class Mailbox:
         self.state = State.OPEN
         self.links: dict[str, MediaLink] = {}
         self._sweep_at = SWEEP_AT
+        self._bell = bell or self.ring
         self.faults: ActorFaults | None = None
         self.on_dead_letter = on_dead_letter
 
@@ -155,7 +170,8 @@ class Mailbox:
         return item
 
     def ring(self, link: MediaLink) -> None:
-        self.send(link)
+        if self.state is not State.CLOSED:
+            self.send(link)
 
     def link(self, name: str, capacity: int) -> MediaLink:
         """The link of that name, made at the first call."""
@@ -166,7 +182,7 @@ class Mailbox:
             return link
         if link is not None:
             self.retired_drops += link.dropped
-        link = MediaLink(name, capacity, self.ring)
+        link = MediaLink(name, capacity, self._bell)
         if self.state is State.CLOSED:
             link.close()
             return link

@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -22,9 +22,11 @@ from actors.kernel.ref import ActorRef
 if TYPE_CHECKING:
     from actors.kernel.cell import Cell
 
+T = TypeVar("T")
+
 
 async def contain(run: Callable[[], Awaitable[object]], on_error: Callable[[Exception], object]) -> Exception | None:
-    """Run it, report and return its error. The only place in the system that catches `Exception`.
+    """Run it, report and return its error. With `contain_call` the only place that catches `Exception`.
 
     Cancellation is no `Exception`: it passes, alone, also when it comes in a group with errors; those are reported.
     """
@@ -35,6 +37,15 @@ async def contain(run: Callable[[], Awaitable[object]], on_error: Callable[[Exce
         error = collapse(group)
         on_error(error)
     return error
+
+
+def contain_call(run: Callable[[T], object], argument: T) -> Exception | None:
+    """`contain` for a call that does not wait: its error is for the actor's own task to raise."""
+    try:
+        run(argument)
+    except Exception as error:  # noqa: BLE001
+        return error
+    return None
 
 
 def collapse(error: Exception) -> Exception:

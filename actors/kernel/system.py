@@ -17,6 +17,7 @@ from actors.kernel.cell import Cell
 from actors.kernel.faults import ActorFaults, Fault, FaultInjector, FaultPlan
 from actors.kernel.ref import ActorRef
 from actors.kernel.timers import TimerQueue
+from actors.kernel.turn import MediaTurn
 
 M = TypeVar("M")
 
@@ -65,6 +66,7 @@ class ActorSystem:
         self.seed = random.SystemRandom().getrandbits(64) if seed is None else seed
         self.random = random.Random(self.seed)
         self.timers = TimerQueue()
+        self.media_turn = MediaTurn()
         self.cells: dict[str, Cell] = {}
         self.dead_letters = 0
         self.nursery: trio.Nursery

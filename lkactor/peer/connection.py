@@ -156,23 +156,26 @@ class PeerConnection:
 
     # -- verbs ------------------------------------------------------------------------------------------------------
 
-    def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
+    def receive_datagram(self, data: bytes, addr: Address, now: float) -> bool:
+        """True: media, for `take_rtp` and `take_rtcp`; nothing else can have changed."""
         if not data:
             self.counters.count("peer.empty")
-            return
+            return True
         first = data[0]
         if first >= 128:
             if first < 192:
                 self._receive_srtp(data, now)
             else:
                 self.counters.count("peer.unknown_protocol")
-        elif first < 4:
+            return True
+        if first < 4:
             self.ice.receive_datagram(data, addr, now)
             self._drain(now)
         elif 20 <= first < 64:
             self._receive_dtls(data, addr, now)
         else:
             self.counters.count("peer.unknown_protocol")
+        return False
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         out = self.ice.datagrams_to_send(now)
