@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.net import Path
+from actors.net import Path, UdpPath
+from lkactor.plane import Plane
 from lkactor.srtp import SrtpSender
 
 
 class TransportEgress:
     """Implements `lkactor.sfu.Egress`. `ready` is true while there are both keys and a path."""
 
-    __slots__ = ("path", "ready", "srtp")
+    __slots__ = ("cell", "path", "ready", "srtp")
 
-    def __init__(self) -> None:
+    def __init__(self, plane: Plane) -> None:
+        self.cell = plane.egress()
+        """The same for the forwarding plane."""
         self.ready = False
         self.srtp: SrtpSender | None = None
         self.path: Path | None = None
@@ -29,13 +32,22 @@ class TransportEgress:
 
     def set_keys(self, srtp: SrtpSender) -> None:
         self.srtp = srtp
-        self.ready = self.path is not None
+        self.cell.set_keys(srtp)
+        self._set_ready(self.path is not None)
 
     def set_path(self, path: Path | None) -> None:
         self.path = path
-        self.ready = path is not None and self.srtp is not None
+        if isinstance(path, UdpPath):
+            self.cell.set_path(path.cell, path.packed)
+        else:
+            self.cell.set_path(None, b"")
+        self._set_ready(path is not None and self.srtp is not None)
 
     def revoke(self) -> None:
         """From here on every row of this transport is dead."""
-        self.ready = False
+        self._set_ready(False)
         self.path = None
+
+    def _set_ready(self, ready: bool) -> None:
+        self.ready = ready
+        self.cell.set_ready(ready)

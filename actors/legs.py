@@ -12,6 +12,7 @@ from actors.messages.participant import DownlinkQuality, ParticipantMessage, Tra
 from actors.messages.track import AddLeg, LegKeyFrameRequest, LegNack, LegReport, RemoveLeg
 from actors.messages.transport import OutgoingTrack
 from lkactor.counters import Counters
+from lkactor.plane import Plane
 from lkactor.sdp import SendMedia, SendTrack, pick_codec
 from lkactor.sfu import Leg
 from lkactor.sfu.downlink import DownlinkScores
@@ -26,8 +27,15 @@ class LegTable:
     """Legs by track sid and by SSRC. A leg is granted once it is negotiated and its peer can be written to."""
 
     def __init__(
-        self, *, subscriber: str, egress: TransportEgress, owner: ActorRef[ParticipantMessage], rng: random.Random
+        self,
+        *,
+        subscriber: str,
+        egress: TransportEgress,
+        owner: ActorRef[ParticipantMessage],
+        rng: random.Random,
+        plane: Plane,
     ) -> None:
+        self._plane = plane
         self._subscriber = subscriber
         self._egress = egress
         self._owner = owner
@@ -82,7 +90,7 @@ class LegTable:
         leg = self._legs.get(track.sid)
         if leg is None:
             ssrc, rtx_ssrc = self._ssrcs[track.sid]
-            leg = Leg(
+            leg = self._plane.leg(
                 track_id=track.sid,
                 subscriber=self._subscriber,
                 kind=track.kind,

@@ -15,6 +15,7 @@ from typing import Protocol
 from actors.impairment import Impairment
 from actors.kernel import MediaLink
 from lkactor.counters import Counters
+from lkactor.plane import Plane, PythonPlane, SocketCell
 from lkactor.wire.address import Address
 from lkactor.wire.stun import stun_ufrag
 
@@ -27,6 +28,8 @@ MAX_DATAGRAM = 2048
 MAX_ROUTES_PER_UFRAG = 32
 """A peer may speak from several addresses (candidates, NAT rebinding), not from any number."""
 
+_SOCKADDR_IN = struct.Struct("=H2s4s8x")
+_SOCKADDR_IN6 = struct.Struct("=H2s4s16sI")
 SockAddr = tuple[str, int] | tuple[str, int, int, int]
 
 
@@ -71,6 +74,21 @@ class UdpPath:
     def closed(self) -> bool:
         """A datagram path cannot close."""
         return False
+
+    @property
+    def cell(self) -> SocketCell | None:
+        """What the forwarding plane knows of our socket."""
+        return self._ports.cells.get(self._socket)
+
+    @property
+    def packed(self) -> bytes:
+        """The remote address as the kernel's `struct sockaddr`."""
+        ip, port = self.sockaddr[:2]
+        if len(self.sockaddr) == 2:
+            return _SOCKADDR_IN.pack(socket.AF_INET, port.to_bytes(2, "big"), socket.inet_pton(socket.AF_INET, ip))
+        flow, scope = self.sockaddr[2:]
+        address = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
+        return _SOCKADDR_IN6.pack(socket.AF_INET6, port.to_bytes(2, "big"), flow.to_bytes(4, "big"), address, scope)
 
     def send(self, datagram: bytes | memoryview) -> None:
         impairment = self._ports.impairment
@@ -132,7 +150,10 @@ class UdpPath:
 class Ports:
     """Sockets, routes and counters of the process. Created by the node before any actor, so that it survives them."""
 
-    def __init__(self) -> None:
+    def __init__(self, plane: Plane | None = None) -> None:
+        self.plane = plane or PythonPlane()
+        self.cells: dict[socket.socket, SocketCell] = {}
+        self._collected: dict[SocketCell, tuple[int, int, int, int]] = {}
         self.udp: list[socket.socket] = []
         self.tcp: list[socket.socket] = []
         self.counters = Counters()
@@ -142,7 +163,33 @@ class Ports:
         self._routes: dict[SockAddr, Route] = {}
         self._by_ufrag: dict[str, list[SockAddr]] = {}
         self._tcp_paths: dict[Address, Path] = {}
-        self.impairment: Impairment | None = None
+        self._impairment: Impairment | None = None
+
+    @property
+    def impairment(self) -> Impairment | None:
+        return self._impairment
+
+    @impairment.setter
+    def impairment(self, impairment: Impairment | None) -> None:
+        """Faults are injected in Python, so everything goes that way meanwhile."""
+        self._impairment = impairment
+        for cell in self.cells.values():
+            cell.divert = impairment is not None
+
+    def collect(self) -> None:
+        """Bring the counters up to date with what the forwarding plane has sent by itself."""
+        for cell in self.cells.values():
+            now = (cell.packets, cell.bytes, cell.buffer_full, cell.errors)
+            packets, size, full, errors = (
+                new - old for new, old in zip(now, self._collected.get(cell, (0, 0, 0, 0)), strict=True)
+            )
+            self._collected[cell] = now
+            self.packets_out += packets
+            self.bytes_out += size
+            if full:
+                self.counters.count("udp.send_buffer_full", full)
+            if errors:
+                self.counters.count("udp.send_error", errors)
 
     # -- sockets ----------------------------------------------------------------------------------------------------
 
@@ -162,6 +209,8 @@ class Ports:
                 raise
             port = sock.getsockname()[1]
             self.udp.append(sock)
+            self.cells[sock] = self.plane.socket(sock.fileno())
+            self.cells[sock].divert = self._impairment is not None
         return port
 
     def open_tcp(self, addresses: Sequence[str], port: int) -> int:
@@ -186,6 +235,7 @@ class Ports:
         for sock in (*self.udp, *self.tcp):
             sock.close()
         self.udp.clear()
+        self.cells.clear()
         self.tcp.clear()
         self._routes.clear()
         self._ufrags.clear()

@@ -28,6 +28,7 @@ from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.ice import host_candidates
 from lkactor.metrics import Metrics
+from lkactor.plane import choose
 from lkactor.room.sids import new_sid
 from lkactor.signal.responses import server_info
 from lkactor.verdict import JoinBook
@@ -72,7 +73,7 @@ async def run_node(
     `seed` fixes the actors' randomness and the faults, never ICE credentials or keys.
     """
     rng = random.SystemRandom()
-    ports = Ports()
+    ports = Ports(choose(config.forwarding_plane))
     listeners: list[socket.socket] = []
     scraped: list[socket.socket] = []
     journal: JournalPort | None = None

@@ -391,7 +391,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     async def _spawn_transport(self, role: Role) -> None:
         services, config = self._services, self._services.config
-        egress = TransportEgress()
+        egress = TransportEgress(self._services.ports.plane)
         spec = TransportSpec(
             role=role,
             single=self._parameters.single,

@@ -88,6 +88,7 @@ class PublishingDesk:
             owner=participant.context.ref,
             audio=config.audio,
             rtc=config.rtc,
+            plane=participant.services.ports.plane,
             pause_delay=config.video.dynacast_pause_delay,
         )
         ref = await participant.context.spawn(lambda: TrackActor(spec), sid, restart=Restart.TRANSIENT)

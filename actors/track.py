@@ -32,6 +32,7 @@ from actors.messages.track import (
     TrackTick,
 )
 from lkactor.config import AudioConfig, RtcConfig
+from lkactor.plane import Plane
 from lkactor.room.speakers import AudioLevel
 from lkactor.sdp import ReceiveMedia
 from lkactor.sfu import TrackForwarder, format_of
@@ -52,6 +53,7 @@ class TrackSpec:
     owner: ActorRef[ParticipantMessage]
     audio: AudioConfig
     rtc: RtcConfig
+    plane: Plane
     pause_delay: float = PAUSE_DELAY
     """Dynacast, seconds."""
 
@@ -63,14 +65,13 @@ class TrackActor(Actor[TrackMessage]):
         self._spec = spec
         throttle = spec.rtc.pli_throttle
         video = spec.media.kind == "video"
-        self._forwarder = TrackForwarder(
-            format_of(
-                spec.info,
-                spec.media,
-                history=spec.rtc.packet_buffer_size_video if video else spec.rtc.packet_buffer_size_audio,
-                throttle=(throttle.low_quality, throttle.mid_quality, throttle.high_quality),
-            )
+        format = format_of(
+            spec.info,
+            spec.media,
+            history=spec.rtc.packet_buffer_size_video if video else spec.rtc.packet_buffer_size_audio,
+            throttle=(throttle.low_quality, throttle.mid_quality, throttle.high_quality),
         )
+        self._forwarder = TrackForwarder(format, spec.plane.fanout(format.kind, format.red_types))
         self._forwarder.publisher = spec.egress
         self._settings: dict[str, LegSettings] = {}
         self._timer: Timer | None = None

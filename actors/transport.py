@@ -118,7 +118,9 @@ class TransportActor(Actor[TransportMessage]):
         self._channels = DataChannels()
         self._channels_announced = False
         self._tracks_in: dict[str, BindTrack] = {}
-        self._rows = LegTable(subscriber=spec.subscriber_sid, egress=spec.egress, owner=spec.owner, rng=spec.rng)
+        self._rows = LegTable(
+            subscriber=spec.subscriber_sid, egress=spec.egress, owner=spec.owner, rng=spec.rng, plane=spec.ports.plane
+        )
         self._paused = False
         self._unsent_to_owner: list[tuple[bool, bytes]] = []
         self._data_track_in: list[bytes] = []

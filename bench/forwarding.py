@@ -1,6 +1,6 @@
 """What forwarding costs: one publisher, N sinks with full signalling, ICE and DTLS.
 
-    python bench/forwarding.py [--sinks 1,10,100] [--rate 200] [--burst 1] [--seconds 10]
+    python bench/forwarding.py [--sinks 1,10,100] [--rate 200] [--burst 1] [--seconds 10] [--plane kernel]
 
 The server runs on one core, the clients on the other. Prints JSON: per N the packets offered and delivered in the
 window, CPU of the server's process per delivered packet (us), the packets per second that one core would carry at that
@@ -64,9 +64,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200)
     parser.add_argument("--burst", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--plane", choices=("auto", "kernel", "python"), default="auto")
     arguments = parser.parse_args()
     results = []
-    with server() as host:
+    with server(plane=arguments.plane) as host:
         for sinks in (int(n) for n in arguments.sinks.split(",")):
             results.append(trio.run(measure, host, sinks, arguments.rate, arguments.burst, arguments.seconds))
     print(json.dumps({"rate": arguments.rate, "burst": arguments.burst, "results": results}, indent=2))

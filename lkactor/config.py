@@ -11,7 +11,7 @@ import ipaddress
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from lkactor.config_reader import ConfigError, Reader, find
 from lkactor.config_schema import APPLIED, EXTRA, WITHOUT_EFFECT, Node, Schema, fields_of, plain_hint, schema_of
@@ -26,6 +26,7 @@ from lkactor.config_sections import (
     GstSignallingConfig,
     LimitConfig,
     LoggingConfig,
+    OneOf,
     PliThrottle,
     Port,
     PrometheusConfig,
@@ -103,6 +104,8 @@ class Config:
     agents: AgentsConfig = field(default_factory=AgentsConfig)
     gst_signalling: GstSignallingConfig = field(default_factory=GstSignallingConfig)
     events: EventsConfig = field(default_factory=EventsConfig)
+    forwarding_plane: Annotated[str, OneOf(("auto", "kernel", "python"))] = "auto"
+    """Who forwards packets: auto, kernel (the compiled one, or no start) or python."""
     inert: tuple[str, ...] = field(default=(), metadata=NOT_YAML)
 
     @classmethod

@@ -84,7 +84,8 @@ class AdminFront:
         actors = [
             {"path": info.path, "type": info.type, "state": info.state, "mailbox": info.depth} for info in self._tree()
         ]
-        return _json({"actors": actors})
+        plane = self._services.ports.plane
+        return _json({"forwarding_plane": plane.name, "actors": actors})
 
     def _start_drain(self, request: Request) -> Response:
         text = request.query.get("deadline", str(DEFAULT_DEADLINE))

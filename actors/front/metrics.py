@@ -46,6 +46,7 @@ class MetricsFront:
             return Response(503, b"the rooms do not answer")
         names = [info.path.rpartition("/")[2] for info in self._tree()]
         ports = self._services.ports
+        ports.collect()
         text = self._services.metrics.exposition(
             rooms,
             [name for name in names if name.startswith("TR_")],

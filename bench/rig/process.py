@@ -35,12 +35,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(port: int = 17990) -> Iterator[Server]:
+def server(port: int = 17990, plane: str = "auto") -> Iterator[Server]:
     """A server on core 0; the caller keeps to core 1."""
     cores = sorted(os.sched_getaffinity(0))
     command = [sys.executable, "-m", "lkactor", "serve", "--bind", "127.0.0.1", "--port", str(port)]
     command += ["--udp-port", str(port + 1), "--keys", f"{KEY}: {SECRET}"]
-    command += ["--config-body", f"rtc: {{tcp_port: {port + 2}}}\nlogging: {{level: error}}"]
+    command += ["--config-body", f"rtc: {{tcp_port: {port + 2}}}\nlogging: {{level: error}}\nforwarding_plane: {plane}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         os.sched_setaffinity(process.pid, {cores[0]})

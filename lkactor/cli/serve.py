@@ -94,6 +94,8 @@ def banner(config: Config, node: Node) -> str:
     lines = [f"lkactor {__version__}{' (development mode)' if config.development else ''}", ""]
     lines.append(f"  URL          {http.replace('http', 'ws', 1)}")
     lines.append(f"  media        UDP {node.udp_port}, TCP {node.tcp_port}")
+    plane = node.services.ports.plane
+    lines.append(f"  forwarding   {'C kernel' if plane.name == 'kernel' else 'Python'} ({plane.why})")
     lines += [f"  announced    {entry.ip} ({entry.why})" for entry in node.announced]
     if config.development:
         key, secret = next(iter(config.keys.items()))

@@ -17,6 +17,7 @@ from livekit.protocol import models
 from lkactor.counters import Counters
 from lkactor.errors import ProtocolViolation
 from lkactor.sdp import Codec, ReceiveMedia
+from lkactor.sfu.fanout import Fanout, PythonFanout
 from lkactor.sfu.layers import (
     MAX_LAYERS,
     effective_target,
@@ -73,6 +74,12 @@ class TrackFormat:
     history: int
     throttle: tuple[float, float, float] = DEFAULT_THROTTLE
 
+    @property
+    def red_types(self) -> dict[int, int]:
+        """The publisher's RED payload types, each with the type of the Opus inside."""
+        opus = [codec.payload_type for codec in self.codecs if codec.mime == "audio/opus"]
+        return {codec.payload_type: opus[0] if opus else -1 for codec in self.codecs if codec.mime == "audio/red"}
+
 
 class Frame:
     """One input packet as all legs need it."""
@@ -104,12 +111,13 @@ class TrackForwarder:
     Feedback for the publisher goes to `publisher`, whose egress is bound by the caller.
     """
 
-    def __init__(self, format: TrackFormat) -> None:
+    def __init__(self, format: TrackFormat, fanout: Fanout | None = None) -> None:
         self._format = format
         self._codecs = {codec.payload_type: codec for codec in format.codecs}
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
         self._layers: list[LayerReceiver | None] = [None] * MAX_LAYERS
         self.legs: list[Leg] = []
+        self._fanout = fanout or PythonFanout()
         self.publisher: Egress | None = None
         self.muted = False
         self.counters = Counters()
@@ -131,11 +139,13 @@ class TrackForwarder:
         if leg.munger.started:
             leg.need_switch = True
         self.legs.append(leg)
+        self._fanout.set_legs(self.legs)
         self._want_key_frames(now)
 
     def remove_leg(self, leg: Leg) -> None:
         if leg in self.legs:
             self.legs.remove(leg)
+            self._fanout.set_legs(self.legs)
 
     def set_wanted(self, leg: Leg, quality: int, width: int, height: int, now: float) -> None:
         """What the subscriber asked for: a size wins over a quality (livekit-media 4.14)."""
@@ -202,7 +212,7 @@ class TrackForwarder:
                 frames.extend(self._recover(receiver, packet, extended, payload))
             frames.append(Frame(packet, extended, payload, keyframe, descriptor))
         if frames and not self.muted:
-            for leg in self.legs:
+            for leg in self._fanout.forward(layer, frames, now):
                 if leg.open:
                     self._forward(leg, layer, frames, now)
         if receiver.nack.next_timeout() is not None:

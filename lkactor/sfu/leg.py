@@ -12,8 +12,18 @@ from typing import Protocol
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
 from lkactor.srtp import SrtpSender
 
+Sent = tuple[int, int, int, tuple[int, int, int] | None, float, int, int]
+"""What went out: (out sequence, source extended, layer, vp8 ids, last sent at, tries, timestamp)."""
 HISTORY = 512
 """Outgoing packets that can be retransmitted; a power of two."""
+
+
+class History(Protocol):
+    """A ring of HISTORY entries."""
+
+    def __getitem__(self, index: int, /) -> Sent | None: ...
+
+    def __setitem__(self, index: int, sent: Sent | None, /) -> None: ...
 
 
 class Egress(Protocol):
@@ -91,8 +101,9 @@ class Leg:
         """The source has changed or paused: the next key frame re-synchronises the numbers."""
         self.munger = RtpMunger()
         self.vp8 = Vp8Munger()
-        self.history: list[tuple[int, int, int, tuple[int, int, int] | None, float, int, int] | None] = [None] * HISTORY
-        """By out sequence: (out, source extended, layer, vp8 ids, last sent at, tries, timestamp)."""
+        ring: list[Sent | None] = [None] * HISTORY
+        self.history: History = ring
+        """By out sequence."""
         self.rtx_sequence = (ssrc >> 7) & 0x7FFF
         self.key_frame_wanted_since: float | None = None
         self.refused_since: float | None = None

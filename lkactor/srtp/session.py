@@ -37,6 +37,11 @@ PROTECT_TYPE = "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *
 IN_PLACE = ffi is not None and str(ffi.typeof(lib.srtp_protect)) == PROTECT_TYPE and hasattr(Session(), "_srtp")
 
 
+def kernel_access() -> int | None:
+    """The address of libsrtp's srtp_protect, for the C kernel of the forwarding plane; None if it cannot be had."""
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, "srtp_protect"))) if IN_PLACE else None
+
+
 def _session(profile: SrtpProfile, key: bytes, salt: bytes, kind: int) -> Session:
     policy = Policy(key=key + salt, ssrc_type=kind, srtp_profile=_POLICY_PROFILE[profile])
     policy.window_size = WINDOW
@@ -67,6 +72,11 @@ class SrtpSender:
         self.profile = keys.profile
         self._session = _session(keys.profile, keys.local_key, keys.local_salt, Policy.SSRC_ANY_OUTBOUND)
         self._context: Any = self._session._srtp[0] if IN_PLACE else None
+
+    @property
+    def context_address(self) -> int:
+        """Of the srtp_t, valid while this object lives; 0 if it cannot be had."""
+        return int(ffi.cast("uintptr_t", self._context)) if self._context is not None else 0
 
     def protect_rtp(self, data: bytes) -> bytes:
         """Raises ValueError for a packet over 1356 bytes."""

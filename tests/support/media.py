@@ -1,11 +1,20 @@
-"""A publisher's packets and a subscriber's end, for tests of the forwarding plane. No network, no clock, no keys."""
+"""A publisher's packets and a subscriber's end, for tests of the forwarding plane. No clock, no keys.
+
+`planes` runs a test through both implementations. The kernel writes to a socket, so there a sink is a UDP socket of
+this host; with Python there is no network at all.
+"""
 
 from __future__ import annotations
 
+import socket
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 from livekit.protocol import models
 
+from lkactor.plane import Plane, PythonPlane, SocketCell, choose
 from lkactor.sdp import Codec
 from lkactor.sfu import Leg, TrackFormat, TrackForwarder
 from lkactor.wire.codecs.vp8 import Vp8Descriptor, parse_descriptor
@@ -28,19 +37,99 @@ class Plain:
         return length
 
 
+class Bench:
+    """The plane under test."""
+
+    plane: Plane = PythonPlane()
+
+
+def available_planes() -> list[str]:
+    try:
+        choose("kernel")
+    except RuntimeError:
+        return ["python"]
+    return ["python", "kernel"]
+
+
+@pytest.fixture(params=available_planes())
+def plane(request: pytest.FixtureRequest) -> Iterator[Plane]:
+    """Ask for it, in a conftest with autouse, to run through both implementations."""
+    if request.param == "kernel":
+        from lkactor.plane.native import KernelPlane
+
+        Bench.plane = KernelPlane(protect=False)
+    yield Bench.plane
+    Bench.plane = PythonPlane()
+
+
 class Sink:
     """Implements `lkactor.sfu.Egress`; keeps what was sent, parsed."""
 
     def __init__(self) -> None:
+        self.cell = Bench.plane.egress()
+        self.socket: SocketCell | None = None
+        self._wire: socket.socket | None = None
+        if Bench.plane.name == "kernel":
+            self._listen()
         self.ready = True
         self.srtp: Any = Plain()
-        self.runs: list[int] = []
-        self.rtp: list[RtpPacket] = []
+        self._runs: list[int] = []
+        self._rtp: list[RtpPacket] = []
         self.rtcp: list[RtcpPacket] = []
 
+    def _listen(self) -> None:
+        self._wire, out = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        self._wire.bind(("127.0.0.1", 0))
+        self._wire.setblocking(False)
+        self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        out.connect(self._wire.getsockname())
+        self.socket = Bench.plane.socket(out.fileno())
+        self.cell.set_path(self.socket, b"")
+        weakref.finalize(self, out.close)
+        weakref.finalize(self, self._wire.close)
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    @ready.setter
+    def ready(self, value: bool) -> None:
+        self._ready = value
+        self.cell.set_ready(value)
+
+    def _drain(self) -> None:
+        packets: list[bytes] = []
+        while self._wire is not None:
+            try:
+                packets.append(self._wire.recv(2048))
+            except BlockingIOError:
+                break
+        if packets:
+            self._keep(packets)
+
+    def _keep(self, packets: Sequence[bytes]) -> None:
+        self._runs.append(len(packets))
+        self._rtp.extend(parse_rtp(packet) for packet in packets)
+
+    @property
+    def rtp(self) -> list[RtpPacket]:
+        self._drain()
+        return self._rtp
+
+    @rtp.setter
+    def rtp(self, packets: list[RtpPacket]) -> None:
+        self._drain()
+        self._rtp = packets
+
+    @property
+    def runs(self) -> list[int]:
+        """How many packets came at once."""
+        self._drain()
+        return self._runs
+
     def send_run(self, segments: Any) -> None:
-        self.runs.append(len(segments))
-        self.rtp.extend(parse_rtp(bytes(segment)) for segment in segments)
+        self._drain()
+        self._keep([bytes(segment) for segment in segments])
 
     def send_rtcp(self, packet: bytes) -> None:
         self.rtcp.extend(parse_rtcp(packet))
@@ -80,7 +169,7 @@ def audio_format(*codecs: Codec, **changes: Any) -> TrackFormat:
 
 
 def video_leg(sink: Sink, *, ssrc: int = 0xABC0001, rtx: bool = True, subscriber: str = "PA_1") -> Leg:
-    leg = Leg(
+    leg = Bench.plane.leg(
         track_id="TR_1",
         subscriber=subscriber,
         kind="video",
@@ -95,14 +184,16 @@ def video_leg(sink: Sink, *, ssrc: int = 0xABC0001, rtx: bool = True, subscriber
 
 
 def audio_leg(sink: Sink, *, ssrc: int = 0xABC0009) -> Leg:
-    leg = Leg(track_id="TR_2", subscriber="PA_1", kind="audio", ssrc=ssrc, rtx_ssrc=0, cname="PA_pub", egress=sink)
+    leg = Bench.plane.leg(
+        track_id="TR_2", subscriber="PA_1", kind="audio", ssrc=ssrc, rtx_ssrc=0, cname="PA_pub", egress=sink
+    )
     leg.payload_types = {111: 109}
     return leg
 
 
 def forwarder_for(format: TrackFormat) -> tuple[TrackForwarder, Sink]:
     """The forwarder, and the publisher's end, where its feedback goes."""
-    forwarder, publisher = TrackForwarder(format), Sink()
+    forwarder, publisher = TrackForwarder(format, Bench.plane.fanout(format.kind, format.red_types)), Sink()
     forwarder.publisher = publisher
     return forwarder, publisher
 

@@ -1,0 +1,17 @@
+"""The forwarding plane: rows that say what becomes of a packet, and who runs packets through them.
+
+| implementation | hot step                                     | needs                                  |
+|----------------|----------------------------------------------|----------------------------------------|
+| python         | `lkactor/sfu/forwarder.py`                   | nothing                                |
+| kernel         | `kernel.c`: rewrite, protect, `sendmmsg`     | a compiler at installation, libsrtp 2  |
+
+The kernel does what a row needs in its steady state, for all rows of a burst in one call. Starting, switching,
+resuming, late packets, retransmission, RED that has to be taken apart, paths that are no UDP socket: that is Python's,
+on the same rows, with either implementation. `tests/lkactor/plane` and `tests/lkactor/sfu` run the same cases
+through both.
+"""
+
+from lkactor.plane.cells import EgressCell, SocketCell
+from lkactor.plane.choice import Plane, PythonPlane, choose
+
+__all__ = ["EgressCell", "Plane", "PythonPlane", "SocketCell", "choose"]

@@ -1,0 +1,256 @@
+/* The hot step of the forwarding plane: for each row rewrite, protect, send. No Python, no allocation per packet.
+
+   It mirrors lkactor/sfu (forwarder, munger) for a row in its steady state; whatever else a row needs is Python's.
+   tests/lkactor/plane runs the same cases through both. */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "table.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#define TRAILER 144                 /* SRTP_MAX_TRAILER_LEN */
+#define GSO_SEGMENTS 64
+#define GSO_BYTES 65000
+
+typedef int (*protect_fn)(void *context, void *packet, int *size);
+
+typedef union {
+    char bytes[CMSG_SPACE(sizeof(uint16_t))];
+    struct cmsghdr align;
+} control;
+
+struct lk_kernel {
+    protect_fn protect;
+    int used;
+    lk_egress *to[LK_SLOTS];
+    struct iovec parts[LK_SLOTS];
+    struct mmsghdr messages[LK_SLOTS];
+    control controls[LK_SLOTS];
+    uint8_t slots[LK_SLOTS][LK_SLOT_SIZE];
+};
+
+lk_kernel *lk_new(uintptr_t protect) {
+    lk_kernel *kernel = calloc(1, sizeof(lk_kernel));
+    if (kernel != NULL) kernel->protect = (protect_fn)protect;
+    return kernel;
+}
+
+void lk_free(lk_kernel *kernel) { free(kernel); }
+
+/* -- sending ------------------------------------------------------------------------------------------------------ */
+
+/* Slots `from`.. that can share one message: same destination, same size, the last one may be shorter. */
+static int run_length(const lk_kernel *kernel, int from) {
+    size_t size = kernel->parts[from].iov_len;
+    int limit = GSO_BYTES / (int)size, end = from + 1;
+    if (limit > GSO_SEGMENTS) limit = GSO_SEGMENTS;
+    if (!kernel->to[from]->socket->gso) return 1;
+    while (end < kernel->used && end - from < limit && kernel->to[end] == kernel->to[from]) {
+        size_t next = kernel->parts[end].iov_len;
+        if (next > size) break;
+        end++;
+        if (next < size) break;
+    }
+    return end - from;
+}
+
+static void prepare(lk_kernel *kernel, int message, int from, int count) {
+    lk_egress *to = kernel->to[from];
+    struct msghdr *header = &kernel->messages[message].msg_hdr;
+    memset(header, 0, sizeof *header);
+    header->msg_name = to->address_size ? to->address : NULL;
+    header->msg_namelen = to->address_size;
+    header->msg_iov = &kernel->parts[from];
+    header->msg_iovlen = (size_t)count;
+    if (count > 1) {
+        uint16_t size = (uint16_t)kernel->parts[from].iov_len;
+        struct cmsghdr *cmsg;
+        header->msg_control = kernel->controls[message].bytes;
+        header->msg_controllen = sizeof kernel->controls[message].bytes;
+        cmsg = CMSG_FIRSTHDR(header);
+        cmsg->cmsg_level = IPPROTO_UDP;
+        cmsg->cmsg_type = UDP_SEGMENT;
+        cmsg->cmsg_len = CMSG_LEN(sizeof size);
+        memcpy(CMSG_DATA(cmsg), &size, sizeof size);
+    }
+}
+
+static void count_sent(lk_socket *socket, const struct mmsghdr *message) {
+    for (size_t i = 0; i < message->msg_hdr.msg_iovlen; i++) socket->bytes += message->msg_hdr.msg_iov[i].iov_len;
+    socket->packets += message->msg_hdr.msg_iovlen;
+}
+
+/* A route that cannot segment: the same packets one by one, now and from now on. */
+static void send_singly(lk_socket *socket, const struct msghdr *run) {
+    socket->gso = 0;
+    for (size_t i = 0; i < run->msg_iovlen; i++) {
+        struct msghdr one = *run;
+        one.msg_iov = &run->msg_iov[i];
+        one.msg_iovlen = 1;
+        one.msg_control = NULL;
+        one.msg_controllen = 0;
+        if (sendmsg(socket->fd, &one, MSG_DONTWAIT) >= 0) {
+            socket->packets++;
+            socket->bytes += one.msg_iov->iov_len;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) {
+            socket->buffer_full++;
+        } else {
+            socket->errors++;
+        }
+    }
+}
+
+static void send_messages(lk_kernel *kernel, lk_socket *socket, int count) {
+    int done = 0;
+    while (done < count) {
+        int sent = sendmmsg(socket->fd, kernel->messages + done, (unsigned)(count - done), MSG_DONTWAIT);
+        if (sent > 0) {
+            for (int i = done; i < done + sent; i++) count_sent(socket, &kernel->messages[i]);
+            done += sent;
+            continue;
+        }
+        struct msghdr *failed = &kernel->messages[done].msg_hdr;
+        int reason = errno;
+        if (reason == EINTR) continue;
+        if (failed->msg_iovlen > 1 &&
+            (reason == EIO || reason == EINVAL || reason == EMSGSIZE || reason == ENOPROTOOPT)) {
+            send_singly(socket, failed);
+        } else if (reason == EAGAIN || reason == EWOULDBLOCK || reason == ENOBUFS) {
+            socket->buffer_full += failed->msg_iovlen; /* media that does not fit now is dropped */
+        } else {
+            socket->errors += failed->msg_iovlen;
+        }
+        done++;
+    }
+}
+
+static void flush(lk_kernel *kernel) {
+    int from = 0;
+    while (from < kernel->used) {
+        lk_socket *socket = kernel->to[from]->socket;
+        int count = 0;
+        while (from < kernel->used && kernel->to[from]->socket == socket) {
+            int length = run_length(kernel, from);
+            prepare(kernel, count++, from, length);
+            from += length;
+        }
+        send_messages(kernel, socket, count);
+    }
+    kernel->used = 0;
+}
+
+/* -- writing ------------------------------------------------------------------------------------------------------ */
+
+static void put16(uint8_t *at, uint32_t value) {
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+}
+
+static void put32(uint8_t *at, uint32_t value) {
+    put16(at, value >> 16);
+    put16(at + 2, value);
+}
+
+/* The VP8 numbers of a packet that is the newest of its row (lkactor/sfu/munger.py: Vp8Munger.map). */
+static void map_vp8(lk_row *row, const lk_packet *packet, lk_sent *sent, uint8_t *payload) {
+    int picture = (packet->picture + row->picture_offset) & (packet->wide ? 0x7FFF : 0x7F);
+    int tl0 = (packet->tl0 + row->tl0_offset) & 0xFF;
+    int keyidx = (packet->keyidx + row->keyidx_offset) & 31;
+    if (packet->picture >= 0) row->last_picture = picture;
+    if (packet->tl0 >= 0) row->last_tl0 = tl0;
+    if (packet->keyidx >= 0) row->last_keyidx = keyidx;
+    sent->picture = (int16_t)picture;
+    sent->tl0 = (uint8_t)tl0;
+    sent->keyidx = (uint8_t)keyidx;
+    if (packet->picture_at >= 0) {
+        if (packet->wide) put16(payload + packet->picture_at, 0x8000u | (unsigned)picture);
+        else payload[packet->picture_at] = (uint8_t)picture;
+    }
+    if (packet->tl0_at >= 0) payload[packet->tl0_at] = (uint8_t)tl0;
+    if (packet->keyidx >= 0) payload[packet->keyidx_at] = (payload[packet->keyidx_at] & 0xE0) | (uint8_t)keyidx;
+}
+
+static int header(const lk_row *row, uint8_t *slot, uint8_t type, uint16_t sequence, uint32_t timestamp, uint32_t stamp) {
+    slot[0] = row->abs_send_time_id ? 0x90 : 0x80;
+    slot[1] = type;
+    put16(slot + 2, sequence);
+    put32(slot + 4, timestamp);
+    put32(slot + 8, row->ssrc);
+    if (!row->abs_send_time_id) return 12;
+    put32(slot + 12, 0xBEDE0001u);
+    put32(slot + 16, (uint32_t)row->abs_send_time_id << 28 | 0x2000000u | stamp);
+    return 20;
+}
+
+static void write_packet(lk_kernel *kernel, lk_row *row, const lk_packet *packet, const uint8_t *arena, int layer,
+                         uint32_t stamp, double now) {
+    uint16_t sequence = (uint16_t)(packet->extended - row->offset);
+    uint32_t timestamp = packet->timestamp + row->timestamp_offset;
+    lk_sent *sent = &row->history[sequence & (LK_HISTORY - 1)];
+    uint8_t *slot = kernel->slots[kernel->used];
+    uint8_t type = row->payload_types[packet->payload_type] | (packet->marker ? 0x80 : 0);
+    int size = header(row, slot, type, sequence, timestamp, stamp);
+    row->newest = packet->extended;
+    row->last_sequence = sequence;
+    row->last_timestamp = timestamp;
+    row->last_sent_at = now;
+    *sent = (lk_sent){.extended = packet->extended, .sent_at = now, .timestamp = timestamp, .sequence = sequence,
+                      .layer = (uint8_t)layer, .used = 1, .has_ids = packet->has_ids};
+    memcpy(slot + size, arena + packet->payload, packet->size);
+    if (packet->has_ids) map_vp8(row, packet, sent, slot + size);
+    size += (int)packet->size;
+    if (kernel->protect != NULL && kernel->protect((void *)row->egress->srtp, slot, &size) != 0) {
+        row->egress->socket->errors++;
+        return;
+    }
+    row->packets++;
+    row->octets += packet->size;
+    kernel->parts[kernel->used] = (struct iovec){.iov_base = slot, .iov_len = (size_t)size};
+    kernel->to[kernel->used] = row->egress;
+    if (++kernel->used == LK_SLOTS) flush(kernel);
+}
+
+/* -- choosing ----------------------------------------------------------------------------------------------------- */
+
+static int is_open(const lk_row *row) { return !row->paused && !row->revoked && row->egress->ready; }
+
+/* In its steady state: no decision is due, and every packet is one the kernel can write. */
+static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet *packets, int count, int layer) {
+    const lk_egress *egress = row->egress;
+    if (!row->started || !row->plain || row->need_switch || row->layer != layer) return 0;
+    if (egress->socket == NULL || egress->socket->divert) return 0;
+    if (egress->srtp == 0 && kernel->protect != NULL) return 0;
+    if (packets[0].extended <= row->newest) return 0;
+    for (int i = 0; i < count; i++)
+        if (row->payload_types[packets[i].payload_type & 127] == LK_NO_TYPE) return 0;
+    return 1;
+}
+
+int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
+               const uint8_t *arena, int layer, int video, int keyframe, uint32_t stamp, double now, uint8_t *left) {
+    int leaving = 0;
+    for (int i = 0; i < row_count; i++) {
+        lk_row *row = rows[i];
+        left[i] = 0;
+        if (!is_open(row) || (video && row->layer != layer && !keyframe)) continue;
+        if (!is_steady(kernel, row, packets, packet_count, layer)) {
+            left[i] = 1;
+            leaving++;
+            continue;
+        }
+        for (int n = 0; n < packet_count; n++) write_packet(kernel, row, &packets[n], arena, layer, stamp, now);
+    }
+    flush(kernel);
+    return leaving;
+}

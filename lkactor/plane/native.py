@@ -1,0 +1,308 @@
+"""The rows of the C kernel, with the face of the Python ones: what decides need not know which it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from lkactor.plane._kernel import ffi, lib
+from lkactor.plane.cells import EgressCell, SocketCell
+from lkactor.sfu.fanout import Fanout
+from lkactor.sfu.leg import HISTORY, Leg, Sent
+from lkactor.sfu.munger import RtpMunger, Vp8Munger
+from lkactor.srtp import SrtpSender, kernel_access
+from lkactor.wire.extensions import abs_send_time
+
+if TYPE_CHECKING:
+    from lkactor.sfu.forwarder import Frame
+
+MAX_BURST = 128
+MAX_PAYLOAD = 1480
+"""What a slot holds beside header, extension and trailer; a larger packet is Python's to refuse."""
+_PACKET = Struct("=qIIIBBBBhhhhiii4x")
+"""lk_packet; the size is checked when the plane is made."""
+
+
+class KernelSocket:
+    def __init__(self, fd: int) -> None:
+        self.cell = ffi.new("lk_socket *")
+        self.cell.fd = fd
+        self.cell.gso = 1
+
+    @property
+    def divert(self) -> bool:
+        return bool(self.cell.divert)
+
+    @divert.setter
+    def divert(self, value: bool) -> None:
+        self.cell.divert = value
+
+    @property
+    def packets(self) -> int:
+        return int(self.cell.packets)
+
+    @property
+    def bytes(self) -> int:
+        return int(self.cell.bytes)
+
+    @property
+    def buffer_full(self) -> int:
+        return int(self.cell.buffer_full)
+
+    @property
+    def errors(self) -> int:
+        return int(self.cell.errors)
+
+
+class KernelEgress:
+    """Keeps alive what its cell points to."""
+
+    def __init__(self) -> None:
+        self.cell = ffi.new("lk_egress *")
+        self._kept: tuple[SrtpSender | None, SocketCell | None] = (None, None)
+
+    def set_ready(self, ready: bool) -> None:
+        self.cell.ready = ready
+
+    def set_keys(self, srtp: SrtpSender | None) -> None:
+        self._kept = (srtp, self._kept[1])
+        self.cell.srtp = srtp.context_address if srtp is not None else 0
+
+    def set_path(self, socket: SocketCell | None, address: bytes) -> None:
+        self._kept = (self._kept[0], socket)
+        self.cell.address_size = len(address)
+        ffi.memmove(self.cell.address, address, len(address))
+        self.cell.socket = socket.cell if isinstance(socket, KernelSocket) else ffi.NULL
+
+
+class KernelHistory:
+    """Indexed like the list it stands for."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, row: Any) -> None:
+        self._entries = row.history
+
+    def __getitem__(self, index: int) -> Sent | None:
+        entry = self._entries[index]
+        if not entry.used:
+            return None
+        ids = (entry.picture, entry.tl0, entry.keyidx) if entry.has_ids else None
+        return entry.sequence, entry.extended, entry.layer, ids, entry.sent_at, entry.tries, entry.timestamp
+
+    def __setitem__(self, index: int, sent: Sent | None) -> None:
+        entry = self._entries[index]
+        entry.used = sent is not None
+        if sent is None:
+            return
+        entry.sequence, entry.extended, entry.layer, ids, entry.sent_at, entry.tries, entry.timestamp = sent
+        entry.has_ids = ids is not None
+        if ids is not None:
+            entry.picture, entry.tl0, entry.keyidx = ids
+
+    def __len__(self) -> int:
+        return HISTORY
+
+
+def _field(name: str, convert: type = int) -> Any:
+    """A property that is a field of `self.row`."""
+
+    def read(self: Any) -> Any:
+        return convert(getattr(self.row, name))
+
+    def write(self: Any, value: Any) -> None:
+        setattr(self.row, name, value)
+
+    return property(read, write)
+
+
+class KernelMunger(RtpMunger):
+    """Its numbers live in the row; the offsets of the past stay here, for packets that come late."""
+
+    __slots__ = ("row",)
+
+    started = _field("started", bool)
+    newest = _field("newest")
+    last_sequence = _field("last_sequence")
+    last_timestamp = _field("last_timestamp")
+    timestamp_offset = _field("timestamp_offset")
+
+    def __init__(self, row: Any) -> None:
+        self.row = row
+        super().__init__()
+
+    def start(self, extended: int, timestamp: int) -> None:
+        super().start(extended, timestamp)
+        self.row.offset = self._offsets[-1]
+
+    def switch(self, extended: int, timestamp: int, out_timestamp: int) -> None:
+        super().switch(extended, timestamp, out_timestamp)
+        self.row.offset = self._offsets[-1]
+
+    def skip(self, extended: int) -> None:
+        super().skip(extended)
+        self.row.offset = self._offsets[-1]
+
+
+class KernelVp8(Vp8Munger):
+    __slots__ = ("row",)
+
+    _last_picture = _field("last_picture")
+    _last_tl0 = _field("last_tl0")
+    _last_keyidx = _field("last_keyidx")
+    _picture_offset = _field("picture_offset")
+    _tl0_offset = _field("tl0_offset")
+    _keyidx_offset = _field("keyidx_offset")
+
+    def __init__(self, row: Any) -> None:
+        self.row = row
+        super().__init__()
+
+
+class KernelLeg(Leg):
+    """A `Leg` whose numbers live in a row that the kernel runs packets through."""
+
+    __slots__ = ("_red", "_red_source", "_types", "row")
+
+    current_layer = _field("layer")
+    need_switch = _field("need_switch", bool)
+    paused = _field("paused", bool)
+    revoked = _field("revoked", bool)
+    abs_send_time_id = _field("abs_send_time_id")
+    ssrc = _field("ssrc")
+    last_sent_at = _field("last_sent_at", float)
+    packets = _field("packets")
+    octets = _field("octets")
+
+    def __init__(self, *, egress: Any, **row: Any) -> None:
+        self.row = ffi.new("lk_row *")
+        self._red: Mapping[int, int] = {}
+        self._red_source: Mapping[int, int] = {}
+        super().__init__(egress=egress, **row)
+        cell: KernelEgress = egress.cell
+        self.row.egress = cell.cell
+        self.munger = KernelMunger(self.row)
+        self.vp8 = KernelVp8(self.row)
+        self.history = KernelHistory(self.row)
+
+    @property
+    def payload_types(self) -> Mapping[int, int]:
+        return self._types
+
+    @payload_types.setter
+    def payload_types(self, types: Mapping[int, int]) -> None:
+        self._types = types
+        ffi.memmove(self.row.payload_types, bytes(types.get(n, lib.LK_NO_TYPE) for n in range(128)), 128)
+        self._decide()
+
+    @property
+    def red_payload_types(self) -> Mapping[int, int]:
+        return self._red
+
+    @red_payload_types.setter
+    def red_payload_types(self, types: Mapping[int, int]) -> None:
+        self._red = types
+        self._decide()
+
+    def fed_by(self, red: Mapping[int, int]) -> None:
+        """The publisher's RED types, each with the type inside."""
+        self._red_source = red
+        self._decide()
+
+    def _decide(self) -> None:
+        """RED passes as it is only if the numbers inside are the same on both sides."""
+        source, types = self._red_source, self._types
+        self.row.plain = all(self._red.get(number) == inside for number, inside in source.items() if number in types)
+
+
+class KernelFanout:
+    """The rows of one track in an array, and the arena in which its bursts are laid out."""
+
+    def __init__(self, plane: KernelPlane, kind: str, red: Mapping[int, int]) -> None:
+        self._plane = plane
+        self._video = kind == "video"
+        self._red = red
+        self._legs: tuple[Leg, ...] = ()
+        self._rows = ffi.new("lk_row *[]", 0)
+        self._left = bytearray()
+        self._left_cell = ffi.from_buffer(self._left)
+
+    def set_legs(self, legs: Sequence[Leg]) -> None:
+        native = tuple(leg for leg in legs if isinstance(leg, KernelLeg))
+        if len(native) != len(legs):
+            raise TypeError("a leg of another plane")
+        for leg in native:
+            leg.fed_by(self._red)
+        self._legs = native
+        self._rows = ffi.new("lk_row *[]", [leg.row for leg in native])
+        self._left = bytearray(len(native))
+        self._left_cell = ffi.from_buffer("uint8_t[]", self._left)
+
+    def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
+        legs, plane = self._legs, self._plane
+        count = plane.lay_out(frames) if legs else 0
+        if not count:
+            return legs
+        keyframe = self._video and any(frame.keyframe for frame in frames)
+        left = lib.lk_forward(
+            plane.kernel, self._rows, len(legs), plane.packets, count, plane.arena, layer,
+            self._video, keyframe, abs_send_time(now), now, self._left_cell,
+        )  # fmt: skip
+        if not left:
+            return ()
+        return [leg for leg, mark in zip(legs, self._left, strict=True) if mark]
+
+
+class KernelPlane:
+    """One kernel, one arena, one burst at a time: everything here runs on the thread of the Trio loop."""
+
+    name = "kernel"
+    why = "built at installation"
+
+    def __init__(self, *, protect: bool = True) -> None:
+        """`protect` False: packets leave as they are, for tests."""
+        access = kernel_access() if protect else 0
+        if access is None or ffi.sizeof("lk_packet") != _PACKET.size:
+            raise RuntimeError("the C kernel does not fit this Python or this libsrtp")
+        self.kernel = ffi.gc(lib.lk_new(access), lib.lk_free)
+        self._packets = bytearray(_PACKET.size * MAX_BURST)
+        self._arena = bytearray(MAX_PAYLOAD * MAX_BURST)
+        self._arena_view = memoryview(self._arena)
+        self.packets = ffi.cast("lk_packet *", ffi.from_buffer(self._packets))
+        self.arena = ffi.from_buffer("uint8_t[]", self._arena)
+
+    def socket(self, fd: int) -> SocketCell:
+        return KernelSocket(fd)
+
+    def egress(self) -> EgressCell:
+        return KernelEgress()
+
+    def leg(self, **row: Any) -> Leg:
+        return KernelLeg(**row)
+
+    def fanout(self, kind: str, red: Mapping[int, int]) -> Fanout:
+        return KernelFanout(self, kind, red)
+
+    def lay_out(self, frames: Sequence[Frame]) -> int:
+        """Fill `packets` and `arena`; 0 if the burst holds anything that is Python's to handle."""
+        if len(frames) > MAX_BURST:
+            return 0
+        at, previous, view = 0, -1, self._arena_view
+        for index, frame in enumerate(frames):
+            payload, packet, vp8 = frame.payload, frame.packet, frame.descriptor
+            size = len(payload)
+            if not size or size > MAX_PAYLOAD or frame.recovered or frame.extended <= previous:
+                return 0
+            previous = frame.extended
+            view[at : at + size] = payload
+            head = (previous, at, size, frame.timestamp, packet.payload_type, packet.marker)
+            if vp8 is None:
+                _PACKET.pack_into(self._packets, index * _PACKET.size, *head, 0, 0, -1, -1, -1, 0, -1, -1, -1)
+            else:
+                _PACKET.pack_into(
+                    self._packets, index * _PACKET.size, *head, 1, vp8.wide, vp8.picture_id_at, vp8.tl0picidx_at,
+                    vp8.keyidx_at, 0, vp8.picture_id, vp8.tl0picidx, vp8.keyidx,
+                )  # fmt: skip
+            at += size
+        return len(frames)
