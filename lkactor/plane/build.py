@@ -13,6 +13,9 @@ from typing import Any
 
 from cffi import FFI
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from sources import source_id  # noqa: E402 (when lkactor is built it cannot be imported yet)
+
 HERE = Path(__file__).resolve().parent
 MODULE = "lkactor.plane._kernel"
 
@@ -20,8 +23,9 @@ MODULE = "lkactor.plane._kernel"
 def build() -> Path:
     """Compile next to the sources. Raises whatever the compiler's driver raises."""
     ffi = FFI()
-    ffi.cdef((HERE / "table.h").read_text())
-    ffi.set_source(MODULE, '#include "kernel.c"', include_dirs=[str(HERE)], extra_compile_args=["-O2", "-std=gnu11"])
+    ffi.cdef((HERE / "table.h").read_text() + "const char *lk_source_id(void);")
+    identity = f'const char *lk_source_id(void) {{ return "{source_id(HERE)}"; }}'
+    ffi.set_source(MODULE, f'#include "kernel.c"\n{identity}', include_dirs=[str(HERE)], extra_compile_args=["-O2", "-std=gnu11"])
     with tempfile.TemporaryDirectory() as folder:
         built = Path(ffi.compile(tmpdir=folder))
         target = HERE / built.name

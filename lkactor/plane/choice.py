@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from lkactor.plane.cells import EgressCell, NoEgressCell, NoSocketCell, SocketCell
+from lkactor.plane.sources import source_id
 from lkactor.sfu.fanout import Fanout, PythonFanout
 from lkactor.sfu.leg import Leg
 from lkactor.srtp import kernel_access
@@ -67,7 +69,10 @@ def choose(name: str = "auto") -> Plane:
 def _missing() -> str:
     """What keeps the kernel from running here; "" if nothing does."""
     try:
-        from lkactor.plane import _kernel  # noqa: F401
+        from lkactor.plane import _kernel
     except ImportError:
         return "it was not built (no compiler when lkactor was installed)"
+    built_of = _kernel.ffi.string(_kernel.lib.lk_source_id()).decode()
+    if source_id(Path(__file__).parent) not in ("", built_of):
+        return "kernel.c has changed since it was built: python lkactor/plane/build.py"
     return "" if kernel_access() is not None else "this pylibsrtp does not show libsrtp's functions"

@@ -1,0 +1,14 @@
+"""Which sources a built kernel was made of. On its own, for it is used while lkactor is being installed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def source_id(folder: Path) -> str:
+    """Of table.h and kernel.c in `folder`; "" where they were not installed."""
+    paths = (folder / "table.h", folder / "kernel.c")
+    if not all(path.exists() for path in paths):
+        return ""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]

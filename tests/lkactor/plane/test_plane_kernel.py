@@ -1,0 +1,233 @@
+"""The C kernel against the Python plane, under real keys, and at its edges."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from support.media import (
+    OPUS,
+    RED,
+    Bench,
+    Sink,
+    audio_format,
+    audio_leg,
+    audio_packet,
+    available_planes,
+    forwarder_for,
+    video_format,
+    video_leg,
+    vp8_payload,
+)
+
+from lkactor.plane import Plane, PythonPlane, choose
+from lkactor.sfu import Leg, TrackForwarder
+from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
+from lkactor.wire.rtp import RtpPacket, build_rtp, parse_rtp
+
+pytestmark = pytest.mark.skipif("kernel" not in available_planes(), reason="the C kernel is not built here")
+
+
+def video_packet(sequence: int, timestamp: int, *, now: float, key: bool, ssrc: int = 1, picture: int = 0) -> RtpPacket:
+    payload = vp8_payload(picture, picture, picture & 31, key=key)
+    return parse_rtp(
+        build_rtp(payload_type=96, sequence=sequence, timestamp=timestamp, ssrc=ssrc, payload=payload), now
+    )
+
+
+@pytest.fixture
+def kernel() -> Iterator[Any]:
+    from lkactor.plane.native import KernelPlane
+
+    Bench.plane = KernelPlane(protect=False)
+    yield Bench.plane
+    Bench.plane = PythonPlane()
+
+
+def stage(plane: Plane, kind: str, legs: int) -> tuple[TrackForwarder, list[Leg], list[Sink]]:
+    Bench.plane = plane
+    forwarder, _ = forwarder_for(video_format() if kind == "video" else audio_format())
+    sinks = [Sink() for _ in range(legs)]
+    made = [
+        video_leg(sink, ssrc=n * 2 + 1, subscriber=f"PA_{n}") if kind == "video" else audio_leg(sink, ssrc=n + 1)
+        for n, sink in enumerate(sinks)
+    ]
+    for leg in made:
+        forwarder.add_leg(leg, 0.0)
+    return forwarder, made, sinks
+
+
+def wire(packets: Sequence[RtpPacket]) -> list[bytes]:
+    return [packet.data for packet in packets]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_planes_send_the_same(kernel: Any, seed: int) -> None:
+    """Random bursts of three layers with losses, late packets, key frames, pauses, wishes and NACKs."""
+    results = []
+    for plane in (PythonPlane(), kernel):
+        rng = random.Random(seed)
+        forwarder, legs, sinks = stage(plane, "video", 3)
+        for leg in legs:
+            leg.abs_send_time_id = rng.choice((0, 3))
+        now, sequences = 0.0, [65500, 100, 40000]
+        for step in range(400):
+            now += 0.01
+            layer = rng.randrange(3)
+            burst = []
+            for _ in range(rng.randint(1, 6)):
+                sequences[layer] += rng.choice((1, 1, 1, 1, 2))
+                number = sequences[layer] - (rng.randint(1, 5) if rng.random() < 0.05 else 0)
+                burst.append(
+                    video_packet(
+                        number & 0xFFFF, step * 900, ssrc=layer + 1, key=rng.random() < 0.2, picture=step, now=now
+                    )
+                )
+            forwarder.receive(layer, burst, now)
+            leg = legs[rng.randrange(3)]
+            match rng.randrange(12):
+                case 0:
+                    forwarder.set_paused(leg, rng.random() < 0.5, now)
+                case 1:
+                    forwarder.set_wanted(leg, rng.randrange(3), 0, 0, now)
+                case 2:
+                    newest = leg.munger.last_sequence
+                    forwarder.on_nack(leg, [(newest - n) & 0xFFFF for n in range(rng.randint(1, 4))], now)
+                case 3:
+                    forwarder.handle_timeout(now)
+        results.append(
+            [(wire(sink.rtp), leg.packets, leg.octets, leg.resent) for sink, leg in zip(sinks, legs, strict=True)]
+        )
+    assert results[0] == results[1]
+    assert sum(len(sent) for sent, *_ in results[0]) > 300
+    assert sum(sink.socket.packets for sink in sinks if sink.socket is not None) > 300, "the kernel did the work"
+
+
+def keys() -> tuple[SrtpSender, SrtpReceiver]:
+    profile = SrtpProfile.AEAD_AES_128_GCM
+    material = bytes(range(profile.exported_size))
+    return (
+        SrtpSender(SrtpKeys.from_exported(profile, material, client=True)),
+        SrtpReceiver(SrtpKeys.from_exported(profile, material, client=False)),
+    )
+
+
+class Protected(Sink):
+    """A sink with real keys: what comes is opened with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.srtp, self._opener = keys()
+        self.cell.set_keys(self.srtp)
+
+    def _keep(self, packets: Sequence[bytes]) -> None:
+        super()._keep([self._opener.unprotect_rtp(packet) for packet in packets])
+
+
+def test_a_peer_can_open_what_kernel_and_python_send_in_turn() -> None:
+    """The session is shared: rollover of the sequence number, retransmissions by Python in between."""
+    from lkactor.plane.native import KernelPlane
+
+    Bench.plane = KernelPlane()
+    try:
+        forwarder, _ = forwarder_for(video_format())
+        sink = Protected()
+        leg = video_leg(sink)
+        forwarder.add_leg(leg, 0.0)
+        for number in range(65500, 65700):
+            now = number / 100
+            forwarder.receive(0, [video_packet(number & 0xFFFF, number * 900, key=number == 65500, now=now)], now)
+            if number % 20 == 0:
+                forwarder.on_nack(leg, [(leg.munger.last_sequence - 3) & 0xFFFF], now + 1.0)
+        media = [packet for packet in sink.rtp if packet.ssrc == leg.ssrc]
+        again = [packet for packet in sink.rtp if packet.ssrc == leg.rtx_ssrc]
+        assert [packet.sequence for packet in media] == [number & 0xFFFF for number in range(65500, 65700)]
+        assert len(again) == leg.resent == 9
+    finally:
+        Bench.plane = PythonPlane()
+
+
+def test_a_run_of_equal_packets_arrives_whole(kernel: Any) -> None:
+    forwarder, _, sinks = stage(kernel, "audio", 2)
+    forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
+    forwarder.receive(0, [audio_packet(number, number * 960, 0.1) for number in range(2, 42)], 0.1)
+    for sink in sinks:
+        assert [packet.sequence for packet in sink.rtp] == list(range(1, 42))
+        assert sink.socket is not None and sink.socket.packets == 40
+
+
+def test_closing_an_egress_is_one_write(kernel: Any) -> None:
+    forwarder, _, (first, second) = stage(kernel, "audio", 2)
+    forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
+    first.ready = False
+    forwarder.receive(0, [audio_packet(2, 960, 0.02)], 0.02)
+    assert (len(first.rtp), len(second.rtp)) == (1, 2)
+
+
+def test_what_is_no_udp_path_and_what_is_diverted_goes_through_python(kernel: Any) -> None:
+    forwarder, _, (first, second, third) = stage(kernel, "audio", 3)
+    first.cell.set_path(None, b"")
+    assert second.socket is not None and third.socket is not None
+    second.socket.divert = True
+    for number in range(1, 4):
+        forwarder.receive(0, [audio_packet(number, number * 960, 0.1)], number / 50)
+    assert [len(sink.rtp) for sink in (first, second, third)] == [3, 3, 3]
+    assert (second.socket.packets, third.socket.packets) == (0, 2)
+
+
+def test_what_does_not_fit_the_socket_is_dropped_and_counted(kernel: Any) -> None:
+    forwarder, legs, (sink,) = stage(kernel, "audio", 1)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with near, far:
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        cell = kernel.socket(near.fileno())
+        cell.cell.gso = 0
+        forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
+        sink.cell.set_path(cell, b"")
+        forwarder.receive(0, [audio_packet(number, number * 960, 0.1) for number in range(2, 102)], 0.1)
+        assert cell.buffer_full > 0 and cell.errors == 0
+        assert cell.packets + cell.buffer_full == 100
+        assert legs[0].packets == 101, "a drop in the socket is a loss on the way: the numbers go on"
+
+
+def test_a_socket_that_fails_is_counted(kernel: Any) -> None:
+    forwarder, _, (sink,) = stage(kernel, "audio", 1)
+    forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unconnected:
+        cell = kernel.socket(unconnected.fileno())
+        sink.cell.set_path(cell, b"")
+        forwarder.receive(0, [audio_packet(number, number * 960, 0.1) for number in range(2, 6)], 0.1)
+        assert (cell.packets, cell.errors, bool(cell.cell.gso)) == (0, 4, True)
+
+
+@pytest.mark.parametrize(("inner", "by_kernel"), [(111, True), (109, False)])
+def test_red_passes_the_kernel_only_with_the_same_numbers_inside(kernel: Any, inner: int, by_kernel: bool) -> None:
+    forwarder, _ = forwarder_for(audio_format(RED, OPUS))
+    sink = Sink()
+    leg = audio_leg(sink)
+    leg.payload_types, leg.red_payload_types = {63: 64, 111: inner}, {63: inner}
+    forwarder.add_leg(leg, 0.0)
+    for number in range(1, 4):
+        forwarder.receive(
+            0, [audio_packet(number, number * 960, 0.1, payload=b"\x6fprimary", payload_type=63)], number / 50
+        )
+    assert [bytes(packet.payload) for packet in sink.rtp] == [bytes((inner,)) + b"primary"] * 3
+    assert sink.socket is not None and (sink.socket.packets > 0) == by_kernel
+
+
+def test_python_can_be_asked_for() -> None:
+    assert choose("python").name == "python"
+    assert choose("auto").name == choose("kernel").name == "kernel"
+
+
+def test_packets_are_whole(kernel: Any) -> None:
+    """No byte of a neighbour's slot: sizes fall and rise within one burst."""
+    forwarder, _, (sink,) = stage(kernel, "audio", 1)
+    forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
+    payloads = [bytes([n]) * size for n, size in enumerate((900, 1, 1400, 1400, 1399, 3, 3, 2, 900))]
+    burst = [audio_packet(n + 2, n * 960, 0.1, payload=payload) for n, payload in enumerate(payloads)]
+    forwarder.receive(0, burst, 0.1)
+    assert [bytes(parse_rtp(packet.data).payload) for packet in sink.rtp[1:]] == payloads
