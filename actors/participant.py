@@ -46,6 +46,7 @@ from actors.messages.participant import (
     SignalSink,
     SlowReader,
     SpeakersUpdated,
+    StreamBound,
     TrackHandle,
     TrackReceived,
     TracksPublished,
@@ -58,6 +59,7 @@ from actors.messages.participant import (
     UpdateParticipant,
     UpdateSubscriptions,
     UplinkQuality,
+    WantedAudioCodecs,
     WantedQualityChanged,
 )
 from actors.messages.room import (
@@ -152,7 +154,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._left = False
         self._missed: dict[str, models.ParticipantInfo] = {}
         """Departures that the client has not heard of, by sid."""
-        self._publishing = PublishingDesk(self)
+        self._publishing = PublishingDesk(self, spec.room_model.enabled_codecs)
         self._data = DataDesk(self)
         self._data_tracks = DataTrackDesk(self, auto_subscribe=spec.intent.parameters.auto_subscribe_data_track)
         self._quality = QualityDesk(self)
@@ -180,6 +182,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
         self._subscribing.sync()
         self._data_tracks.observe(self._spec.others)
+        self._publishing.observe(self._spec.others)
         self.start_timer("join", JOIN_TIMEOUT)
         self.refresh_token()
         for request in self._parameters.add_tracks:
@@ -219,8 +222,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self.end(reason, action, send_leave=send_leave, why="disconnected")
             case ParticipantTick(what=what):
                 self._on_timer(what)
-            case WantedQualityChanged(track_sid=sid, quality=quality):
-                self._publishing.wanted_quality(sid, quality)
+            case WantedQualityChanged() | WantedAudioCodecs():
+                self._publishing.wanted(message)
+            case StreamBound():
+                self._publishing.stream_bound(message)
             case UplinkQuality(track_sid=sid, score=score):
                 self._quality.uplink(sid, score)
             case DownlinkQuality(score=score):
@@ -375,6 +380,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 if self._sink is None:
                     self._remember_departures(infos)
                 self._data_tracks.observe(infos)
+                self._publishing.observe(infos)
             case TracksPublished(tracks=tracks):
                 self._subscribing.published(tracks)
             case TracksWithdrawn(sids=sids):

@@ -163,8 +163,8 @@ class RoomActor(Actor[RoomMessage]):
             case FindParticipant(identity=identity):
                 member = self.by_identity(identity)
                 return member.ref if member is not None and not member.forwarded else None
-            case ParticipantChanged(sid=sid, info=info):
-                self._changed(sid, info)
+            case ParticipantChanged(sid=sid, info=info, quiet=quiet):
+                self._changed(sid, info, quiet)
             case AdoptForwarded():
                 self._adopt(message)
             case ParticipantResumed(sid=sid):
@@ -305,9 +305,12 @@ class RoomActor(Actor[RoomMessage]):
         self._broadcast(TracksPublished(message.tracks))
         self._report()
 
-    def _changed(self, sid: str, info: models.ParticipantInfo) -> None:
+    def _changed(self, sid: str, info: models.ParticipantInfo, quiet: bool) -> None:
         member = self.members.get(sid)
         if member is None or info.version < member.info.version:
+            return
+        if quiet:
+            member.info = info
             return
         member.info, member.hidden = info, info.permission.hidden
         if info.state == State.ACTIVE:

@@ -401,11 +401,19 @@ class TransportActor(Actor[TransportMessage]):
                 if binding is None:
                     self._peer.counters.count("rtp.unbound_section", len(burst))
                 else:
-                    binding.link.push(MediaBurst(layer, burst))
+                    binding.link.push(MediaBurst(layer, burst, binding.codec))
+            for bound in self._router.take_bound():
+                self._announce_stream(to_owner.StreamBound(*bound))
         for feedback in self._twcc.feedback(now):
             self.egress.send_rtcp(build_rtcp([feedback]))
         for packet in self._peer.take_rtcp():
             self._on_rtcp(packet, now)
+
+    def _announce_stream(self, bound: to_owner.StreamBound) -> None:
+        try:
+            self._spec.owner.tell(bound)
+        except MailboxFull:
+            self._peer.counters.count("rtp.stream_untold")  # The number is for information only.
 
     def _on_rtcp(self, packet: RtcpPacket, now: float) -> None:
         match packet:
@@ -415,7 +423,7 @@ class TransportActor(Actor[TransportMessage]):
                 if binding is None or found is None:
                     self._peer.counters.count("rtcp.sr_unknown_ssrc")
                 else:
-                    binding.link.push(PublisherReport(found[1], packet, now))
+                    binding.link.push(PublisherReport(found[1], packet, now, binding.codec))
                 self._rows.on_blocks(packet.reports, now)
             case ReceiverReport():
                 self._rows.on_blocks(packet.reports, now)

@@ -131,7 +131,6 @@ EXTRA: Schema = {
     },
     "audio": _leaves("active_red_encoding enable_loss_proxying"),
     "video": {
-        "codec_regression_threshold": None,
         "stream_tracker_manager": {"video": _TRACKER, "screenshare": _TRACKER},
     },
     "room": _leaves("max_metadata_size max_room_name_length max_participant_identity_length"),

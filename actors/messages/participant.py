@@ -154,6 +154,16 @@ class TrackReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamBound:
+    """A layer's stream, its retransmissions, or both are seen for the first time; 0 is not said."""
+
+    mid: str
+    layer: int
+    ssrc: int
+    repair_ssrc: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnsupportedCodec:
     track_sid: str
 
@@ -171,10 +181,18 @@ class AudioLevelChanged:
 
 @dataclass(frozen=True, slots=True)
 class WantedQualityChanged:
-    """Dynacast: the highest quality of this track that somebody wants; -1: none."""
+    """Dynacast: (mime, highest quality that somebody wants, -1: none) for each codec of a video track in question."""
 
     track_sid: str
-    quality: int
+    wanted: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedAudioCodecs:
+    """An audio track of several codecs: the mimes that some subscriber needs."""
+
+    track_sid: str
+    codecs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +232,8 @@ class TrackHandle:
     kind: str
     codecs: tuple[tuple[str, str, int], ...]
     """(mime, fmtp, payload type) of the publisher."""
+    mimes: tuple[str, ...]
+    """What it is, or can be, published as: the primary codec, then its backup; lower case."""
     stereo: bool
     encrypted: bool
     width: int
@@ -342,6 +362,8 @@ ParticipantMessage = (
     | DataTrackReceived
     | DownlinkQuality
     | WantedQualityChanged
+    | WantedAudioCodecs
+    | StreamBound
     | UplinkQuality
     | QualitiesUpdated
     | DataBlobFound

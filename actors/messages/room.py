@@ -47,10 +47,11 @@ class JoinRefused:
 
 @dataclass(frozen=True, slots=True)
 class ParticipantChanged:
-    """New public info of a participant; `active` the first time its media can flow."""
+    """New public info of a participant. `quiet`: for the room's own copy, the others need not be told."""
 
     sid: str
     info: models.ParticipantInfo
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

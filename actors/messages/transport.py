@@ -20,6 +20,8 @@ class OutgoingTrack:
     """"audio" or "video"."""
     codecs: tuple[tuple[str, str, int], ...]
     """(mime, fmtp, payload type) of the publisher, the preferred first; mime in lower case, "video/vp8"."""
+    mimes: tuple[str, ...]
+    """What it is, or can be, published as; the first of them that the peer can decode is sent."""
     stereo: bool
     encrypted: bool
     track: ActorRef[Any]
@@ -32,6 +34,8 @@ class BindTrack:
     mid: str
     link: MediaLink
     layers: Mapping[str, int]
+    codec: str = ""
+    """The mime of a backup codec; "": the primary."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,12 @@ class TrackForwarder:
         self._pli_pending: set[int] = set()
         """Layers of which a subscriber wants a key frame as soon as the throttle allows."""
 
+    def set_format(self, format: TrackFormat) -> None:
+        """The media of a codec that was only announced before is there."""
+        self._format = format
+        self._codecs = {codec.payload_type: codec for codec in format.codecs}
+        self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
+
     # -- legs -------------------------------------------------------------------------------------------------------
 
     def add_leg(self, leg: Leg, now: float) -> None:
@@ -401,7 +407,7 @@ class TrackForwarder:
         munger = leg.munger
         if not munger.started:
             munger.start(frame.extended, frame.packet.timestamp)
-        elif layer == leg.current_layer:
+        elif layer == leg.current_layer or leg.current_layer < 0:
             self._resume(leg, frame, now)
         else:
             out = self._aligned(leg, layer, frame, now)
@@ -640,13 +646,18 @@ class TrackForwarder:
 
 
 def format_of(
-    info: models.TrackInfo, media: ReceiveMedia, *, history: int, throttle: tuple[float, float, float]
+    info: models.TrackInfo,
+    media: ReceiveMedia,
+    *,
+    history: int,
+    throttle: tuple[float, float, float],
+    layers: Sequence[models.VideoLayer] = (),
 ) -> TrackFormat:
-    """From what AddTrack announced and the offer negotiated."""
+    """From what AddTrack announced and the offer negotiated; `layers` of a codec that has its own."""
     return TrackFormat(
         kind=media.kind,
         codecs=tuple(media.codecs),
-        layers=tuple(info.layers),
+        layers=tuple(layers or info.layers),
         simulcast=bool(media.rids),
         encrypted=info.encryption != models.Encryption.Type.NONE,
         history=history,
