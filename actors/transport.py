@@ -32,6 +32,7 @@ from actors.messages.transport import (
     SetSendTracks,
     Tick,
     TransportMessage,
+    UseCandidates,
 )
 from actors.net import Path, Ports
 from lkactor.dtls import Certificate
@@ -79,7 +80,7 @@ class TransportSpec:
     lite: bool
     codecs: tuple[str, ...]
     """Enabled mimes, lower case."""
-    tcp_only: bool
+    use: UseCandidates
     reuse_sections: bool
     subscriber_sid: str
     egress: TransportEgress
@@ -98,8 +99,8 @@ class TransportActor(Actor[TransportMessage]):
             candidates=spec.candidates,
             controlling=(offers or spec.server_offers == "first") and not spec.lite,
             lite=spec.lite,
-            tcp_only=spec.tcp_only,
         )
+        self._use_candidates(spec.use)
         self._negotiation: OfferNegotiation | AnswerNegotiation | EitherNegotiation
         if offers:
             offerer = Offerer(codecs=spec.codecs, reuse_sections=spec.reuse_sections)
@@ -188,6 +189,8 @@ class TransportActor(Actor[TransportMessage]):
                 self._router.set_layers(mid, message.layers)
             case RestartIce():
                 self._negotiation.restart_ice(now)
+            case UseCandidates():
+                self._use_candidates(message)
             case PauseData(paused=paused):
                 self._paused = paused
                 if self._peer.sctp is not None:
@@ -202,6 +205,9 @@ class TransportActor(Actor[TransportMessage]):
                 assert_never(message)
 
     # -- negotiation ------------------------------------------------------------------------------------------------
+
+    def _use_candidates(self, use: UseCandidates) -> None:
+        self._peer.use_candidates(tcp_only=use.tcp_only, check_timeout=use.check_timeout)
 
     def _on_offer(self, offer: RemoteOffer, now: float) -> None:
         if isinstance(self._negotiation, OfferNegotiation):
@@ -300,7 +306,8 @@ class TransportActor(Actor[TransportMessage]):
                 self._rows.grant()
             case PeerStateChanged(state=state, detail=detail):
                 detail = self._explain(state, detail, now)
-                self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail))
+                path, since = self._peer.path_kind, self._times.get("ice")
+                self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail, path, since))
             case SctpConnected() if self._spec.role == "subscriber" and self._peer.sctp is not None:
                 self._channels.open_all(self._peer.sctp)
             case _:
@@ -314,7 +321,8 @@ class TransportActor(Actor[TransportMessage]):
         if state is not PeerState.CONNECTED or detail or begun is None or path is None:
             return detail
         ice, dtls = (1000 * (self._times.get(step, now) - begun) for step in ("ice", "dtls"))
-        return f"ice {ice:.1f} ms over {path.transport} {path.ip}:{path.port}, dtls {dtls:.1f} ms"
+        kind = self._peer.path_kind.name.lower()
+        return f"ice {ice:.1f} ms over {kind} {path.ip}:{path.port}, dtls {dtls:.1f} ms"
 
     def _send_datagrams(self, now: float) -> None:
         for datagram, address in self._peer.datagrams_to_send(now):

@@ -12,6 +12,7 @@ from livekit.protocol import models, rtc
 from actors.kernel import ActorRef, Restarted, Terminated
 from actors.messages.transport import PauseData
 from lkactor.auth import Claims
+from lkactor.ice import PathKind
 from lkactor.peer import PeerState
 from lkactor.room.rpc import RpcFailed
 from lkactor.sdp import ReceiveMedia
@@ -104,6 +105,10 @@ class TransportStateChanged:
     role: Role
     state: PeerState
     detail: str
+    path: PathKind = PathKind.NONE
+    """What carries it, or did last."""
+    connected_at: float | None = None
+    """When ICE found its path, seconds, monotonic; since the last failure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,14 +164,6 @@ class SimulatedSpeaker:
 
 
 @dataclass(frozen=True, slots=True)
-class PreferProtocol:
-    """SimulateScenario: sessions of this identity use TCP candidates only, or any again."""
-
-    identity: str
-    tcp_only: bool
-
-
-@dataclass(frozen=True, slots=True)
 class CongestionChanged:
     """A participant's reliable data queue is too long, or short again."""
 
@@ -280,7 +272,6 @@ RoomMessage = (
     | RoomTick
     | SpeakerLevel
     | SimulatedSpeaker
-    | PreferProtocol
     | CongestionChanged
     | FirstSubscription
     | AdoptForwarded

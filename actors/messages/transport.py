@@ -86,6 +86,14 @@ class RestartIce:
 
 
 @dataclass(frozen=True, slots=True)
+class UseCandidates:
+    """From the next description and the next ICE restart on. `check_timeout`: seconds; None: the usual."""
+
+    tcp_only: bool = False
+    check_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PauseData:
     """Back-pressure: a receiver of this peer's reliable data is behind."""
 
@@ -111,6 +119,7 @@ TransportMessage = (
     | SendData
     | SendDataTrack
     | RestartIce
+    | UseCandidates
     | PauseData
     | Tick
     | FlushData

@@ -40,6 +40,7 @@ def join_response(
     subscriber_primary: bool,
     sif_trailer: bytes,
     fast_publish: bool,
+    client_configuration: models.ClientConfiguration | None = None,
 ) -> rtc.SignalResponse:
     """The first message of a session."""
     return rtc.SignalResponse(
@@ -57,6 +58,7 @@ def join_response(
             sif_trailer=sif_trailer,
             enabled_publish_codecs=publish_codecs(room.enabled_codecs),
             fast_publish=fast_publish,
+            client_configuration=client_configuration,
         )
     )
 
@@ -72,11 +74,19 @@ def publish_codecs(codecs: Iterable[models.Codec]) -> list[models.Codec]:
 
 
 def reconnect_response(
-    server: models.ServerInfo, ice_servers: Sequence[rtc.ICEServer], last_message_seq: int
+    server: models.ServerInfo,
+    ice_servers: Sequence[rtc.ICEServer],
+    last_message_seq: int,
+    client_configuration: models.ClientConfiguration | None = None,
 ) -> rtc.SignalResponse:
     """The first message of a resumed session."""
     return rtc.SignalResponse(
-        reconnect=rtc.ReconnectResponse(ice_servers=ice_servers, server_info=server, last_message_seq=last_message_seq)
+        reconnect=rtc.ReconnectResponse(
+            ice_servers=ice_servers,
+            client_configuration=client_configuration,
+            server_info=server,
+            last_message_seq=last_message_seq,
+        )
     )
 
 
