@@ -43,6 +43,10 @@ class LegTable:
         self._wanted: dict[str, OutgoingTrack] = {}
         self._ssrcs: dict[str, tuple[int, int]] = {}
         self._legs: dict[str, Leg] = {}
+        self._sections: dict[str, SendMedia] = {}
+        """What the peer agreed to receive, by track."""
+        self._undecodable: set[str] = set()
+        """Tracks of which the owner has been told so."""
         self._granted: set[str] = set()
         self._by_ssrc: dict[int, Leg] = {}
         self._scores = DownlinkScores()
@@ -56,7 +60,12 @@ class LegTable:
         for sid in self._wanted.keys() - wanted.keys():
             self._revoke(sid)
             self._ssrcs.pop(sid, None)
-        self._wanted = wanted
+            self._sections.pop(sid, None)
+            self._undecodable.discard(sid)
+        before, self._wanted = self._wanted, wanted
+        for sid, section in self._sections.items():
+            if sid in before and (before[sid].codecs, before[sid].mimes) != (wanted[sid].codecs, wanted[sid].mimes):
+                self._make_leg(wanted[sid], section)
         if not changed:
             return None
         return [self._send_track(track) for track in tracks]
@@ -83,6 +92,7 @@ class LegTable:
         for section in media:
             track = self._wanted.get(section.track_id)
             if track is not None:
+                self._sections[track.sid] = section
                 self._make_leg(track, section)
         self.grant()
 
@@ -113,8 +123,12 @@ class LegTable:
                     rtx[codec.payload_type] = codec.rtx_payload_type
             elif opus is not None and not track.encrypted:
                 types[payload_type] = opus.payload_type
-        if not types:
-            self._tell_owner(UnsupportedCodec(track.sid))
+        decodable = {mime for mime, _, payload_type in track.codecs if payload_type in types}
+        leg.codecs = tuple(mime for mime in track.mimes if mime in decodable)
+        if not leg.codecs:
+            if track.sid not in self._undecodable:
+                self._undecodable.add(track.sid)
+                self._tell_owner(UnsupportedCodec(track.sid))
             return
         leg.payload_types, leg.rtx_payload_types, leg.red_payload_types = types, rtx, inner
         leg.abs_send_time_id = section.extensions.get(extensions.ABS_SEND_TIME, 0) if track.kind == "video" else 0

@@ -14,6 +14,7 @@ from livekit.protocol import models, rtc
 from trio import current_time
 
 from actors.administration import AdministrationDesk
+from actors.connectivity import ConnectivityDesk
 from actors.data import DataDesk
 from actors.data_tracks import DataTrackDesk
 from actors.egress import TransportEgress
@@ -46,6 +47,7 @@ from actors.messages.participant import (
     SignalSink,
     SlowReader,
     SpeakersUpdated,
+    StreamBound,
     TrackHandle,
     TrackReceived,
     TracksPublished,
@@ -58,6 +60,7 @@ from actors.messages.participant import (
     UpdateParticipant,
     UpdateSubscriptions,
     UplinkQuality,
+    WantedAudioCodecs,
     WantedQualityChanged,
 )
 from actors.messages.room import (
@@ -91,7 +94,6 @@ from lkactor.peer import PeerState
 from lkactor.room.model import RoomModel
 from lkactor.room.participant import ParticipantModel, State
 from lkactor.signal import responses
-from lkactor.signal.ice_servers import ice_servers
 from lkactor.signal.join import JoinIntent
 
 JOIN_TIMEOUT = 60.0
@@ -122,7 +124,6 @@ class ParticipantSpec:
     sink: SignalSink
     others: tuple[models.ParticipantInfo, ...]
     tracks: tuple[TrackHandle, ...]
-    tcp_only: bool
 
 
 class ParticipantActor(Actor[ParticipantMessage]):
@@ -152,13 +153,16 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._left = False
         self._missed: dict[str, models.ParticipantInfo] = {}
         """Departures that the client has not heard of, by sid."""
-        self._publishing = PublishingDesk(self)
+        self._publishing = PublishingDesk(self, spec.room_model.enabled_codecs)
         self._data = DataDesk(self)
         self._data_tracks = DataTrackDesk(self, auto_subscribe=spec.intent.parameters.auto_subscribe_data_track)
         self._quality = QualityDesk(self)
         self._rpc = RpcDesk(self)
         self._administration = AdministrationDesk(self)
         self._simulation = SimulationDesk(self)
+        self._connectivity = ConnectivityDesk(
+            self, spec.room_model.name, spec.intent.parameters, spec.intent.claims.api_key
+        )
         self._subscribing = SubscribingDesk(
             self,
             auto_subscribe=spec.intent.parameters.auto_subscribe,
@@ -180,6 +184,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
         self._subscribing.sync()
         self._data_tracks.observe(self._spec.others)
+        self._publishing.observe(self._spec.others)
         self.start_timer("join", JOIN_TIMEOUT)
         self.refresh_token()
         for request in self._parameters.add_tracks:
@@ -195,6 +200,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         match message:
             case SignalReceived(connection=connection, request=request):
                 if connection == self._connection:
+                    self._connectivity.heard(request)
                     await self._on_request(request)
             case SignalLost(connection=connection):
                 if connection == self._connection:
@@ -219,8 +225,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self.end(reason, action, send_leave=send_leave, why="disconnected")
             case ParticipantTick(what=what):
                 self._on_timer(what)
-            case WantedQualityChanged(track_sid=sid, quality=quality):
-                self._publishing.wanted_quality(sid, quality)
+            case WantedQualityChanged() | WantedAudioCodecs():
+                self._publishing.wanted(message)
+            case StreamBound():
+                self._publishing.stream_bound(message)
             case UplinkQuality(track_sid=sid, score=score):
                 self._quality.uplink(sid, score)
             case DownlinkQuality(score=score):
@@ -228,8 +236,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case QualitiesUpdated(infos=infos):
                 self._quality.tell_client(infos, self._subscribing.publishers())
             case PauseData():
-                for role in self._transports:
-                    self._tell(role, message)
+                self.tell_transports(message)
             case DataReceived() | DataTrackReceived() | SlowReader() | DataCongestion() | DataBlobFound():
                 self._on_data(message)
             case Restarted(ref=ref):
@@ -258,8 +265,22 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def protocol(self) -> int:
         return self._parameters.protocol
 
+    @property
+    def has_signal(self) -> bool:
+        return self._sink is not None
+
     def tell_publisher(self, message: TransportMessage) -> None:
         self._tell("publisher", message)
+
+    def tell_transports(self, message: TransportMessage) -> None:
+        for role in self._transports:
+            self._tell(role, message)
+
+    def switch_protocol(self, protocol: int) -> None:
+        """SimulateScenario. Clients begin a new session then; for those that do not, ICE starts over."""
+        self._connectivity.switch(protocol)
+        if not self._parameters.single:
+            self._tell("subscriber", RestartIce())
 
     def tell_data_port(self, message: TransportMessage) -> None:
         """To the transport that carries data to the client."""
@@ -375,6 +396,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 if self._sink is None:
                     self._remember_departures(infos)
                 self._data_tracks.observe(infos)
+                self._publishing.observe(infos)
             case TracksPublished(tracks=tracks):
                 self._subscribing.published(tracks)
             case TracksWithdrawn(sids=sids):
@@ -398,8 +420,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
             owner=self.context.ref,
             ports=services.ports,
             certificate=services.certificate,
-            candidates=tuple(c for c in services.candidates if c.transport == "tcp" or not self._spec.tcp_only),
-            tcp_only=self._spec.tcp_only,
+            candidates=services.candidates,
+            use=self._connectivity.candidates(),
             rng=services.rng,
             lite=config.rtc.use_ice_lite and not self._parameters.disable_ice_lite and self.protocol > 5,
             codecs=tuple(codec.mime.lower() for codec in self._spec.room_model.enabled_codecs),
@@ -461,6 +483,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     def _on_transport_state(self, change: TransportStateChanged) -> None:
         self.log(f"{change.role}.{change.state.name.lower()}", change.detail)
+        if not self._left:
+            self._connectivity.transport_changed(change)
         match change.state:
             case PeerState.CONNECTED:
                 self._connected[change.role] = True
@@ -528,8 +552,11 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._connection, self._sink = resume.connection, resume.sink
         self.cancel_timer("failed")
         self.log("resumed")
-        servers = self._ice_servers()
-        self._send(responses.reconnect_response(self._services.server_info, servers, self._data.last_sequence))
+        self._connectivity.resumed(resume.parameters.reconnect_reason)
+        servers, configuration = self._connectivity.ice_servers(), self._connectivity.configuration()
+        self._send(
+            responses.reconnect_response(self._services.server_info, servers, self._data.last_sequence, configuration)
+        )
         self._tell_missed_departures()
         self.room.tell(ParticipantResumed(self.sid))
         if not self._parameters.single:
@@ -614,16 +641,12 @@ class ParticipantActor(Actor[ParticipantMessage]):
             participant=info,
             others=self._spec.others,
             server=self._services.server_info,
-            ice_servers=self._ice_servers(),
+            ice_servers=self._connectivity.ice_servers(),
+            client_configuration=self._connectivity.configuration(),
             subscriber_primary=self._primary == "subscriber",
             sif_trailer=self._spec.room_model.sif_trailer,
-            fast_publish=self.model.permission.can_publish,
+            fast_publish=self.model.permission.can_publish and not self._connectivity.fallen_back,
         )
-
-    def _ice_servers(self) -> list[rtc.ICEServer]:
-        services = self._services
-        key = self._claims.api_key
-        return ice_servers(services.config, self.sid, services.unix(), services.candidates, api_key=key)
 
     def _tell(self, role: Role, message: TransportMessage) -> None:
         """A transport that is gone ends the session; its Terminated may still be on the way."""

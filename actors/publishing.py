@@ -5,19 +5,19 @@ Source of the rules: livekit-media 3.1, livekit-surface 2.4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from livekit.protocol import models, rtc
 
 from actors.egress import TransportEgress
 from actors.kernel import ActorRef, Restart
-from actors.messages.participant import TrackHandle
-from actors.messages.room import PublishTracks, RestrictSubscribers, WithdrawTracks
-from actors.messages.track import SetPublisherMuted, TrackMessage
+from actors.messages.participant import StreamBound, TrackHandle, WantedAudioCodecs, WantedQualityChanged
+from actors.messages.room import ParticipantChanged, PublishTracks, RestrictSubscribers, WithdrawTracks
+from actors.messages.track import AddCodec, RemoveCodec, SetPublisherMuted, TrackMessage
 from actors.messages.transport import BindTrack
 from actors.track import TrackActor, TrackSpec
-from lkactor.room.publications import Publication, Publications, Refused
+from lkactor.room.publications import Matched, Publication, Publications, Refused
 from lkactor.sdp import ReceiveMedia
 from lkactor.sfu import layers_of
 from lkactor.signal import responses
@@ -28,13 +28,20 @@ if TYPE_CHECKING:
 MEDIA_LINK_CAPACITY = 512
 """Bursts of one track that may wait for its actor."""
 
+Policy = models.BackupCodecPolicy
+
 
 class PublishingDesk:
     """The part of a participant actor that handles its own tracks."""
 
-    def __init__(self, participant: ParticipantActor) -> None:
+    def __init__(self, participant: ParticipantActor, codecs: Iterable[models.Codec]) -> None:
+        """`codecs` are the room's."""
         self._participant = participant
-        self.publications = Publications(participant.services.rng)
+        enabled = tuple(codec.mime.lower() for codec in responses.publish_codecs(codecs))
+        self.publications = Publications(participant.services.rng, enabled)
+        self._regressed: set[str] = set()
+        """Tracks of which everybody is to get the backup codec who can."""
+        self._others: set[str] = set()
         self.egress: TransportEgress | None = None
         self._actors: dict[str, ActorRef[TrackMessage]] = {}
         self._levels: dict[str, float] = {}
@@ -52,28 +59,36 @@ class PublishingDesk:
         participant.log("add_track", f"{result.info.sid} {result.kind}")
         published = rtc.TrackPublishedResponse(cid=request.cid, track=result.info)
         participant.send(rtc.SignalResponse(track_published=published))
-        await self._publish(self.publications.match())
+        await self._publish(self.publications.match(self._unix_micro()))
 
     async def media_changed(self, media: Sequence[ReceiveMedia]) -> None:
         """An offer was answered: these sections send now."""
-        change = self.publications.media_changed(media)
+        change = self.publications.media_changed(media, self._unix_micro())
         for publication in change.withdrawn:
             self._end(publication)
+        for publication, _, index in change.dropped:
+            self._drop_backup(publication, index)
         await self._publish(change.published)
         for publication in change.withdrawn:
             queued = self.publications.next_queued(publication.cid)
             if queued is not None:
                 await self.add_track(queued)
 
-    async def _publish(self, matched: Sequence[tuple[Publication, ReceiveMedia]]) -> None:
+    def _unix_micro(self) -> int:
+        return int(self._participant.services.unix() * 1_000_000)
+
+    async def _publish(self, matched: Sequence[Matched]) -> None:
         if not matched:
             return
         participant = self._participant
         participant.model.set_publisher()
-        for publication, section in matched:
-            await self._start(publication, section)
+        for publication, section, index in matched:
+            if index == 0:
+                await self._start(publication, section)
+            else:
+                self._start_backup(publication, section, index)
         participant.changed()
-        handles = tuple(self._handle(publication) for publication, _ in matched)
+        handles = tuple(self._handle(publication) for publication, _, _ in matched)
         participant.room.tell(PublishTracks(participant.sid, handles))
 
     async def _start(self, publication: Publication, section: ReceiveMedia) -> None:
@@ -97,6 +112,57 @@ class PublishingDesk:
         link = ref.link("media", MEDIA_LINK_CAPACITY)
         participant.tell_publisher(BindTrack(section.mid, link, layers_of(publication.info, section)))
 
+    # -- backup codecs (livekit-media 3.11) --------------------------------------------------------------------------
+
+    def _start_backup(self, publication: Publication, section: ReceiveMedia, index: int) -> None:
+        """The client sends the track in a second codec, too."""
+        participant, info = self._participant, publication.info
+        codec = info.codecs[index].mime_type.lower()
+        participant.log("track.backup", f"{info.sid} {codec} mid {section.mid}")
+        if self._regresses(info.backup_codec_policy):
+            participant.log("track.regressed", f"{info.sid} to {codec}")
+            self._regressed.add(info.sid)
+        self._tell_of_backup(publication, index)
+        link = self._actors[info.sid].link("media", MEDIA_LINK_CAPACITY)
+        participant.tell_publisher(BindTrack(section.mid, link, layers_of(info, section), codec))
+
+    def _regresses(self, policy: int) -> bool:
+        """Whether everybody gets the backup: a small room is better served by one codec than by two."""
+        threshold = self._participant.services.config.video.codec_regression_threshold
+        small = threshold == 0 or len(self._others) + 1 < threshold
+        return policy == Policy.REGRESSION or (policy == Policy.PREFER_REGRESSION and small)
+
+    def _tell_of_backup(self, publication: Publication, index: int) -> None:
+        info = publication.info
+        codec = info.codecs[index]
+        regress = info.sid in self._regressed
+        self._participant.tell_track(
+            self._actors[info.sid],
+            AddCodec(codec.mime_type.lower(), publication.sections[index], tuple(codec.layers), regress),
+        )
+
+    def _drop_backup(self, publication: Publication, index: int) -> None:
+        codec = publication.info.codecs[index].mime_type.lower()
+        self._participant.log("track.backup_ended", f"{publication.info.sid} {codec}")
+        self._regressed.discard(publication.info.sid)
+        ref = self._actors.get(publication.info.sid)
+        if ref is not None:
+            self._participant.tell_track(ref, RemoveCodec(codec))
+
+    def observe(self, infos: Iterable[models.ParticipantInfo]) -> None:
+        """Who else is in the room."""
+        for info in infos:
+            if info.state == models.ParticipantInfo.State.DISCONNECTED:
+                self._others.discard(info.sid)
+            elif info.sid != self._participant.sid:
+                self._others.add(info.sid)
+
+    def stream_bound(self, stream: StreamBound) -> None:
+        """The numbers of a layer's streams are for information: the room's copy has them, nobody is told."""
+        if self.publications.stream_bound(stream.mid, stream.layer, stream.ssrc, stream.repair_ssrc):
+            participant = self._participant
+            participant.room.tell(ParticipantChanged(participant.sid, participant.info(), quiet=True))
+
     def _handle(self, publication: Publication) -> TrackHandle:
         info = publication.info
         return TrackHandle(
@@ -105,6 +171,7 @@ class PublishingDesk:
             publisher_identity=self._participant.identity,
             kind=publication.kind,
             codecs=publication.codecs,
+            mimes=publication.mimes,
             stereo=models.AudioTrackFeature.TF_STEREO in info.audio_features,
             encrypted=info.encryption != models.Encryption.Type.NONE,
             width=info.width,
@@ -122,6 +189,7 @@ class PublishingDesk:
         participant, sid = self._participant, publication.info.sid
         participant.log("track.unpublished", sid)
         self._levels.pop(sid, None)
+        self._regressed.discard(sid)
         ref = self._actors.pop(sid, None)
         participant.room.tell(WithdrawTracks(participant.sid, (sid,)))
         participant.changed()
@@ -194,11 +262,15 @@ class PublishingDesk:
                 gone = rtc.TrackUnpublishedResponse(track_sid=publication.info.sid)
                 participant.send(rtc.SignalResponse(track_unpublished=gone))
 
-    def wanted_quality(self, sid: str, quality: int) -> None:
-        """Dynacast: the client may stop sending what nobody wants."""
-        publication = self.publications.tracks.get(sid)
-        if publication is not None:
-            self._participant.send(responses.subscribed_quality(sid, publication.info.mime_type, quality))
+    def wanted(self, wish: WantedQualityChanged | WantedAudioCodecs) -> None:
+        """Dynacast: the client may stop sending what nobody wants, and starts a codec that somebody needs."""
+        sid = wish.track_sid
+        if sid not in self.publications.tracks:
+            return
+        if isinstance(wish, WantedQualityChanged):
+            self._participant.send(responses.subscribed_quality(sid, wish.wanted))
+        else:
+            self._participant.send(responses.subscribed_audio_codecs(sid, wish.codecs))
 
     # -- news from below --------------------------------------------------------------------------------------------
 
@@ -223,6 +295,8 @@ class PublishingDesk:
                 publication = self.publications.tracks.get(sid)
                 if publication is not None:
                     self._participant.tell_track(ref, SetPublisherMuted(publication.info.muted))
+                    for index in publication.sections.keys() - {0}:
+                        self._tell_of_backup(publication, index)
 
     def track_ended(self, ref: ActorRef[Any]) -> None:
         """A track actor is gone for good: restarted too often, or stopped by us (then it is not known any more)."""

@@ -51,7 +51,6 @@ from actors.messages.room import (
     ParticipantChanged,
     ParticipantLeft,
     ParticipantResumed,
-    PreferProtocol,
     PublishData,
     PublishDataTrackFrames,
     PublishTracks,
@@ -83,7 +82,6 @@ from lkactor.room.speakers import ActiveSpeakers
 
 Action = rtc.LeaveRequest.Action
 State = models.ParticipantInfo.State
-MAX_PREFERENCES = 1000
 ROOM_UPDATE_INTERVAL = 5.0
 """Seconds; metadata and recording are told at once (livekit-surface 2.2)."""
 QUALITY_FIRST, QUALITY_INTERVAL = 2.0, 5.0
@@ -137,8 +135,6 @@ class RoomActor(Actor[RoomMessage]):
         self._news = RoomNews(full_room=services.config.room.enable_full_room_in_webhooks)
         self._closing = False
         self._end_reason: int = models.DisconnectReason.UNKNOWN_REASON
-        self._tcp_only: set[str] = set()
-        """Identities; bounded by MAX_PREFERENCES."""
 
     # -- lifecycle --------------------------------------------------------------------------------------------------
 
@@ -163,8 +159,8 @@ class RoomActor(Actor[RoomMessage]):
             case FindParticipant(identity=identity):
                 member = self.by_identity(identity)
                 return member.ref if member is not None and not member.forwarded else None
-            case ParticipantChanged(sid=sid, info=info):
-                self._changed(sid, info)
+            case ParticipantChanged(sid=sid, info=info, quiet=quiet):
+                self._changed(sid, info, quiet)
             case AdoptForwarded():
                 self._adopt(message)
             case ParticipantResumed(sid=sid):
@@ -201,10 +197,6 @@ class RoomActor(Actor[RoomMessage]):
             case SimulatedSpeaker(sid=sid, level=level, active=active):
                 speaker = models.SpeakerInfo(sid=sid, level=level, active=active)
                 self._broadcast(SpeakersUpdated((speaker,)))
-            case PreferProtocol(identity=identity, tcp_only=tcp_only):
-                self._tcp_only.discard(identity)
-                if tcp_only and len(self._tcp_only) < MAX_PREFERENCES:
-                    self._tcp_only.add(identity)
             case CongestionChanged(sid=sid, congested=congested):
                 self._data.congestion(sid, congested)
             case FirstSubscription(publisher_sid=sid, track_sid=track_sid):
@@ -270,7 +262,6 @@ class RoomActor(Actor[RoomMessage]):
             sink=join.sink,
             others=tuple(member.info for member in self.members.values() if not member.hidden),
             tracks=tuple(track for member in self.members.values() for track in member.tracks.values()),
-            tcp_only=intent.identity in self._tcp_only,
         )
         placeholder = models.ParticipantInfo(sid=sid, identity=intent.identity, state=State.JOINING)
         try:
@@ -305,9 +296,12 @@ class RoomActor(Actor[RoomMessage]):
         self._broadcast(TracksPublished(message.tracks))
         self._report()
 
-    def _changed(self, sid: str, info: models.ParticipantInfo) -> None:
+    def _changed(self, sid: str, info: models.ParticipantInfo, quiet: bool) -> None:
         member = self.members.get(sid)
         if member is None or info.version < member.info.version:
+            return
+        if quiet:
+            member.info = info
             return
         member.info, member.hidden = info, info.permission.hidden
         if info.state == State.ACTIVE:

@@ -14,7 +14,7 @@ from actors.net import Ports
 from lkactor.config import Config
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
-from lkactor.ice import Candidate
+from lkactor.ice import Candidate, PreferenceMemory
 from lkactor.metrics import Metrics
 from lkactor.verdict import JoinBook
 
@@ -49,6 +49,8 @@ class Services:
     """Identifiers and ICE credentials: a system source, or a seeded one in a replayed run."""
     unix: Callable[[], float] = field(default=time.time)
     draining: Draining = field(default_factory=Draining)
+    ice_memory: PreferenceMemory = field(default_factory=PreferenceMemory)
+    """What kind of path worked for whom."""
 
     def unix_ms(self) -> int:
         return int(self.unix() * 1000)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from livekit.protocol import models, rtc
 
-from actors.messages.room import PreferProtocol, SimulatedSpeaker
+from actors.messages.room import SimulatedSpeaker
 
 if TYPE_CHECKING:
     from actors.participant import ParticipantActor
@@ -17,6 +17,7 @@ Reason = rtc.RequestResponse.Reason
 ON_RESUME_WINDOW = 5.0
 """Seconds in which the next resume is disturbed as asked."""
 MAX_SPEAKING = 3600
+PROTOCOLS = (rtc.CandidateProtocol.UDP, rtc.CandidateProtocol.TCP, rtc.CandidateProtocol.TLS)
 
 
 class SimulationDesk:
@@ -43,10 +44,8 @@ class SimulationDesk:
             case "disconnect_signal_on_resume" | "disconnect_signal_on_resume_no_messages":
                 self._on_resume = kind
                 participant.start_timer("scenario", ON_RESUME_WINDOW)
-            case "switch_candidate_protocol" if scenario.switch_candidate_protocol != rtc.CandidateProtocol.TLS:
-                # Remembered for the identity: the client starts a new session by itself (livekit-clients 7).
-                tcp = scenario.switch_candidate_protocol == rtc.CandidateProtocol.TCP
-                participant.room.tell(PreferProtocol(participant.identity, tcp))
+            case "switch_candidate_protocol" if scenario.switch_candidate_protocol in PROTOCOLS:
+                participant.switch_protocol(scenario.switch_candidate_protocol)
             case "leave_request_full_reconnect":
                 # The original leaves this one unhandled.
                 participant.end(reasons.UNKNOWN_REASON, Action.RECONNECT, send_leave=True, why=kind)

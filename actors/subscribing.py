@@ -147,6 +147,7 @@ class SubscribingDesk:
                 stream_id=f"{handle.publisher_sid}|{handle.sid}",
                 kind=handle.kind,
                 codecs=handle.codecs,
+                mimes=handle.mimes,
                 stereo=handle.stereo,
                 encrypted=handle.encrypted,
                 track=handle.track,

@@ -15,9 +15,11 @@ from actors.messages.participant import (
     AudioLevelChanged,
     ParticipantMessage,
     UplinkQuality,
+    WantedAudioCodecs,
     WantedQualityChanged,
 )
 from actors.messages.track import (
+    AddCodec,
     AddLeg,
     LegKeyFrameRequest,
     LegNack,
@@ -26,6 +28,7 @@ from actors.messages.track import (
     MediaBurst,
     PublisherReport,
     QualityWindow,
+    RemoveCodec,
     RemoveLeg,
     SetPublisherMuted,
     TrackMessage,
@@ -35,7 +38,7 @@ from lkactor.config import AudioConfig, RtcConfig
 from lkactor.plane import Plane
 from lkactor.room.speakers import AudioLevel
 from lkactor.sdp import ReceiveMedia
-from lkactor.sfu import TrackForwarder, format_of
+from lkactor.sfu import Renditions, format_of, formats_of
 from lkactor.sfu.dynacast import PAUSE_DELAY, Dynacast
 from lkactor.sfu.quality import WINDOW, StreamScore, loss_weight
 from lkactor.wire import extensions
@@ -48,6 +51,7 @@ class TrackSpec:
 
     info: models.TrackInfo
     media: ReceiveMedia
+    """Of the primary codec; a backup comes and goes by message."""
     egress: TransportEgress
     """Of the publisher: feedback goes there."""
     owner: ActorRef[ParticipantMessage]
@@ -65,14 +69,13 @@ class TrackActor(Actor[TrackMessage]):
         self._spec = spec
         throttle = spec.rtc.pli_throttle
         video = spec.media.kind == "video"
-        format = format_of(
-            spec.info,
-            spec.media,
-            history=spec.rtc.packet_buffer_size_video if video else spec.rtc.packet_buffer_size_audio,
-            throttle=(throttle.low_quality, throttle.mid_quality, throttle.high_quality),
-        )
-        self._forwarder = TrackForwarder(format, spec.plane.fanout(format.kind, format.red_types))
-        self._forwarder.publisher = spec.egress
+        self._history = spec.rtc.packet_buffer_size_video if video else spec.rtc.packet_buffer_size_audio
+        self._throttle = (throttle.low_quality, throttle.mid_quality, throttle.high_quality)
+        formats = formats_of(spec.info, spec.media, history=self._history, throttle=self._throttle)
+        self._renditions = Renditions(formats, spec.plane.fanout)
+        self._renditions.set_publisher(spec.egress)
+        self._audio_codecs: tuple[str, ...] = ()
+        """Asked for so far, of an audio track of several codecs."""
         self._settings: dict[str, LegSettings] = {}
         self._timer: Timer | None = None
         self._timer_at = float("inf")
@@ -86,37 +89,41 @@ class TrackActor(Actor[TrackMessage]):
         self._score = StreamScore(loss_weight(spec.media.kind, mime))
 
     async def started(self) -> None:
-        self._forwarder.muted = self._spec.info.muted
+        renditions = self._renditions
+        renditions.set_muted(self._spec.info.muted, current_time())
         if self._spec.media.kind == "video":
-            self._dynacast = Dynacast(current_time(), pause_delay=self._spec.pause_delay)
+            self._dynacast = Dynacast(renditions.codecs, pause_delay=self._spec.pause_delay)
+            self._dynacast.add_codec(renditions.codecs[0], current_time())
             self._dynacast.set_muted(self._spec.info.muted)
         self.context.schedule(WINDOW, QualityWindow())
         self._schedule(current_time())
 
     async def receive(self, message: TrackMessage) -> object:
-        now, forwarder = current_time(), self._forwarder
+        now, renditions = current_time(), self._renditions
         match message:
             case AddLeg(leg=leg):
-                forwarder.add_leg(leg, now)
+                renditions.add_leg(leg, now)
                 settings = self._settings.get(leg.subscriber)
                 if settings is not None:
                     self._apply(settings, now)
             case RemoveLeg(leg=leg):
-                forwarder.remove_leg(leg)
+                renditions.remove_leg(leg)
                 self._settings.pop(leg.subscriber, None)
             case LegSettings():
                 self._settings[message.subscriber] = message
                 self._apply(message, now)
             case SetPublisherMuted(muted=muted):
-                forwarder.set_muted(muted, now)
+                renditions.set_muted(muted, now)
                 if self._dynacast is not None:
                     self._dynacast.set_muted(muted)
                 if muted:
                     self._tell_level(0.0)
                     self._rest()
+            case AddCodec() | RemoveCodec():
+                self._on_codec(message, now)
             case TrackTick():
                 self._timer, self._timer_at = None, float("inf")
-                forwarder.handle_timeout(now)
+                renditions.handle_timeout(now)
                 if self._dynacast is not None:
                     self._dynacast.handle_timeout(now)
                 if self._level_told and self._level.level(now) == 0.0:
@@ -131,59 +138,87 @@ class TrackActor(Actor[TrackMessage]):
         return None
 
     def receive_media(self, link: MediaLink) -> None:
-        now, forwarder = current_time(), self._forwarder
+        now, renditions = current_time(), self._renditions
         for item in link.drain():
             match item:
-                case MediaBurst(layer=layer, packets=packets):
-                    forwarder.receive(layer, packets, now)
-                    if self._level_id:
+                case MediaBurst(layer=layer, packets=packets, codec=codec):
+                    renditions.receive(codec, layer, packets, now)
+                    if self._level_id and not codec:
                         self._observe_levels(packets, now)
-                case PublisherReport(layer=layer, report=report):
-                    forwarder.on_sender_report(layer, report, now)
+                case PublisherReport(layer=layer, report=report, codec=codec):
+                    forwarder = renditions.forwarder(codec)
+                    if forwarder is not None:
+                        forwarder.on_sender_report(layer, report, now)
                 case LegNack(leg=leg, sequences=sequences):
-                    forwarder.on_nack(leg, sequences, now)
+                    renditions.of(leg).on_nack(leg, sequences, now)
                 case LegKeyFrameRequest(leg=leg):
-                    forwarder.on_key_frame_request(leg, now)
+                    renditions.of(leg).on_key_frame_request(leg, now)
                 case LegReport(leg=leg, block=block):
-                    forwarder.on_report_block(leg, block, now)
+                    renditions.of(leg).on_report_block(leg, block, now)
                 case _:
                     raise TypeError(f"unexpected {type(item).__name__}")
         self._schedule(now)
 
     def _apply(self, settings: LegSettings, now: float) -> None:
-        for leg in self._forwarder.legs:
+        for leg in self._renditions.legs:
             if leg.subscriber == settings.subscriber:
-                self._forwarder.set_paused(leg, settings.disabled, now)
-                self._forwarder.set_wanted(leg, settings.quality, settings.width, settings.height, now)
+                self._renditions.set_paused(leg, settings.disabled, now)
+                self._renditions.set_wanted(leg, settings.quality, settings.width, settings.height, now)
+
+    def _on_codec(self, message: AddCodec | RemoveCodec, now: float) -> None:
+        """A backup codec comes or goes. Legs that move keep what their subscribers asked for."""
+        renditions, codec = self._renditions, message.codec
+        if isinstance(message, RemoveCodec):
+            renditions.remove_codec(codec, now)
+            if self._dynacast is not None:
+                self._dynacast.remove_codec(codec)
+        else:
+            spec = self._spec
+            format = format_of(
+                spec.info, message.media, history=self._history, throttle=self._throttle, layers=message.layers
+            )
+            if renditions.add_codec(codec, format):
+                if message.regress:
+                    renditions.regress(codec, now)
+                if self._dynacast is not None:
+                    self._dynacast.add_codec(codec, now)
+        for settings in self._settings.values():
+            self._apply(settings, now)
 
     def _announce_wish(self, now: float) -> None:
-        """Dynacast: the publisher hears which qualities are of use to somebody."""
-        dynacast = self._dynacast
-        if dynacast is None:
+        """Dynacast: the publisher hears which qualities of which codec are of use to somebody."""
+        renditions, sid = self._renditions, self._spec.info.sid
+        if self._dynacast is None:
+            needed = tuple(c for c in renditions.codecs if c in self._audio_codecs or renditions.serves(c))
+            if len(renditions.codecs) > 1 and needed != self._audio_codecs:
+                self._audio_codecs = needed
+                self._tell_owner(WantedAudioCodecs(sid, needed))
             return
-        dynacast.want(self._forwarder.wanted_quality(), now, settled=bool(self._settings))
-        quality = dynacast.take()
-        if quality is not None:
-            self._tell_owner(WantedQualityChanged(self._spec.info.sid, quality))
+        for index, (codec, quality) in enumerate(renditions.wanted().items()):
+            settled = bool(self._settings) if index == 0 else renditions.serves(codec)
+            self._dynacast.want(codec, quality, now, settled=settled)
+        wanted = self._dynacast.take()
+        if wanted is not None:
+            self._tell_owner(WantedQualityChanged(sid, wanted))
 
     def _end_window(self, now: float) -> None:
         """Quality of the uplink. A track that nobody wants may be silent for good reason: dynacast asked for it."""
-        unwanted = self._dynacast is not None and self._forwarder.wanted_quality() < 0
-        if self._forwarder.muted or unwanted:
+        unwanted = self._dynacast is not None and max(self._renditions.wanted().values()) < 0
+        if self._renditions.muted or unwanted:
             self._rest()
             return
-        expected, lost = self._forwarder.uplink_window(now)
+        expected, lost = self._renditions.uplink_window(now)
         self._tell_owner(UplinkQuality(self._spec.info.sid, self._score.window(expected, lost)))
 
     def _rest(self) -> None:
         self._score.rest()
         self._tell_owner(UplinkQuality(self._spec.info.sid, None))
 
-    def _tell_owner(self, message: WantedQualityChanged | UplinkQuality) -> None:
+    def _tell_owner(self, message: WantedQualityChanged | WantedAudioCodecs | UplinkQuality) -> None:
         try:
             self._spec.owner.tell(message)
         except (MailboxFull, ActorDead):
-            self._forwarder.counters.count("track.owner_unreachable")
+            self._renditions.counters.count("track.owner_unreachable")
 
     def _observe_levels(self, packets: list[RtpPacket], now: float) -> None:
         for packet in packets:
@@ -206,7 +241,7 @@ class TrackActor(Actor[TrackMessage]):
             self._level_told = -1.0  # Told again with the next window.
 
     def _schedule(self, now: float) -> None:
-        deadlines = (self._forwarder.next_timeout(), self._dynacast.next_timeout() if self._dynacast else None)
+        deadlines = (self._renditions.next_timeout(), self._dynacast.next_timeout() if self._dynacast else None)
         deadline = min((at for at in deadlines if at is not None), default=None)
         if deadline is None or deadline >= self._timer_at:
             return

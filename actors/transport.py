@@ -32,6 +32,7 @@ from actors.messages.transport import (
     SetSendTracks,
     Tick,
     TransportMessage,
+    UseCandidates,
 )
 from actors.net import Path, Ports
 from lkactor.dtls import Certificate
@@ -79,7 +80,7 @@ class TransportSpec:
     lite: bool
     codecs: tuple[str, ...]
     """Enabled mimes, lower case."""
-    tcp_only: bool
+    use: UseCandidates
     reuse_sections: bool
     subscriber_sid: str
     egress: TransportEgress
@@ -98,8 +99,8 @@ class TransportActor(Actor[TransportMessage]):
             candidates=spec.candidates,
             controlling=(offers or spec.server_offers == "first") and not spec.lite,
             lite=spec.lite,
-            tcp_only=spec.tcp_only,
         )
+        self._use_candidates(spec.use)
         self._negotiation: OfferNegotiation | AnswerNegotiation | EitherNegotiation
         if offers:
             offerer = Offerer(codecs=spec.codecs, reuse_sections=spec.reuse_sections)
@@ -190,6 +191,8 @@ class TransportActor(Actor[TransportMessage]):
                 self._router.set_layers(mid, message.layers)
             case RestartIce():
                 self._negotiation.restart_ice(now)
+            case UseCandidates():
+                self._use_candidates(message)
             case PauseData(paused=paused):
                 self._paused = paused
                 if self._peer.sctp is not None:
@@ -204,6 +207,9 @@ class TransportActor(Actor[TransportMessage]):
                 assert_never(message)
 
     # -- negotiation ------------------------------------------------------------------------------------------------
+
+    def _use_candidates(self, use: UseCandidates) -> None:
+        self._peer.use_candidates(tcp_only=use.tcp_only, check_timeout=use.check_timeout)
 
     def _on_offer(self, offer: RemoteOffer, now: float) -> None:
         if isinstance(self._negotiation, OfferNegotiation):
@@ -302,7 +308,8 @@ class TransportActor(Actor[TransportMessage]):
                 self._rows.grant()
             case PeerStateChanged(state=state, detail=detail):
                 detail = self._explain(state, detail, now)
-                self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail))
+                path, since = self._peer.path_kind, self._times.get("ice")
+                self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail, path, since))
             case SctpConnected() if self._spec.role == "subscriber" and self._peer.sctp is not None:
                 self._channels.open_all(self._peer.sctp)
             case _:
@@ -316,7 +323,8 @@ class TransportActor(Actor[TransportMessage]):
         if state is not PeerState.CONNECTED or detail or begun is None or path is None:
             return detail
         ice, dtls = (1000 * (self._times.get(step, now) - begun) for step in ("ice", "dtls"))
-        return f"ice {ice:.1f} ms over {path.transport} {path.ip}:{path.port}, dtls {dtls:.1f} ms"
+        kind = self._peer.path_kind.name.lower()
+        return f"ice {ice:.1f} ms over {kind} {path.ip}:{path.port}, dtls {dtls:.1f} ms"
 
     def _send_datagrams(self, now: float) -> None:
         for datagram, address in self._peer.datagrams_to_send(now):
@@ -403,11 +411,19 @@ class TransportActor(Actor[TransportMessage]):
                 if binding is None:
                     self._peer.counters.count("rtp.unbound_section", len(burst))
                 else:
-                    binding.link.push(MediaBurst(layer, burst))
+                    binding.link.push(MediaBurst(layer, burst, binding.codec))
+            for bound in self._router.take_bound():
+                self._announce_stream(to_owner.StreamBound(*bound))
         for feedback in self._twcc.feedback(now):
             self.egress.send_rtcp(build_rtcp([feedback]))
         for packet in self._peer.take_rtcp():
             self._on_rtcp(packet, now)
+
+    def _announce_stream(self, bound: to_owner.StreamBound) -> None:
+        try:
+            self._spec.owner.tell(bound)
+        except MailboxFull:
+            self._peer.counters.count("rtp.stream_untold")  # The number is for information only.
 
     def _on_rtcp(self, packet: RtcpPacket, now: float) -> None:
         match packet:
@@ -417,7 +433,7 @@ class TransportActor(Actor[TransportMessage]):
                 if binding is None or found is None:
                     self._peer.counters.count("rtcp.sr_unknown_ssrc")
                 else:
-                    binding.link.push(PublisherReport(found[1], packet, now))
+                    binding.link.push(PublisherReport(found[1], packet, now, binding.codec))
                 self._rows.on_blocks(packet.reports, now)
             case ReceiverReport():
                 self._rows.on_blocks(packet.reports, now)

@@ -35,7 +35,7 @@ WITHOUT_EFFECT = (
     "room.room_configurations", "limit.num_tracks", "limit.bytes_per_sec",
     "limit.agent_signal_message_size_limit", "rtc.port_range_start",
     "rtc.port_range_end", "rtc.use_external_ip", "rtc.external_ip_only", "rtc.advertise_internal_ip",
-    "rtc.skip_external_ip_validation", "rtc.force_tcp", "rtc.allow_tcp_fallback", "rtc.tcp_fallback_rtt_threshold",
+    "rtc.skip_external_ip_validation",
     "rtc.allow_udp_unstable_fallback", "rtc.reconnect_on_publication_error", "rtc.reconnect_on_subscription_error",
     "rtc.reconnect_on_data_channel_error", "rtc.interfaces", "rtc.ips", "rtc.congestion_control",
 )  # fmt: skip
@@ -131,7 +131,6 @@ EXTRA: Schema = {
     },
     "audio": _leaves("active_red_encoding enable_loss_proxying"),
     "video": {
-        "codec_regression_threshold": None,
         "stream_tracker_manager": {"video": _TRACKER, "screenshare": _TRACKER},
     },
     "room": _leaves("max_metadata_size max_room_name_length max_participant_identity_length"),

@@ -150,9 +150,12 @@ class AudioConfig:
 
 @dataclass(frozen=True, slots=True)
 class VideoConfig:
-    """Seconds until a publisher is told that a quality is wanted no more."""
+    """`dynacast_pause_delay`: seconds until a publisher is told that a quality is wanted no more.
+    `codec_regression_threshold`: in a room of fewer participants everybody gets the backup codec as soon as one needs
+    it, if the publisher leaves it to the server; 0: in any room."""
 
     dynacast_pause_delay: float = 5.0
+    codec_regression_threshold: int = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from livekit.protocol import models, rtc
 from actors.kernel import ActorRef, Restarted, Terminated
 from actors.messages.transport import PauseData
 from lkactor.auth import Claims
+from lkactor.ice import PathKind
 from lkactor.peer import PeerState
 from lkactor.room.rpc import RpcFailed
 from lkactor.sdp import ReceiveMedia
@@ -104,6 +105,10 @@ class TransportStateChanged:
     role: Role
     state: PeerState
     detail: str
+    path: PathKind = PathKind.NONE
+    """What carries it, or did last."""
+    connected_at: float | None = None
+    """When ICE found its path, seconds, monotonic; since the last failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,16 @@ class TrackReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamBound:
+    """A layer's stream, its retransmissions, or both are seen for the first time; 0 is not said."""
+
+    mid: str
+    layer: int
+    ssrc: int
+    repair_ssrc: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnsupportedCodec:
     track_sid: str
 
@@ -171,10 +186,18 @@ class AudioLevelChanged:
 
 @dataclass(frozen=True, slots=True)
 class WantedQualityChanged:
-    """Dynacast: the highest quality of this track that somebody wants; -1: none."""
+    """Dynacast: (mime, highest quality that somebody wants, -1: none) for each codec of a video track in question."""
 
     track_sid: str
-    quality: int
+    wanted: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedAudioCodecs:
+    """An audio track of several codecs: the mimes that some subscriber needs."""
+
+    track_sid: str
+    codecs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +237,8 @@ class TrackHandle:
     kind: str
     codecs: tuple[tuple[str, str, int], ...]
     """(mime, fmtp, payload type) of the publisher."""
+    mimes: tuple[str, ...]
+    """What it is, or can be, published as: the primary codec, then its backup; lower case."""
     stereo: bool
     encrypted: bool
     width: int
@@ -342,6 +367,8 @@ ParticipantMessage = (
     | DataTrackReceived
     | DownlinkQuality
     | WantedQualityChanged
+    | WantedAudioCodecs
+    | StreamBound
     | UplinkQuality
     | QualitiesUpdated
     | DataBlobFound

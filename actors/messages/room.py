@@ -47,10 +47,11 @@ class JoinRefused:
 
 @dataclass(frozen=True, slots=True)
 class ParticipantChanged:
-    """New public info of a participant; `active` the first time its media can flow."""
+    """New public info of a participant. `quiet`: for the room's own copy, the others need not be told."""
 
     sid: str
     info: models.ParticipantInfo
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +164,6 @@ class SimulatedSpeaker:
 
 
 @dataclass(frozen=True, slots=True)
-class PreferProtocol:
-    """SimulateScenario: sessions of this identity use TCP candidates only, or any again."""
-
-    identity: str
-    tcp_only: bool
-
-
-@dataclass(frozen=True, slots=True)
 class CongestionChanged:
     """A participant's reliable data queue is too long, or short again."""
 
@@ -279,7 +272,6 @@ RoomMessage = (
     | RoomTick
     | SpeakerLevel
     | SimulatedSpeaker
-    | PreferProtocol
     | CongestionChanged
     | FirstSubscription
     | AdoptForwarded

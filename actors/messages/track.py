@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from livekit.protocol import models
+
+from lkactor.sdp import ReceiveMedia
 from lkactor.sfu import Leg
 from lkactor.wire.rtcp import ReportBlock, SenderReport
 from lkactor.wire.rtp import RtpPacket
@@ -13,10 +16,11 @@ from lkactor.wire.rtp import RtpPacket
 
 @dataclass(frozen=True, slots=True)
 class MediaBurst:
-    """Packets of one layer in arrival order."""
+    """Packets of one layer in arrival order; `codec` is the mime of a backup codec, "" the primary."""
 
     layer: int
     packets: list[RtpPacket]
+    codec: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class PublisherReport:
     layer: int
     report: SenderReport
     now: float
+    codec: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,21 @@ class SetPublisherMuted:
 
 
 @dataclass(frozen=True, slots=True)
+class AddCodec:
+    """The media of a backup codec (a mime, lower case) is there. `regress`: everybody is to get it who can."""
+
+    codec: str
+    media: ReceiveMedia
+    layers: tuple[models.VideoLayer, ...]
+    regress: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCodec:
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrackTick:
     """To itself: a timer of the forwarder or of dynacast is due."""
 
@@ -96,4 +116,4 @@ class QualityWindow:
     """To itself: a window of the quality score is over."""
 
 
-TrackMessage = AddLeg | RemoveLeg | LegSettings | SetPublisherMuted | TrackTick | QualityWindow
+TrackMessage = AddLeg | RemoveLeg | LegSettings | SetPublisherMuted | AddCodec | RemoveCodec | TrackTick | QualityWindow

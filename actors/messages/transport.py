@@ -20,6 +20,8 @@ class OutgoingTrack:
     """"audio" or "video"."""
     codecs: tuple[tuple[str, str, int], ...]
     """(mime, fmtp, payload type) of the publisher, the preferred first; mime in lower case, "video/vp8"."""
+    mimes: tuple[str, ...]
+    """What it is, or can be, published as; the first of them that the peer can decode is sent."""
     stereo: bool
     encrypted: bool
     track: ActorRef[Any]
@@ -32,6 +34,8 @@ class BindTrack:
     mid: str
     link: MediaLink
     layers: Mapping[str, int]
+    codec: str = ""
+    """The mime of a backup codec; "": the primary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,14 @@ class RestartIce:
 
 
 @dataclass(frozen=True, slots=True)
+class UseCandidates:
+    """From the next description and the next ICE restart on. `check_timeout`: seconds; None: the usual."""
+
+    tcp_only: bool = False
+    check_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PauseData:
     """Back-pressure: a receiver of this peer's reliable data is behind."""
 
@@ -107,6 +119,7 @@ TransportMessage = (
     | SendData
     | SendDataTrack
     | RestartIce
+    | UseCandidates
     | PauseData
     | Tick
     | FlushData

@@ -2,15 +2,21 @@
 
 from lkactor.ice.agent import IceAgent, IceEvent, IceState, IceStateChanged, IceTiming, PathSelected, PathValidated
 from lkactor.ice.candidate import Candidate, host_candidates
+from lkactor.ice.fallback import Fallback, PathKind, Preference, PreferenceMemory, Ways
 
 __all__ = [
     "Candidate",
+    "Fallback",
     "IceAgent",
     "IceEvent",
     "IceState",
     "IceStateChanged",
     "IceTiming",
+    "PathKind",
     "PathSelected",
     "PathValidated",
+    "Preference",
+    "PreferenceMemory",
+    "Ways",
     "host_candidates",
 ]

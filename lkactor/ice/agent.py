@@ -126,6 +126,8 @@ class IceAgent:
     ) -> None:
         self._rng = rng
         self._timing = timing or IceTiming()
+        self.check_timeout = self._timing.check_timeout
+        """Of the next checks, from the first credentials or a restart on."""
         self.local_candidates = tuple(local_candidates)
         self.lite = lite
         self.controlling = controlling and not lite
@@ -175,7 +177,7 @@ class IceAgent:
         if lite and not self.lite:
             self.controlling = True
         if self._check_deadline is None:
-            self._check_deadline = now + self._timing.check_timeout
+            self._check_deadline = now + self.check_timeout
         if not self.lite:
             early, self._early = self._early, set()
             for address in early:
@@ -199,7 +201,7 @@ class IceAgent:
         self._current = self._new_generation()
         self._candidates = 0
         self._nominate_at = None
-        self._check_deadline = now + self._timing.check_timeout
+        self._check_deadline = now + self.check_timeout
         for pair in self._pairs.values():
             pair.nominated = False
             pair.next_at = None

@@ -24,7 +24,8 @@ from typing import Literal
 from lkactor.counters import Counters
 from lkactor.dtls import Certificate, DtlsClosed, DtlsConnected, DtlsData, DtlsEndpoint
 from lkactor.errors import ProtocolViolation
-from lkactor.ice import Candidate, IceAgent, IceState, IceStateChanged, IceTiming, PathSelected
+from lkactor.ice import Candidate, IceAgent, IceState, IceStateChanged, IceTiming, PathKind, PathSelected
+from lkactor.ice.agent import MAX_REMOTE_CANDIDATES
 from lkactor.sctp import (
     ChannelClosed,
     ChannelOpened,
@@ -41,6 +42,8 @@ from lkactor.wire.rtp import RtpPacket, is_rtcp, parse_rtp
 
 EARLY_MEDIA_PACKETS = 64
 """SRTP that outruns the last handshake flight waits here; more is dropped."""
+HANDSHAKE_TIME = (10.0, 20.0)
+"""Seconds for the handshake once ICE has a path: three times what ICE took, within these (livekit-media 1.3)."""
 
 
 class PeerState(Enum):
@@ -90,15 +93,17 @@ class PeerConnection:
         candidates: Sequence[Candidate],
         controlling: bool,
         lite: bool = False,
-        tcp_only: bool = False,
         timing: IceTiming | None = None,
     ) -> None:
         self._rng = rng
-        self._tcp_only = tcp_only
+        self._tcp_only = False
+        self._relays: set[tuple[str, int]] = set()
+        """Addresses of the peer that are relayed ones."""
         self.certificate = certificate
         self.ice = IceAgent(
             rng=rng, local_candidates=candidates, controlling=controlling, lite=lite, timing=timing or IceTiming()
         )
+        self._check_timeout = self.ice.check_timeout
         self.dtls: DtlsEndpoint | None = None
         self.sctp: SctpAssociation | None = None
         self.sender: SrtpSender | None = None
@@ -111,6 +116,8 @@ class PeerConnection:
         self._rtcp: list[RtcpPacket] = []
         self._early: deque[tuple[bytes, float]] = deque()
         self._dtls_up = False
+        self._begun_at: float | None = None
+        self._handshake_due: float | None = None
         self.bytes_received = 0
 
     # -- set-up -----------------------------------------------------------------------------------------------------
@@ -136,8 +143,30 @@ class PeerConnection:
             if self._dtls_up:
                 self.sctp.start(now)
         if self.state is PeerState.NEW:
+            self._begun_at = now
             self._set_state(PeerState.CONNECTING)
         self._drain(now)
+
+    @property
+    def local_candidates(self) -> tuple[Candidate, ...]:
+        """Those that the peer is told of. TCP alone is possible only if there is any."""
+        tcp = tuple(candidate for candidate in self.ice.local_candidates if candidate.transport == "tcp")
+        return tcp if self._tcp_only and tcp else self.ice.local_candidates
+
+    def use_candidates(self, *, tcp_only: bool, check_timeout: float | None = None) -> None:
+        """From the next description and the next restart on; a path that works is kept till then."""
+        self._tcp_only = tcp_only
+        self.ice.check_timeout = check_timeout or self._check_timeout
+
+    @property
+    def path_kind(self) -> PathKind:
+        """What the selected path is, or was last."""
+        path = self.ice.selected
+        if path is None:
+            return PathKind.NONE
+        if path.transport == "tcp":
+            return PathKind.TCP
+        return PathKind.RELAY if (path.ip, path.port) in self._relays else PathKind.UDP
 
     def add_remote_candidate(self, text: str, now: float) -> None:
         """Trickled candidate. A bad or unusable one is counted."""
@@ -146,11 +175,14 @@ class PeerConnection:
         except ProtocolViolation as violation:
             self.counters.count(violation.reason)
             return
+        if candidate.type == "relay" and len(self._relays) < MAX_REMOTE_CANDIDATES:
+            self._relays.add((candidate.ip, candidate.port))
         if candidate.transport == "tcp" or not self._tcp_only:
             self.ice.add_remote_candidate(candidate, now)
 
     def restart_ice(self, now: float) -> None:
         self.ice.restart(now)
+        self._begun_at, self._handshake_due = now, None
         if self.state is PeerState.FAILED:
             self._set_state(PeerState.CONNECTING)
 
@@ -191,7 +223,7 @@ class PeerConnection:
         return out
 
     def next_timeout(self) -> float | None:
-        deadlines = [self.ice.next_timeout()]
+        deadlines = [self.ice.next_timeout(), self._handshake_due]
         if self.dtls is not None:
             deadlines.append(self.dtls.next_timeout())
         if self.sctp is not None and self._dtls_up:
@@ -204,6 +236,9 @@ class PeerConnection:
             self.dtls.handle_timeout(now)
         if self.sctp is not None and self._dtls_up:
             self.sctp.handle_timeout(now)
+        if self._handshake_due is not None and now >= self._handshake_due:
+            self._handshake_due = None
+            self._set_state(PeerState.FAILED, f"dtls: no handshake over {self.path_kind.name.lower()}")
         self._drain(now)
 
     def next_event(self) -> PeerEvent | None:
@@ -269,6 +304,7 @@ class PeerConnection:
                     self._on_ice_state(state)
                 case PathSelected(address=address):
                     self._events.append(PathChanged(address))
+                    self._expect_handshake(now)
                     self._start_handshake(now)
                 case _:
                     # A validated pair is enough to start the handshake as client (RFC 8842 section 5.4).
@@ -279,6 +315,11 @@ class PeerConnection:
         if self.sctp is not None:
             self._drain_sctp(self.sctp)
 
+    def _expect_handshake(self, now: float) -> None:
+        if not self._dtls_up and self._handshake_due is None and self._begun_at is not None:
+            least, most = HANDSHAKE_TIME
+            self._handshake_due = now + min(max(3 * (now - self._begun_at), least), most)
+
     def _start_handshake(self, now: float) -> None:
         if self.dtls is not None and self.dtls.role == "client":
             self.dtls.start(now)
@@ -288,6 +329,7 @@ class PeerConnection:
             match event:
                 case DtlsConnected(keys=keys):
                     self._dtls_up = True
+                    self._handshake_due = None
                     self._receiver = SrtpReceiver(keys)
                     self.sender = SrtpSender(keys)
                     self._events.append(KeysReady(self.sender, str(keys.profile)))

@@ -80,7 +80,7 @@ def local_transport(peer: PeerConnection) -> LocalTransport:
         pwd=peer.ice.local_pwd,
         lite=peer.ice.lite,
         fingerprint=peer.certificate.fingerprint,
-        candidates=tuple(candidate.to_sdp() for candidate in peer.ice.local_candidates),
+        candidates=tuple(candidate.to_sdp() for candidate in peer.local_candidates),
     )
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from cffi import FFI
 
+# While lkactor is being installed it cannot be imported.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sources import source_id  # noqa: E402 (when lkactor is built it cannot be imported yet)
+from sources import source_id  # type: ignore[import-not-found]
 
 HERE = Path(__file__).resolve().parent
 MODULE = "lkactor.plane._kernel"
@@ -25,7 +26,9 @@ def build() -> Path:
     ffi = FFI()
     ffi.cdef((HERE / "table.h").read_text() + "const char *lk_source_id(void);")
     identity = f'const char *lk_source_id(void) {{ return "{source_id(HERE)}"; }}'
-    ffi.set_source(MODULE, f'#include "kernel.c"\n{identity}', include_dirs=[str(HERE)], extra_compile_args=["-O2", "-std=gnu11"])
+    ffi.set_source(
+        MODULE, f'#include "kernel.c"\n{identity}', include_dirs=[str(HERE)], extra_compile_args=["-O2", "-std=gnu11"]
+    )
     with tempfile.TemporaryDirectory() as folder:
         built = Path(ffi.compile(tmpdir=folder))
         target = HERE / built.name

@@ -6,6 +6,9 @@
 | queued     | AddTrack of a cid in use     | pending, when the former track of that cid ends           |
 | published  | its media section            | gone, when the section stops sending, or by the server    |
 
+A published track may be sent in a second codec: announced with it, asked for by the server, told with an AddTrack of
+its own that names the track's sid, and found in a section of its own (livekit-media 3.11).
+
 Source: livekit-media 2.5 (cid matching) and 3.1, livekit-surface 2.4.
 """
 
@@ -14,24 +17,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from livekit.protocol import models, rtc
 
 from lkactor.room.sids import new_track_sid
+from lkactor.room.track_info import announce_backup, bind, kind_of, set_ssrc, track_info, unbind
 from lkactor.sdp import ReceiveMedia, ReceivePreference
 
 MAX_PENDING = 20
 MAX_QUEUED_PER_CID = 3
-MAX_LAYERS = 3
 
 Reason = rtc.RequestResponse.Reason
-SVC_MIMES = ("video/vp9", "video/av1")
-DEFAULT_STREAMS = {
-    models.TrackSource.CAMERA: "camera",
-    models.TrackSource.MICROPHONE: "camera",
-    models.TrackSource.SCREEN_SHARE: "screen",
-    models.TrackSource.SCREEN_SHARE_AUDIO: "screen",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +46,64 @@ class Publication:
     info: models.TrackInfo
     cid: str
     request: rtc.AddTrackRequest
-    mid: str = ""
-    codecs: tuple[tuple[str, str, int], ...] = ()
-    """(mime, fmtp, payload type) as the client sends them, the preferred first."""
+    sections: dict[int, ReceiveMedia] = field(default_factory=dict)
+    """By index in `info.codecs`, 0 is the primary: where the client sends it."""
     subscribed_once: bool = False
 
     @property
     def kind(self) -> str:
-        return "audio" if self.info.type == models.TrackType.AUDIO else "video"
+        return kind_of(self.request)
 
     @property
-    def preference(self) -> ReceivePreference:
-        """What the answer should say about this track's section."""
-        mime = self.request.simulcast_codecs[0].codec.lower() if self.request.simulcast_codecs else ""
-        if mime and "/" not in mime:
-            mime = f"{self.kind}/{mime}"
+    def codecs(self) -> tuple[tuple[str, str, int], ...]:
+        """(mime, fmtp, payload type) of all its sections, each in the order of preference."""
+        found = [self.sections[index].codecs for index in sorted(self.sections)]
+        return tuple(dict.fromkeys((codec.mime, codec.fmtp, codec.payload_type) for group in found for codec in group))
+
+    @property
+    def mimes(self) -> tuple[str, ...]:
+        """What it is, or can be, sent as, the primary first. The client's sections must list it."""
+        listed = {mime for mime, _, _ in self.codecs}
+        announced = dict.fromkeys(codec.mime_type.lower() for codec in self.info.codecs)
+        return tuple(mime for mime in announced if mime in listed)
+
+    def preference(self, index: int = 0) -> ReceivePreference:
+        """What the answer should say about the section of this codec."""
         features = self.info.audio_features
         return ReceivePreference(
-            mime=mime or None,
+            mime=self.info.codecs[index].mime_type.lower() or None,
             disable_red=self.info.disable_red,
             no_dtx=models.AudioTrackFeature.TF_NO_DTX in features,
             stereo=models.AudioTrackFeature.TF_STEREO in features,
         )
+
+    def awaits(self, section: ReceiveMedia, exact: bool) -> int | None:
+        """The announced codec, not the primary, that this section may carry."""
+        listed = {codec.mime for codec in section.codecs}
+        for index, codec in enumerate(self.info.codecs):
+            if index == 0 or index in self.sections or not codec.cid or codec.mime_type.lower() not in listed:
+                continue
+            if codec.cid == section.cid or not exact:
+                return index
+        return None
+
+
+class Matched(NamedTuple):
+    """A section is the media of a track's codec, by its index in TrackInfo."""
+
+    publication: Publication
+    section: ReceiveMedia
+    codec: int
 
 
 @dataclass(frozen=True, slots=True)
 class MediaChange:
     """What an offer changed."""
 
-    published: tuple[tuple[Publication, ReceiveMedia], ...] = ()
+    published: tuple[Matched, ...] = ()
     withdrawn: tuple[Publication, ...] = ()
+    dropped: tuple[Matched, ...] = ()
+    """Backup codecs that are sent no more, of tracks that go on."""
 
 
 @dataclass(slots=True)
@@ -86,16 +111,16 @@ class Publications:
     """The tracks of one participant, by sid. All methods are pure bookkeeping."""
 
     rng: random.Random
+    enabled: tuple[str, ...] = ()
+    """Mimes in lower case that may be published, the preferred first; empty: all."""
     tracks: dict[str, Publication] = field(default_factory=dict)
     pending: dict[str, Publication] = field(default_factory=dict)
     """By cid."""
     queued: dict[str, list[rtc.AddTrackRequest]] = field(default_factory=dict)
-    sections: dict[str, str] = field(default_factory=dict)
-    """mid -> cid, for the sections that send now and whose track is not announced yet."""
     unmatched: dict[str, ReceiveMedia] = field(default_factory=dict)
 
     def add(self, request: rtc.AddTrackRequest, allowed: Callable[[int], bool]) -> Publication | Refused:
-        """AddTrack. `allowed(source)` says whether the grant covers the source."""
+        """AddTrack. `allowed(source)` says whether the grant covers the source. For a backup codec: the known track."""
         if request.type not in (models.TrackType.AUDIO, models.TrackType.VIDEO):
             return Refused(Reason.UNSUPPORTED_TYPE, "unsupported track type")
         if not allowed(request.source):
@@ -104,17 +129,20 @@ class Publications:
             known = self.tracks.get(request.sid)
             if known is None:
                 return Refused(Reason.NOT_FOUND, "track not found")
-            return Refused(Reason.UNSUPPORTED_TYPE, "backup codecs are not implemented")
+            announce_backup(known.info, request)
+            return known
         if len(self.pending) >= MAX_PENDING:
             return Refused(Reason.LIMIT_EXCEEDED, "too many pending tracks")
         cids = {publication.cid for publication in self.tracks.values()}
+        cids |= {codec.cid for publication in self.tracks.values() for codec in publication.info.codecs}
         if request.cid in self.pending or request.cid in cids:
             queue = self.queued.setdefault(request.cid, [])
             if len(queue) >= MAX_QUEUED_PER_CID:
                 return Refused(Reason.LIMIT_EXCEEDED, "too many tracks queued for this cid")
             queue.append(request)
             return Refused(Reason.QUEUED, "queued until the track of this cid ends")
-        publication = Publication(self._track_info(request), request.cid, request)
+        sid = new_track_sid(kind_of(request), request.source, self.rng)
+        publication = Publication(track_info(request, sid, self.enabled), request.cid, request)
         self.pending[request.cid] = publication
         return publication
 
@@ -124,71 +152,73 @@ class Publications:
 
     def preferences(self) -> dict[str, ReceivePreference]:
         """By cid, for the answer."""
-        everything = (*self.pending.values(), *self.tracks.values())
-        return {publication.cid: publication.preference for publication in everything}
+        found = {}
+        for publication in (*self.pending.values(), *self.tracks.values()):
+            found[publication.cid] = publication.preference()
+            for index, codec in enumerate(publication.info.codecs):
+                for cid in (codec.cid, codec.sdp_cid):
+                    if cid:
+                        found[cid] = publication.preference(index)
+        return found
 
-    def media_changed(self, media: Sequence[ReceiveMedia]) -> MediaChange:
-        """The sections of the latest offer on which the client sends."""
+    def media_changed(self, media: Sequence[ReceiveMedia], unix_micro: int = 0) -> MediaChange:
+        """The sections of the latest offer on which the client sends. `unix_micro`: now, for versions."""
         by_mid = {section.mid: section for section in media}
-        withdrawn = []
+        withdrawn, dropped = [], []
         for sid, publication in list(self.tracks.items()):
-            section = by_mid.get(publication.mid)
-            if section is None:
+            gone = [index for index, section in publication.sections.items() if section.mid not in by_mid]
+            if 0 in gone:
                 del self.tracks[sid]
                 withdrawn.append(publication)
-        self.unmatched = {
-            mid: section
-            for mid, section in by_mid.items()
-            if all(publication.mid != mid for publication in self.tracks.values())
-        }
-        return MediaChange(self.match(), tuple(withdrawn))
+                continue
+            for index in gone:
+                unbind(publication.info, index)
+                dropped.append(Matched(publication, publication.sections.pop(index), index))
+        taken = {section.mid for publication in self.tracks.values() for section in publication.sections.values()}
+        self.unmatched = {mid: section for mid, section in by_mid.items() if mid not in taken}
+        return MediaChange(self.match(unix_micro), tuple(withdrawn), tuple(dropped))
 
-    def match(self) -> tuple[tuple[Publication, ReceiveMedia], ...]:
-        """Give unmatched sections to pending tracks: by cid, else the first of the kind (livekit-media 2.5)."""
-        matched = []
-        for exact in (True, False):
+    def match(self, unix_micro: int = 0) -> tuple[Matched, ...]:
+        """Give unmatched sections to announced codecs: by cid, else the first of the kind (livekit-media 2.5)."""
+        matched: list[Matched] = []
+        for exact in (True, True, False):  # Twice by cid: a backup's section may stand before its track's.
             for mid, section in list(self.unmatched.items()):
-                publication = self._candidate(section, exact)
-                if publication is None:
+                found = self._candidate(section, exact)
+                if found is None:
                     continue
-                del self.pending[publication.cid]
+                publication, index = found
                 del self.unmatched[mid]
-                self._bind(publication, section)
-                matched.append((publication, section))
+                if index == 0:
+                    del self.pending[publication.cid]
+                    self.tracks[publication.info.sid] = publication
+                publication.sections[index] = section
+                bind(publication.info, index, section, unix_micro)
+                matched.append(Matched(publication, section, index))
         return tuple(matched)
 
-    def _candidate(self, section: ReceiveMedia, exact: bool) -> Publication | None:
+    def _candidate(self, section: ReceiveMedia, exact: bool) -> tuple[Publication, int] | None:
+        """The track, and which of its codecs."""
         if exact:
-            by_cid = self.pending.get(section.cid)
-            if by_cid is not None:
-                return by_cid
-            for publication in self.pending.values():
-                if any(codec.cid and codec.cid == section.cid for codec in publication.request.simulcast_codecs):
-                    return publication
-            return None
-        return next((p for p in self.pending.values() if p.kind == section.kind), None)
-
-    def _bind(self, publication: Publication, section: ReceiveMedia) -> None:
-        publication.mid = section.mid
-        codecs = tuple((codec.mime, codec.fmtp, codec.payload_type) for codec in section.codecs)
-        publication.codecs = codecs
-        info = publication.info
-        info.mid = section.mid
-        if codecs:
-            info.mime_type = codecs[0][0]
-        layers = info.layers
-        del info.codecs[:]
-        info.codecs.append(
-            models.SimulcastCodecInfo(
-                mime_type=info.mime_type,
-                mid=section.mid,
-                cid=publication.cid,
-                layers=layers,
-                video_layer_mode=_layer_mode(publication),
-                sdp_cid=section.cid if section.cid != publication.cid else "",
+            pending = self.pending.get(section.cid) or next(
+                (p for p in self.pending.values() if section.cid and p.info.codecs[0].cid == section.cid), None
             )
-        )
-        self.tracks[info.sid] = publication
+        else:
+            pending = next((p for p in self.pending.values() if p.kind == section.kind), None)
+        if pending is not None:
+            return pending, 0
+        for publication in self.tracks.values():
+            index = publication.awaits(section, exact) if publication.kind == section.kind else None
+            if index is not None:
+                return publication, index
+        return None
+
+    def stream_bound(self, mid: str, layer: int, ssrc: int, repair_ssrc: int) -> bool:
+        """The SSRC of a layer, of its retransmissions, or both, are known. False: nothing new."""
+        for publication in self.tracks.values():
+            for index, section in publication.sections.items():
+                if section.mid == mid:
+                    return set_ssrc(publication.info, index, layer, ssrc, repair_ssrc)
+        return False
 
     def next_queued(self, cid: str) -> rtc.AddTrackRequest | None:
         """The AddTrack that waited for this cid to be free again."""
@@ -211,46 +241,3 @@ class Publications:
 
     def infos(self) -> Iterable[models.TrackInfo]:
         return [publication.info for publication in self.tracks.values()]
-
-    def _track_info(self, request: rtc.AddTrackRequest) -> models.TrackInfo:
-        kind = "audio" if request.type == models.TrackType.AUDIO else "video"
-        features = list(request.audio_features)
-        _add_feature(features, models.AudioTrackFeature.TF_STEREO, request.stereo)
-        _add_feature(features, models.AudioTrackFeature.TF_NO_DTX, request.disable_dtx)
-        layers = sorted(request.layers[:MAX_LAYERS], key=lambda layer: layer.quality)
-        mime = request.simulcast_codecs[0].codec.lower() if request.simulcast_codecs else ""
-        return models.TrackInfo(
-            sid=new_track_sid(kind, request.source, self.rng),
-            type=request.type,
-            name=request.name,
-            muted=request.muted,
-            width=request.width,
-            height=request.height,
-            simulcast=len(layers) > 1 and f"{kind}/{mime.removeprefix('video/')}" not in SVC_MIMES,
-            disable_dtx=models.AudioTrackFeature.TF_NO_DTX in features,
-            source=request.source,
-            layers=layers,
-            stereo=models.AudioTrackFeature.TF_STEREO in features,
-            disable_red=request.disable_red,
-            encryption=request.encryption,
-            stream=request.stream or DEFAULT_STREAMS.get(request.source, "unknown"),
-            audio_features=features,
-            backup_codec_policy=request.backup_codec_policy,
-            packet_trailer_features=request.packet_trailer_features,
-        )
-
-
-def _add_feature(features: list[models.AudioTrackFeature], feature: models.AudioTrackFeature, wanted: bool) -> None:
-    if wanted and feature not in features:
-        features.append(feature)
-
-
-def _layer_mode(publication: Publication) -> models.VideoLayer.Mode:
-    if publication.kind == "audio":
-        return models.VideoLayer.Mode.MODE_UNUSED
-    asked = publication.request.simulcast_codecs
-    if asked and asked[0].video_layer_mode:
-        return asked[0].video_layer_mode
-    if publication.info.mime_type in SVC_MIMES:
-        return models.VideoLayer.Mode.MULTIPLE_SPATIAL_LAYERS_PER_STREAM
-    return models.VideoLayer.Mode.ONE_SPATIAL_LAYER_PER_STREAM

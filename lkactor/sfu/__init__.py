@@ -3,7 +3,19 @@
 from lkactor.sfu.forwarder import TrackFormat, TrackForwarder, format_of
 from lkactor.sfu.layers import layers_of
 from lkactor.sfu.leg import Egress, Leg
+from lkactor.sfu.renditions import Renditions, formats_of
 from lkactor.sfu.router import RtpRouter
 from lkactor.sfu.twcc import TwccRecorder
 
-__all__ = ["Egress", "Leg", "RtpRouter", "TrackFormat", "TrackForwarder", "TwccRecorder", "format_of", "layers_of"]
+__all__ = [
+    "Egress",
+    "Leg",
+    "Renditions",
+    "RtpRouter",
+    "TrackFormat",
+    "TrackForwarder",
+    "TwccRecorder",
+    "format_of",
+    "formats_of",
+    "layers_of",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from lkactor.sfu.leg import Leg
@@ -21,11 +21,20 @@ class Fanout(Protocol):
         """Serve a burst of one layer; the legs that are left for Python to serve."""
 
 
+FanoutMaker = Callable[[str, Mapping[int, int]], Fanout]
+"""Of a track's kind and the publisher's RED payload types, each with the type of the blocks inside."""
+
+
 class PythonFanout:
     """Everything is left to Python."""
 
     def __init__(self) -> None:
         self._legs: Sequence[Leg] = ()
+
+    @classmethod
+    def of(cls, kind: str, red: Mapping[int, int]) -> PythonFanout:
+        """A `FanoutMaker`."""
+        return cls()
 
     def set_legs(self, legs: Sequence[Leg]) -> None:
         self._legs = legs

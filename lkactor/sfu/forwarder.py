@@ -17,7 +17,7 @@ from livekit.protocol import models
 from lkactor.counters import Counters
 from lkactor.errors import ProtocolViolation
 from lkactor.sdp import Codec, ReceiveMedia
-from lkactor.sfu.fanout import Fanout, PythonFanout
+from lkactor.sfu.fanout import FanoutMaker, PythonFanout
 from lkactor.sfu.layers import (
     MAX_LAYERS,
     effective_target,
@@ -111,13 +111,14 @@ class TrackForwarder:
     Feedback for the publisher goes to `publisher`, whose egress is bound by the caller.
     """
 
-    def __init__(self, format: TrackFormat, fanout: Fanout | None = None) -> None:
+    def __init__(self, format: TrackFormat, fanouts: FanoutMaker = PythonFanout.of) -> None:
         self._format = format
         self._codecs = {codec.payload_type: codec for codec in format.codecs}
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
         self._layers: list[LayerReceiver | None] = [None] * MAX_LAYERS
         self.legs: list[Leg] = []
-        self._fanout = fanout or PythonFanout()
+        self._fanouts = fanouts
+        self._fanout = fanouts(format.kind, format.red_types)
         self.publisher: Egress | None = None
         self.muted = False
         self.counters = Counters()
@@ -129,6 +130,14 @@ class TrackForwarder:
         self._last_pli = [float("-inf")] * MAX_LAYERS
         self._pli_pending: set[int] = set()
         """Layers of which a subscriber wants a key frame as soon as the throttle allows."""
+
+    def set_format(self, format: TrackFormat) -> None:
+        """The media of a codec that was only announced before is there."""
+        self._format = format
+        self._codecs = {codec.payload_type: codec for codec in format.codecs}
+        self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
+        self._fanout = self._fanouts(format.kind, format.red_types)
+        self._fanout.set_legs(self.legs)
 
     # -- legs -------------------------------------------------------------------------------------------------------
 
@@ -411,7 +420,7 @@ class TrackForwarder:
         munger = leg.munger
         if not munger.started:
             munger.start(frame.extended, frame.packet.timestamp)
-        elif layer == leg.current_layer:
+        elif layer == leg.current_layer or leg.current_layer < 0:
             self._resume(leg, frame, now)
         else:
             out = self._aligned(leg, layer, frame, now)
@@ -650,13 +659,18 @@ class TrackForwarder:
 
 
 def format_of(
-    info: models.TrackInfo, media: ReceiveMedia, *, history: int, throttle: tuple[float, float, float]
+    info: models.TrackInfo,
+    media: ReceiveMedia,
+    *,
+    history: int,
+    throttle: tuple[float, float, float],
+    layers: Sequence[models.VideoLayer] = (),
 ) -> TrackFormat:
-    """From what AddTrack announced and the offer negotiated."""
+    """From what AddTrack announced and the offer negotiated; `layers` of a codec that has its own."""
     return TrackFormat(
         kind=media.kind,
         codecs=tuple(media.codecs),
-        layers=tuple(info.layers),
+        layers=tuple(layers or info.layers),
         simulcast=bool(media.rids),
         encrypted=info.encryption != models.Encryption.Type.NONE,
         history=history,

@@ -44,6 +44,8 @@ class Leg:
         "abs_send_time_id",
         "bytes",
         "cname",
+        "codec",
+        "codecs",
         "current_layer",
         "egress",
         "history",
@@ -86,6 +88,10 @@ class Leg:
         self.rtx_ssrc = rtx_ssrc
         self.cname = cname
         self.egress = egress
+        self.codecs: tuple[str, ...] = ()
+        """Mimes of the track's codecs that the subscriber can decode, the preferred first; empty: not asked."""
+        self.codec = ""
+        """The one it is served from; "": none yet."""
         self.payload_types: Mapping[int, int] = {}
         """The publisher's payload type -> the subscriber's."""
         self.rtx_payload_types: Mapping[int, int] = {}
@@ -114,6 +120,14 @@ class Leg:
         self.report_ntp = 0
         self.report_sent_at = 0.0
         self.reports_due = 0.0
+
+    def leave_source(self) -> None:
+        """What comes next is another codec's: the outgoing numbers go on, all that points into the source is void."""
+        self.current_layer = -1
+        self.need_switch = self.munger.started
+        for index in range(HISTORY):
+            self.history[index] = None
+        self.key_frame_wanted_since = self.refused_since = None
 
     @property
     def open(self) -> bool:

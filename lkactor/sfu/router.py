@@ -37,6 +37,7 @@ class RtpRouter:
         self._bindings: dict[int, _Binding] = {}
         self._unknown: dict[int, int] = {}
         self._primaries: dict[tuple[str, int], int] = {}
+        self._announced: list[tuple[str, int, int, int]] = []
         self.transport_cc_id = 0
         self.counters = Counters()
 
@@ -60,6 +61,11 @@ class RtpRouter:
         """(mid, layer) of a bound SSRC of media, not of retransmissions."""
         binding = self._bindings.get(ssrc)
         return (binding.mid, binding.layer) if binding is not None and not binding.primary else None
+
+    def take_bound(self) -> list[tuple[str, int, int, int]]:
+        """Streams bound by their packets since the last call: (mid, layer, SSRC or 0, SSRC of retransmissions or 0)."""
+        bound, self._announced = self._announced, []
+        return bound
 
     def route(self, packets: Sequence[RtpPacket]) -> dict[tuple[str, int], list[RtpPacket]]:
         groups: dict[tuple[str, int], list[RtpPacket]] = {}
@@ -127,7 +133,9 @@ class RtpRouter:
             if primary is None:
                 self.counters.count("rtx.before_media")
                 return None
+            self._announced.append((section.mid, layer, 0, ssrc))
             return self._bind(ssrc, section.mid, layer, primary)
+        self._announced.append((section.mid, layer, ssrc, 0))
         return self._bind(ssrc, section.mid, layer)
 
     def _section_of(self, packet: RtpPacket) -> ReceiveMedia | None:

@@ -54,6 +54,13 @@ def ice_servers(
     return servers
 
 
+def turn_over_tls(config: Config) -> bool:
+    """Whether a client that gets through by nothing else can be sent there."""
+    return bool(config.turn.enabled and config.turn.tls_port) or any(
+        turn.protocol == "tls" for turn in config.rtc.turn_servers
+    )
+
+
 def _built_in(
     config: Config,
     participant_sid: str,

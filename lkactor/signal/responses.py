@@ -40,6 +40,7 @@ def join_response(
     subscriber_primary: bool,
     sif_trailer: bytes,
     fast_publish: bool,
+    client_configuration: models.ClientConfiguration | None = None,
 ) -> rtc.SignalResponse:
     """The first message of a session."""
     return rtc.SignalResponse(
@@ -57,6 +58,7 @@ def join_response(
             sif_trailer=sif_trailer,
             enabled_publish_codecs=publish_codecs(room.enabled_codecs),
             fast_publish=fast_publish,
+            client_configuration=client_configuration,
         )
     )
 
@@ -72,11 +74,19 @@ def publish_codecs(codecs: Iterable[models.Codec]) -> list[models.Codec]:
 
 
 def reconnect_response(
-    server: models.ServerInfo, ice_servers: Sequence[rtc.ICEServer], last_message_seq: int
+    server: models.ServerInfo,
+    ice_servers: Sequence[rtc.ICEServer],
+    last_message_seq: int,
+    client_configuration: models.ClientConfiguration | None = None,
 ) -> rtc.SignalResponse:
     """The first message of a resumed session."""
     return rtc.SignalResponse(
-        reconnect=rtc.ReconnectResponse(ice_servers=ice_servers, server_info=server, last_message_seq=last_message_seq)
+        reconnect=rtc.ReconnectResponse(
+            ice_servers=ice_servers,
+            client_configuration=client_configuration,
+            server_info=server,
+            last_message_seq=last_message_seq,
+        )
     )
 
 
@@ -114,15 +124,30 @@ def pong(request: rtc.SignalRequest, unix_ms: int) -> rtc.SignalResponse:
     return rtc.SignalResponse(pong_resp=rtc.Pong(last_ping_timestamp=request.ping_req.timestamp, timestamp=unix_ms))
 
 
-def subscribed_quality(track_sid: str, mime: str, highest: int) -> rtc.SignalResponse:
-    """Dynacast: qualities up to `highest` are wanted; -1: none. Older clients read the list without codecs."""
-    qualities = [
-        rtc.SubscribedQuality(quality=quality, enabled=quality <= highest)
-        for quality in (models.VideoQuality.LOW, models.VideoQuality.MEDIUM, models.VideoQuality.HIGH)
+def subscribed_quality(track_sid: str, wanted: Sequence[tuple[str, int]]) -> rtc.SignalResponse:
+    """Dynacast: of each codec (a mime) the qualities up to the highest are wanted; -1: none. Older clients read the
+    list without codecs: that of the first one."""
+    codecs = [
+        rtc.SubscribedCodec(
+            codec=mime.partition("/")[2].lower(),
+            qualities=[
+                rtc.SubscribedQuality(quality=quality, enabled=quality <= highest)
+                for quality in (models.VideoQuality.LOW, models.VideoQuality.MEDIUM, models.VideoQuality.HIGH)
+            ],
+        )
+        for mime, highest in wanted
     ]
-    codec = rtc.SubscribedCodec(codec=mime.partition("/")[2].lower(), qualities=qualities)
-    update = rtc.SubscribedQualityUpdate(track_sid=track_sid, subscribed_qualities=qualities, subscribed_codecs=[codec])
+    update = rtc.SubscribedQualityUpdate(
+        track_sid=track_sid, subscribed_qualities=codecs[0].qualities if codecs else (), subscribed_codecs=codecs
+    )
     return rtc.SignalResponse(subscribed_quality_update=update)
+
+
+def subscribed_audio_codecs(track_sid: str, mimes: Iterable[str]) -> rtc.SignalResponse:
+    """An audio track of several codecs: those that somebody needs, or needed once (as in the reference)."""
+    codecs = [models.SubscribedAudioCodec(codec=mime.partition("/")[2], enabled=True) for mime in mimes]
+    update = rtc.SubscribedAudioCodecUpdate(track_sid=track_sid, subscribed_audio_codecs=codecs)
+    return rtc.SignalResponse(subscribed_audio_codec_update=update)
 
 
 def room_moved(

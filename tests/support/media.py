@@ -193,7 +193,7 @@ def audio_leg(sink: Sink, *, ssrc: int = 0xABC0009) -> Leg:
 
 def forwarder_for(format: TrackFormat) -> tuple[TrackForwarder, Sink]:
     """The forwarder, and the publisher's end, where its feedback goes."""
-    forwarder, publisher = TrackForwarder(format, Bench.plane.fanout(format.kind, format.red_types)), Sink()
+    forwarder, publisher = TrackForwarder(format, Bench.plane.fanout), Sink()
     forwarder.publisher = publisher
     return forwarder, publisher
 

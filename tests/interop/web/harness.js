@@ -193,6 +193,58 @@ const lk = (window.lk = {
     return [...(report?.values() ?? [])].filter((entry) => entry.type === 'outbound-rtp').map((entry) => ({ ...entry }));
   },
 
+  // what a subscribed video is decoded from, "vp9"
+  async inboundCodec(identity, kind) {
+    const report = await publication(identity, kind)?.track?.getRTCStatsReport();
+    const entries = [...(report?.values() ?? [])];
+    const inbound = entries.find((entry) => entry.type === 'inbound-rtp');
+    const codec = entries.find((entry) => entry.id === inbound?.codecId);
+    return codec?.mimeType.split('/')[1].toLowerCase() ?? null;
+  },
+
+  codecIs: (identity, kind, wanted) => poll(async () => (await lk.inboundCodec(identity, kind)) === wanted,
+    `${wanted} of ${identity}`),
+
+  // every encoding of a published video by codec, its backup's sender included: { vp9: [{ rid, active, frames }] }
+  async encodings(kind) {
+    const track = publication(room().localParticipant.identity, kind).track;
+    const found = {};
+    for (const sender of [track.sender, ...[...track.simulcastCodecs.values()].map((codec) => codec.sender)]) {
+      const entries = [...((await sender?.getStats())?.values() ?? [])];
+      for (const entry of entries.filter((e) => e.type === 'outbound-rtp')) {
+        const codec = entries.find((e) => e.id === entry.codecId)?.mimeType.split('/')[1].toLowerCase() ?? 'none';
+        (found[codec] ??= []).push({ rid: entry.rid ?? '', active: entry.active, frames: entry.framesEncoded });
+      }
+    }
+    return found;
+  },
+
+  // this page's receivers no longer know that codec; before connect
+  forgetCodec(name) {
+    const same = (codec) => codec.mimeType.toLowerCase() === `video/${name}`;
+    const add = RTCPeerConnection.prototype.addTransceiver;
+    RTCPeerConnection.prototype.addTransceiver = function addTransceiver(what, init) {
+      const transceiver = add.call(this, what, init);
+      if (what === 'video') {
+        transceiver.setCodecPreferences(RTCRtpReceiver.getCapabilities('video').codecs.filter((codec) => !same(codec)));
+      }
+      return transceiver;
+    };
+    const setRemote = RTCPeerConnection.prototype.setRemoteDescription;
+    RTCPeerConnection.prototype.setRemoteDescription = function setRemoteDescription(description) {
+      if (description.type !== 'offer') return setRemote.call(this, description);
+      const pattern = new RegExp(`a=rtpmap:(\\d+) ${name}/`, 'gi');
+      const gone = new Set([...description.sdp.matchAll(pattern)].map((match) => match[1]));
+      for (const match of description.sdp.matchAll(/a=fmtp:(\d+) apt=(\d+)/g)) {
+        if (gone.has(match[2])) gone.add(match[1]);
+      }
+      const lines = description.sdp.split('\r\n').filter((line) => !gone.has(/^a=(?:rtpmap|fmtp|rtcp-fb):(\d+)/.exec(line)?.[1]));
+      const sdp = lines.map((line) => (line.startsWith('m=video')
+        ? line.split(' ').filter((word, i) => i < 3 || !gone.has(word)).join(' ') : line)).join('\r\n');
+      return setRemote.call(this, { type: 'offer', sdp });
+    };
+  },
+
   // until this many more frames are decoded than at the time of the call
   // resolves when the first picture of this track is shown
   async firstFrame(identity, kind = 'camera', limit = LIMIT) {
