@@ -122,7 +122,7 @@ def test_old_and_new_audio_flags():
     assert (publication.info.stereo, publication.info.disable_dtx) == (True, True)
 
 
-# -- backup codecs (livekit-media 3.11) -----------------------------------------------------------------------------------
+# -- backup codecs (livekit-media 3.11)  -------------------------------------------------------------------------------
 
 LAYERS = [models.VideoLayer(quality=n, width=160 << n, height=90 << n) for n in range(3)]
 
