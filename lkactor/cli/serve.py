@@ -21,6 +21,9 @@ from lkactor.auth import issue_token
 from lkactor.cli.logs import ServerLog
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 
+GC_THRESHOLD = 20_000
+"""New objects until the youngest are looked through: packets are freed by counting, cycles are rare."""
+
 
 def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Raises ConfigError, or OSError when a port is taken."""
@@ -69,6 +72,7 @@ def _read_key_file(path: Path) -> str:
 async def _serve(config: Config) -> None:
     async with run_node(config) as node:
         gc.collect()
+        gc.set_threshold(GC_THRESHOLD, 20, 100)
         gc.freeze()  # A full collection must not walk what lives for ever (data-path-limits 5).
         print(banner(config, node), flush=True)
         services = node.services

@@ -207,13 +207,15 @@ class TrackForwarder:
             payload = packet.payload
             keyframe, descriptor = not video, None
             if video and payload:
-                keyframe = codecs.is_keyframe(codec.mime, payload)
                 if codec.mime == "video/vp8":
                     try:
                         descriptor = vp8.parse_descriptor(payload)
                     except ProtocolViolation as violation:
                         self.counters.count(violation.reason)
                         continue
+                    keyframe = descriptor.begins_keyframe(payload)
+                else:
+                    keyframe = codecs.is_keyframe(codec.mime, payload)
                 receiver.keyframe_seen = receiver.keyframe_seen or keyframe
                 if keyframe:
                     self._pli_pending.discard(layer)

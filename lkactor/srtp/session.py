@@ -32,6 +32,8 @@ _REASONS = {
     "replay check failed (bad index)": "srtp.replay",
     "replay check failed (index too old)": "srtp.old",
 }
+_STATUS_REASONS = {7: "srtp.auth", 9: "srtp.replay", 10: "srtp.old"}
+"""srtp_err_status_t of libsrtp 2."""
 PROTECT_TYPE = "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)'>"
 """libsrtp 2's; libsrtp 3 has another."""
 IN_PLACE = ffi is not None and str(ffi.typeof(lib.srtp_protect)) == PROTECT_TYPE and hasattr(Session(), "_srtp")
@@ -61,6 +63,10 @@ class SendBuffer:
         self.view = memoryview(memory)
         self.cdata: Any = ffi.from_buffer("char[]", memory) if IN_PLACE else None
         self.length: Any = ffi.new("int *") if IN_PLACE else None
+
+
+_RECEIVED = SendBuffer(1, 2048)
+"""Where packets are opened, one at a time; a datagram is no larger."""
 
 
 class SrtpSender:
@@ -103,15 +109,30 @@ class SrtpSender:
 class SrtpReceiver:
     """Opens what the peer sends, any SSRC. Failures are the peer's: ProtocolViolation("srtp....")."""
 
-    __slots__ = ("_session", "profile")
+    __slots__ = ("_context", "_session", "profile")
 
     def __init__(self, keys: SrtpKeys) -> None:
         self.profile = keys.profile
         self._session = _session(keys.profile, keys.remote_key, keys.remote_salt, Policy.SSRC_ANY_INBOUND)
+        self._context: Any = self._session._srtp[0] if IN_PLACE else None
 
     def unprotect_rtp(self, data: bytes) -> bytes:
-        if len(data) < 12:
+        size = len(data)
+        if size < 12:
             raise ProtocolViolation("srtp.short")
+        if self._context is None:
+            return self._unprotect_rtp(data)
+        if size > _RECEIVED.slot_size:
+            raise ProtocolViolation("srtp.too_long")
+        view, length = _RECEIVED.view, _RECEIVED.length
+        view[:size] = data
+        length[0] = size
+        status = lib.srtp_unprotect(self._context, _RECEIVED.cdata, length)
+        if status:
+            raise ProtocolViolation(_STATUS_REASONS.get(status, "srtp.invalid"))
+        return bytes(view[: length[0]])
+
+    def _unprotect_rtp(self, data: bytes) -> bytes:
         try:
             return self._session.unprotect(data)
         except pylibsrtp.Error as error:

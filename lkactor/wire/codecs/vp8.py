@@ -24,6 +24,10 @@ class Vp8Descriptor:
     keyidx_at: int
     size: int
 
+    def begins_keyframe(self, payload: bytes | memoryview) -> bool:
+        """Start of partition 0 and the inverse key frame bit clear (RFC 6386 section 9.1)."""
+        return self.start and len(payload) > self.size and not payload[self.size] & 1
+
 
 def parse_descriptor(payload: bytes | memoryview) -> Vp8Descriptor:
     """Raises ProtocolViolation("vp8.truncated")."""
@@ -60,12 +64,11 @@ def parse_descriptor(payload: bytes | memoryview) -> Vp8Descriptor:
 
 
 def is_keyframe(payload: bytes | memoryview) -> bool:
-    """Start of partition 0 and the inverse key frame bit clear (RFC 6386 section 9.1)."""
+    """As `Vp8Descriptor.begins_keyframe`; False for a packet without a whole descriptor."""
     try:
-        descriptor = parse_descriptor(payload)
+        return parse_descriptor(payload).begins_keyframe(payload)
     except ProtocolViolation:
         return False
-    return descriptor.start and len(payload) > descriptor.size and payload[descriptor.size] & 1 == 0
 
 
 def frame_size(payload: bytes | memoryview) -> tuple[int, int] | None:
