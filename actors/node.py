@@ -14,7 +14,7 @@ from actors.addresses import Announced, announced_addresses
 from actors.front.server import FrontActor, FrontSpec
 from actors.gst.server import GstServerActor, node_spec
 from actors.impairment import Impairment, NetworkConditions
-from actors.journal import JournalActor, JournalPort, open_journal, receivers_of
+from actors.journal import JournalActor, JournalPort, SetReceivers, open_journal, receivers_of
 from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.net import Ports
@@ -23,7 +23,9 @@ from actors.services import Services
 from actors.tcp import TcpActor
 from actors.turn import TurnActor, open_turn
 from actors.udp import UdpActor
+from actors.webhooks import ReceiverSpec
 from lkactor.config import Config
+from lkactor.config_reload import Reload, reload
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.ice import host_candidates
@@ -33,6 +35,7 @@ from lkactor.signal.responses import server_info
 from lkactor.verdict import JoinBook
 
 DRAIN_TIMEOUT = 3.0
+RELOAD_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Node:
     services: Services
     system: ActorSystem
     rooms: ActorRef[RoomsMessage]
+    journal: ActorRef[SetReceivers]
     port: int
     """HTTP and WebSocket."""
     udp_port: int
@@ -57,6 +61,16 @@ class Node:
             for room in rooms:
                 await room.wait_closed()
         await self.services.journal.settled(DRAIN_TIMEOUT)
+
+    async def reload(self, config: Config) -> Reload:
+        """Go on with what of `config` can change while running. Raises ConfigError, and then nothing has changed."""
+        services = self.services
+        result = reload(services.config, config)
+        receivers = _receivers(services, result.config)
+        services.config = result.config
+        # A log that is just restarting takes the message, or starts with the new ones.
+        await self.journal.ask(SetReceivers(receivers), timeout=RELOAD_TIMEOUT)
+        return result
 
 
 @contextlib.asynccontextmanager
@@ -113,8 +127,11 @@ async def run_node(
             events.record(trio.current_time(), "", path, f"actor.{kind}", detail)
 
         async with ActorSystem(seed=seed, faults=faults, on_event=on_event) as system:
-            receivers = receivers_of(config, lambda: services.config.keys, rng)
-            await system.spawn(lambda: JournalActor(journal, receivers), "journal", restart=Restart.PERMANENT)
+            log = await system.spawn(
+                lambda: JournalActor(journal, _receivers(services, services.config)),
+                "journal",
+                restart=Restart.PERMANENT,
+            )
             rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
             await system.spawn(lambda: UdpActor(ports), "udp", restart=Restart.PERMANENT)
             await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)
@@ -127,7 +144,7 @@ async def run_node(
                 cleanup.callback(gst.close)
                 await system.spawn(lambda: GstServerActor(gst), "gst", restart=Restart.PERMANENT)
             port = listeners[0].getsockname()[1]
-            yield Node(services, system, rooms, port, udp_port, tcp_port, announced, gst.port if gst else None)
+            yield Node(services, system, rooms, log, port, udp_port, tcp_port, announced, gst.port if gst else None)
     finally:
         cleanup.close()
         if journal is not None:
@@ -135,6 +152,11 @@ async def run_node(
         ports.close()
         for listener in (*listeners, *scraped):
             listener.close()
+
+
+def _receivers(services: Services, config: Config) -> tuple[ReceiverSpec, ...]:
+    """Raises ConfigError for an address that is none."""
+    return receivers_of(config, lambda: services.config.keys, services.rng)
 
 
 def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:

@@ -30,9 +30,9 @@ class Draining:
         return self.until is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
-    """Immutable; created by the node."""
+    """Created by the node. Nothing is ever replaced, except for `config` at a reload: ask for it each time."""
 
     config: Config
     ports: Ports
