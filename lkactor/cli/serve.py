@@ -22,6 +22,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 from actors.node import Node, run_node
 from lkactor import __version__
 from lkactor.auth import issue_token
+from lkactor.cli.banner import network_lines
 from lkactor.cli.logs import ServerLog
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 
@@ -121,8 +122,7 @@ def banner(config: Config, node: Node) -> str:
     http = f"http://{f'[{host}]' if ':' in host else host}:{node.port}"
     lines = [f"lkactor {__version__}{' (development mode)' if config.development else ''}", ""]
     lines.append(f"  URL          {http.replace('http', 'ws', 1)}")
-    lines.append(f"  media        UDP {node.udp_port}, TCP {node.tcp_port}")
-    lines += [f"  announced    {entry.ip} ({entry.why})" for entry in node.announced]
+    lines += network_lines(config, node)
     if config.development:
         key, secret = next(iter(config.keys.items()))
         video = {"room": "demo", "room_join": True}
