@@ -8,11 +8,13 @@ to the node; the queue is bounded, and what does not fit is counted as `journal.
 
 from __future__ import annotations
 
+import itertools
 import random
 import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +23,7 @@ from livekit.protocol import models
 from livekit.protocol.webhook import WebhookEvent
 
 from actors.filestore import FileStore
-from actors.kernel import Actor, Exit, Restart, Strategy
+from actors.kernel import Actor, ActorRef, Exit, Restart, Strategy
 from actors.webhooks import ReceiverSpec, ReceiverStatus, WebhookReceiver
 from lkactor.config import Config, ConfigError
 from lkactor.journal import Batch, Gap, Journal, Limits, MemoryStore, Position, Record, Store, StoreError, execute
@@ -213,7 +215,14 @@ class LogReader:
         return self.position.cursor >= self._port.journal.last and not self.position.ready
 
 
-class JournalActor(Actor[None]):
+@dataclass(frozen=True, slots=True)
+class SetReceivers:
+    """The webhook URLs have changed. The answer, None, comes when they run."""
+
+    specs: tuple[ReceiverSpec, ...]
+
+
+class JournalActor(Actor[SetReceivers]):
     """Writes what the port holds; supervises a receiver for every webhook URL."""
 
     # A receiver that crashes is started again for ever, ever more slowly, and takes nobody with it.
@@ -221,13 +230,30 @@ class JournalActor(Actor[None]):
 
     def __init__(self, port: JournalPort, receivers: tuple[ReceiverSpec, ...] = ()) -> None:
         self._port = port
-        self._receivers = receivers
+        self._specs = receivers
+        self._receivers: dict[ReceiverSpec, ActorRef[None]] = {}
+        self._numbers = itertools.count()
 
     async def started(self) -> None:
         self._port.commit(written=False)
         self.context.start_soon(self._write)
-        for number, spec in enumerate(self._receivers):
-            await self.context.spawn(self._factory(spec), f"webhook-{number}", restart=Restart.PERMANENT)
+        for spec in self._specs:
+            await self._start(spec)
+
+    async def receive(self, message: SetReceivers) -> object:
+        """Those that stay as they were go on undisturbed; a URL that comes back goes on where it was."""
+        for spec in [spec for spec in self._receivers if spec not in message.specs]:
+            ref = self._receivers.pop(spec)
+            ref.stop("not configured any more")
+            await ref.wait_closed()
+        for spec in message.specs:
+            if spec not in self._receivers:
+                await self._start(spec)
+        return None
+
+    async def _start(self, spec: ReceiverSpec) -> None:
+        name = f"webhook-{next(self._numbers)}"
+        self._receivers[spec] = await self.context.spawn(self._factory(spec), name, restart=Restart.PERMANENT)
 
     async def stopping(self, exit: Exit) -> None:
         """What is still queued must not die with the process."""

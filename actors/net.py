@@ -15,6 +15,7 @@ from typing import Protocol
 from actors.impairment import Impairment
 from actors.kernel import MediaLink
 from lkactor.counters import Counters
+from lkactor.ice import Candidate
 from lkactor.plane import Plane, PythonPlane, SocketCell
 from lkactor.wire.address import Address
 from lkactor.wire.stun import stun_ufrag
@@ -25,7 +26,7 @@ GSO_MAX_SEGMENTS = 64
 GSO_MAX_BYTES = 65000
 SOCKET_BUFFER = 16 * 1024 * 1024
 MAX_DATAGRAM = 2048
-MAX_ROUTES_PER_UFRAG = 32
+MAX_ROUTES_PER_UFRAG = 64
 """A peer may speak from several addresses (candidates, NAT rebinding), not from any number."""
 
 _SOCKADDR_IN = struct.Struct("=H2s4s8x")
@@ -44,6 +45,29 @@ class Path(Protocol):
     def send(self, datagram: bytes | memoryview) -> None: ...
 
     def send_run(self, segments: Sequence[memoryview]) -> None: ...
+
+
+class UdpPort:
+    """One bound UDP socket and the routes of the datagrams that come in by it. `number` counts from 1."""
+
+    __slots__ = ("family", "number", "port", "routes", "sock")
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
+        self.sock = sock
+        self.number = number
+        self.family = sock.family
+        self.port: int = sock.getsockname()[1]
+        self.routes: dict[SockAddr, Route] = {}
+
+
+class Session:
+    """Where datagrams that name its ICE user name go, and the port that its candidates name, 0 for any."""
+
+    __slots__ = ("link", "port")
+
+    def __init__(self, link: MediaLink, port: int) -> None:
+        self.link = link
+        self.port = port
 
 
 class Route:
@@ -154,14 +178,14 @@ class Ports:
         self.plane = plane or PythonPlane()
         self.cells: dict[socket.socket, SocketCell] = {}
         self._collected: dict[SocketCell, tuple[int, int, int, int]] = {}
-        self.udp: list[socket.socket] = []
+        self.udp: list[UdpPort] = []
         self.tcp: list[socket.socket] = []
         self.counters = Counters()
         self.packets_in = self.bytes_in = self.packets_out = self.bytes_out = 0
         """Datagrams of the UDP ports."""
-        self._ufrags: dict[str, MediaLink] = {}
-        self._routes: dict[SockAddr, Route] = {}
-        self._by_ufrag: dict[str, list[SockAddr]] = {}
+        self._sessions: dict[str, Session] = {}
+        self._by_ufrag: dict[str, list[tuple[UdpPort, SockAddr]]] = {}
+        self._spread = 0
         self._tcp_paths: dict[Address, Path] = {}
         self._impairment: Impairment | None = None
 
@@ -193,22 +217,40 @@ class Ports:
 
     # -- sockets ----------------------------------------------------------------------------------------------------
 
-    def open_udp(self, addresses: Sequence[str], port: int) -> int:
-        """Bind one UDP socket per address; port 0 picks one that all of them share. Returns the port."""
-        for ip in addresses:
-            sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
-            if ":" in ip:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-            sock.setblocking(False)
+    def open_udp(self, addresses: Sequence[str], first: int, last: int = 0, count: int = 1) -> tuple[int, ...]:
+        """Bind UDP sockets to the first `count` ports of `first` to `last` that are free on every address; port 0 picks
+        one that all of them share. Returns the ports. Raises OSError when none is free."""
+        ports: list[int] = []
+        for candidate in range(first, max(first, last) + 1):
+            if len(ports) == count:
+                break
             try:
-                sock.bind((ip, port))
+                ports.append(self._open_udp_port(addresses, candidate))
             except OSError:
+                if candidate >= last and not ports:
+                    raise
+        return tuple(ports)
+
+    def _open_udp_port(self, addresses: Sequence[str], port: int) -> int:
+        """Raises OSError; nothing is left open then."""
+        opened: list[socket.socket] = []
+        try:
+            for ip in addresses:
+                sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
+                opened.append(sock)
+                if ":" in ip:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                    sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+                sock.setblocking(False)
+                sock.bind((ip, port))
+                port = sock.getsockname()[1]
+        except OSError:
+            for sock in opened:
                 sock.close()
-                raise
-            port = sock.getsockname()[1]
-            self.udp.append(sock)
+            raise
+        for sock in opened:
+            self.udp.append(UdpPort(sock, len(self.udp) + 1))
             self.cells[sock] = self.plane.socket(sock.fileno())
             self.cells[sock].divert = self._impairment is not None
         return port
@@ -232,27 +274,35 @@ class Ports:
         return port
 
     def close(self) -> None:
-        for sock in (*self.udp, *self.tcp):
+        for sock in (*(udp.sock for udp in self.udp), *self.tcp):
             sock.close()
         self.udp.clear()
         self.cells.clear()
         self.tcp.clear()
-        self._routes.clear()
-        self._ufrags.clear()
+        self._sessions.clear()
         self._by_ufrag.clear()
 
     # -- routes -----------------------------------------------------------------------------------------------------
 
-    def bind(self, ufrag: str, link: MediaLink) -> None:
-        """Datagrams of sessions that name `ufrag` go to `link`."""
-        self._ufrags[ufrag] = link
+    def spread(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Those of one session: the UDP ports of the process take turns."""
+        ports = list(dict.fromkeys(candidate.port for candidate in candidates if candidate.transport == "udp"))
+        if len(ports) < 2:
+            return tuple(candidates)
+        self._spread += 1
+        port = ports[self._spread % len(ports)]
+        return tuple(candidate for candidate in candidates if candidate.transport == "tcp" or candidate.port == port)
+
+    def bind(self, ufrag: str, link: MediaLink, port: int = 0) -> None:
+        """Datagrams that name `ufrag` go to `link`; `port` is the UDP port of that session's candidates."""
+        self._sessions[ufrag] = Session(link, port)
 
     def unbind(self, ufrag: str) -> None:
-        self._ufrags.pop(ufrag, None)
-        for sockaddr in self._by_ufrag.pop(ufrag, ()):
-            route = self._routes.get(sockaddr)
+        self._sessions.pop(ufrag, None)
+        for udp, sockaddr in self._by_ufrag.pop(ufrag, ()):
+            route = udp.routes.get(sockaddr)
             if route is not None and route.ufrag == ufrag:
-                del self._routes[sockaddr]
+                del udp.routes[sockaddr]
 
     def add_tcp(self, path: Path) -> None:
         """A framed connection that has named its session."""
@@ -270,17 +320,27 @@ class Ports:
         if address.transport == "tcp":
             return self._tcp_paths.get(address)
         family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
-        sock = next((s for s in self.udp if s.family == family), None)
-        if sock is None:
+        session = self._sessions.get(ufrag)
+        if 0 < address.local <= len(self.udp):
+            udp: UdpPort | None = self.udp[address.local - 1]
+        else:
+            udp = self._own_port(family, session.port if session is not None else 0)
+        if udp is None:
             return None
         sockaddr: SockAddr = (address.ip, address.port, 0, 0) if ":" in address.ip else (address.ip, address.port)
-        route = self._routes.get(sockaddr)
+        route = udp.routes.get(sockaddr)
         if route is not None and route.ufrag == ufrag:
             return route.path
-        path = UdpPath(sock, sockaddr, address, self)
-        if route is None and ufrag in self._ufrags:
-            self._add_route(sockaddr, Route(address, ufrag, self._ufrags[ufrag], path))
+        path = UdpPath(udp.sock, sockaddr, address, self)
+        if route is None and session is not None:
+            self._add_route(udp, sockaddr, Route(address, ufrag, session.link, path))
         return path
+
+    def _own_port(self, family: int, port: int) -> UdpPort | None:
+        """The socket that a session's own checks leave by: the first of that port, for the first is on the address that
+        the default route goes out by."""
+        known = [udp for udp in self.udp if udp.family == family]
+        return next((udp for udp in known if udp.port == port), known[0] if known else None)
 
     def link_of(self, first_packet: bytes) -> tuple[str, MediaLink] | None:
         """The session that a first packet names, or None (counted)."""
@@ -288,37 +348,38 @@ class Ports:
         if ufrag is None:
             self.counters.count("mux.not_stun_from_unknown")
             return None
-        link = self._ufrags.get(ufrag)
-        if link is None:
+        session = self._sessions.get(ufrag)
+        if session is None:
             self.counters.count("mux.unknown_ufrag")
             return None
-        return ufrag, link
+        return ufrag, session.link
 
-    def route(self, sock: socket.socket, sockaddr: SockAddr, data: bytes) -> Route | None:
+    def route(self, udp: UdpPort, sockaddr: SockAddr, data: bytes) -> Route | None:
         """The route of one datagram. A binding request that names another session moves the address to it."""
-        route = self._routes.get(sockaddr)
+        route = udp.routes.get(sockaddr)
         if route is None:
-            return self._first_contact(sock, sockaddr, data)
+            return self._first_contact(udp, sockaddr, data)
         if data and data[0] < 4:
             ufrag = stun_ufrag(data)
-            if ufrag is not None and ufrag != route.ufrag and ufrag in self._ufrags:
-                return self._first_contact(sock, sockaddr, data)
+            if ufrag is not None and ufrag != route.ufrag and ufrag in self._sessions:
+                return self._first_contact(udp, sockaddr, data)
         return route
 
-    def _first_contact(self, sock: socket.socket, sockaddr: SockAddr, data: bytes) -> Route | None:
+    def _first_contact(self, udp: UdpPort, sockaddr: SockAddr, data: bytes) -> Route | None:
         found = self.link_of(data)
         if found is None:
             return None
         ufrag, link = found
-        address = Address("udp", sockaddr[0], sockaddr[1])
-        route = Route(address, ufrag, link, UdpPath(sock, sockaddr, address, self))
-        return route if self._add_route(sockaddr, route) else None
+        own = self._own_port(udp.family, self._sessions[ufrag].port) is udp
+        address = Address("udp", sockaddr[0], sockaddr[1], 0 if own else udp.number)
+        route = Route(address, ufrag, link, UdpPath(udp.sock, sockaddr, address, self))
+        return route if self._add_route(udp, sockaddr, route) else None
 
-    def _add_route(self, sockaddr: SockAddr, route: Route) -> bool:
+    def _add_route(self, udp: UdpPort, sockaddr: SockAddr, route: Route) -> bool:
         known = self._by_ufrag.setdefault(route.ufrag, [])
         if len(known) >= MAX_ROUTES_PER_UFRAG:
             self.counters.count("mux.too_many_routes")
             return False
-        known.append(sockaddr)
-        self._routes[sockaddr] = route
+        known.append((udp, sockaddr))
+        udp.routes[sockaddr] = route
         return True

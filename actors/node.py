@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 
 import trio
 
-from actors.addresses import Announced, announced_addresses
+from actors.addresses import plan_addresses
 from actors.front.server import FrontActor, FrontSpec
 from actors.gst.server import GstServerActor, node_spec
 from actors.impairment import Impairment, NetworkConditions
-from actors.journal import JournalActor, JournalPort, open_journal, receivers_of
+from actors.journal import JournalActor, JournalPort, SetReceivers, open_journal, receivers_of
 from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.net import Ports
@@ -23,7 +24,11 @@ from actors.services import Services
 from actors.tcp import TcpActor
 from actors.turn import TurnActor, open_turn
 from actors.udp import UdpActor
+from actors.webhooks import ReceiverSpec
+from lkactor.addressing import AddressPlan
+from lkactor.addressing import udp_ports as wanted_ports
 from lkactor.config import Config
+from lkactor.config_reload import Reload, reload
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.ice import host_candidates
@@ -34,6 +39,7 @@ from lkactor.signal.responses import server_info
 from lkactor.verdict import JoinBook
 
 DRAIN_TIMEOUT = 3.0
+RELOAD_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +49,20 @@ class Node:
     services: Services
     system: ActorSystem
     rooms: ActorRef[RoomsMessage]
+    journal: ActorRef[SetReceivers]
     port: int
     """HTTP and WebSocket."""
     udp_port: int
     tcp_port: int | None
-    announced: tuple[Announced, ...]
     gst_port: int | None = None
     """GStreamer signalling; None: not configured."""
+    udp_ports: tuple[int, ...] = ()
+    """`udp_port` is the first of them."""
+
+    @property
+    def addresses(self) -> AddressPlan:
+        """Which addresses clients are told, and why."""
+        return self.services.addresses
 
     async def drain(self) -> None:
         """Everyone is told to leave; returns when they are gone, or after DRAIN_TIMEOUT."""
@@ -58,6 +71,16 @@ class Node:
             for room in rooms:
                 await room.wait_closed()
         await self.services.journal.settled(DRAIN_TIMEOUT)
+
+    async def reload(self, config: Config) -> Reload:
+        """Go on with what of `config` can change while running. Raises ConfigError, and then nothing has changed."""
+        services = self.services
+        result = reload(services.config, config)
+        receivers = _receivers(services, result.config)
+        services.config = result.config
+        # A log that is just restarting takes the message, or starts with the new ones.
+        await self.journal.ask(SetReceivers(receivers), timeout=RELOAD_TIMEOUT)
+        return result
 
 
 @contextlib.asynccontextmanager
@@ -81,11 +104,10 @@ async def run_node(
     try:
         listeners = _listen(config.bind_addresses, config.port)
         scraped = _listen(config.bind_addresses, config.prometheus.port) if config.prometheus.port else []
-        announced = announced_addresses(config)
-        sockets = _media_binds(config)
-        udp_port = ports.open_udp(sockets, config.rtc.udp_port)
-        tcp_port = ports.open_tcp(sockets, config.rtc.tcp_port) if config.rtc.tcp_port is not None else None
-        turn = open_turn(config, [entry.ip for entry in announced], lambda: services.config.keys, ports.counters, rng)
+        addresses = await plan_addresses(config)
+        announced = [entry.ip for entry in addresses.announced]
+        udp_ports, tcp_port = _open_media(config, addresses, ports)
+        turn = open_turn(config, announced, lambda: services.config.keys, ports.counters, rng)
         if turn is not None:
             cleanup.callback(turn.close)
         events = EventLog(trio.current_time())
@@ -97,7 +119,11 @@ async def run_node(
             config=config,
             ports=ports,
             certificate=Certificate.generate(),
-            candidates=tuple(host_candidates([entry.ip for entry in announced], udp_port, tcp_port)),
+            addresses=addresses,
+            candidates=(
+                *(candidate for port in udp_ports for candidate in host_candidates(announced, port, None)),
+                *host_candidates(announced, None, tcp_port),
+            ),
             server_info=server_info(node_id, config.region),
             events=events,
             journal=journal,
@@ -114,8 +140,11 @@ async def run_node(
             events.record(trio.current_time(), "", path, f"actor.{kind}", detail)
 
         async with ActorSystem(seed=seed, faults=faults, on_event=on_event) as system:
-            receivers = receivers_of(config, lambda: services.config.keys, rng)
-            await system.spawn(lambda: JournalActor(journal, receivers), "journal", restart=Restart.PERMANENT)
+            log = await system.spawn(
+                lambda: JournalActor(journal, _receivers(services, services.config)),
+                "journal",
+                restart=Restart.PERMANENT,
+            )
             rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
             await system.spawn(lambda: UdpActor(ports), "udp", restart=Restart.PERMANENT)
             await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)
@@ -128,7 +157,7 @@ async def run_node(
                 cleanup.callback(gst.close)
                 await system.spawn(lambda: GstServerActor(gst), "gst", restart=Restart.PERMANENT)
             port = listeners[0].getsockname()[1]
-            yield Node(services, system, rooms, port, udp_port, tcp_port, announced, gst.port if gst else None)
+            yield Node(services, system, rooms, log, port, udp_ports[0], tcp_port, gst.port if gst else None, udp_ports)
     finally:
         cleanup.close()
         if journal is not None:
@@ -136,6 +165,11 @@ async def run_node(
         ports.close()
         for listener in (*listeners, *scraped):
             listener.close()
+
+
+def _receivers(services: Services, config: Config) -> tuple[ReceiverSpec, ...]:
+    """Raises ConfigError for an address that is none."""
+    return receivers_of(config, lambda: services.config.keys, services.rng)
 
 
 def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
@@ -166,19 +200,17 @@ def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
     return listeners
 
 
-def _media_binds(config: Config) -> list[str]:
-    """Where the media sockets are bound: loopback only if the server is bound to loopback only."""
-    loopback = config.bind_addresses and all(ip in ("127.0.0.1", "::1") for ip in config.bind_addresses)
-    v6 = socket.has_ipv6 and _can_bind("::1")
-    if loopback:
-        return ["127.0.0.1", "::1"] if v6 and "::1" in config.bind_addresses else ["127.0.0.1"]
-    return ["0.0.0.0", "::"] if v6 else ["0.0.0.0"]
-
-
-def _can_bind(ip: str) -> bool:
+def _open_media(config: Config, addresses: AddressPlan, ports: Ports) -> tuple[tuple[int, ...], int | None]:
+    """The UDP ports and the TCP port. Raises OSError that names the port that is taken."""
+    span = wanted_ports(config.rtc, os.cpu_count() or 1)
     try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind((ip, 0))
-    except OSError:
-        return False
-    return True
+        udp = ports.open_udp(addresses.udp_binds, span.first, span.last, span.count)
+    except OSError as error:
+        which = f"{span.first}" if span.first == span.last else f"{span.first}-{span.last}"
+        raise OSError(error.errno, f"UDP port {which} ({span.why}): {error.strerror}") from None
+    if config.rtc.tcp_port is None:
+        return udp, None
+    try:
+        return udp, ports.open_tcp(addresses.tcp_binds, config.rtc.tcp_port)
+    except OSError as error:
+        raise OSError(error.errno, f"TCP port {config.rtc.tcp_port} (rtc.tcp_port): {error.strerror}") from None

@@ -11,6 +11,7 @@ from livekit.protocol import models
 
 from actors.journal import JournalPort
 from actors.net import Ports
+from lkactor.addressing import AddressPlan
 from lkactor.config import Config
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
@@ -30,9 +31,9 @@ class Draining:
         return self.until is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
-    """Immutable; created by the node."""
+    """Created by the node. Nothing is ever replaced, except for `config` at a reload: ask for it each time."""
 
     config: Config
     ports: Ports
@@ -49,6 +50,8 @@ class Services:
     """Identifiers and ICE credentials: a system source, or a seeded one in a replayed run."""
     unix: Callable[[], float] = field(default=time.time)
     draining: Draining = field(default_factory=Draining)
+    addresses: AddressPlan = field(default_factory=lambda: AddressPlan((), (), (), ()))
+    """Which addresses `candidates` name, and why."""
     ice_memory: PreferenceMemory = field(default_factory=PreferenceMemory)
     """What kind of path worked for whom."""
 

@@ -6,12 +6,10 @@ the same turn, the transports run, each once for the whole burst, and after them
 
 from __future__ import annotations
 
-import socket
-
 import trio
 
 from actors.kernel import Actor
-from actors.net import MAX_DATAGRAM, Ports
+from actors.net import MAX_DATAGRAM, Ports, UdpPort
 
 TURN = 0.003
 """Seconds of receive and forwarding work between two looks at the rest of the process."""
@@ -28,25 +26,25 @@ class UdpActor(Actor[object]):
         """Seconds per datagram, all that follows from it included; the average of the last turns."""
 
     async def started(self) -> None:
-        for sock in self._ports.udp:
-            self.context.start_soon(self._read, sock)
+        for udp in self._ports.udp:
+            self.context.start_soon(self._read, udp)
 
     async def receive(self, message: object) -> object:
         raise TypeError(f"the UDP actor takes no messages, got {type(message).__name__}")
 
-    async def _read(self, sock: socket.socket) -> None:
+    async def _read(self, udp: UdpPort) -> None:
         while True:
-            await trio.lowlevel.wait_readable(sock)
+            await trio.lowlevel.wait_readable(udp.sock)
             began = trio.current_time()
             with self.context.media_turn:
-                drained = self._drain(sock, began, max(FEWEST, min(MOST, int(TURN / self._cost))))
+                drained = self._drain(udp, began, max(FEWEST, min(MOST, int(TURN / self._cost))))
             if drained:
                 spent = (trio.current_time() - began) / drained
                 self._cost = max(1e-6, self._cost + (spent - self._cost) / 4)
 
-    def _drain(self, sock: socket.socket, now: float, count: int) -> int:
+    def _drain(self, udp: UdpPort, now: float, count: int) -> int:
         """Push up to `count` datagrams on; how many there were."""
-        ports = self._ports
+        ports, sock = self._ports, udp.sock
         impairment = ports.impairment
         for drained in range(count):
             try:
@@ -59,7 +57,7 @@ class UdpActor(Actor[object]):
                 continue
             ports.packets_in += 1
             ports.bytes_in += len(data)
-            route = ports.route(sock, sockaddr, data)
+            route = ports.route(udp, sockaddr, data)
             if route is None:
                 continue
             if impairment is None:

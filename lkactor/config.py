@@ -123,7 +123,7 @@ class Config:
                 tree["keys"] = tree.get("keys") or {"devkey": "secret"}
             tree["bind_addresses"] = tree.get("bind_addresses") or ["127.0.0.1", "::1"]
         try:
-            inert += _settle(tree)
+            _settle(tree)
             config = build(cls, {**tree, "inert": tuple(inert)}, "")
             _check(config)
         except Invalid as error:
@@ -209,8 +209,8 @@ def _is_inert(path: str, fields: Mapping[str, Any]) -> bool:
     return path not in fields and path not in APPLIED
 
 
-def _settle(tree: dict[str, Any]) -> list[str]:
-    """Old names to new ones and the forms that LiveKit has besides plain ones. Returns more inert keys."""
+def _settle(tree: dict[str, Any]) -> None:
+    """Old names to new ones and the forms that LiveKit has besides plain ones."""
     rtc, limit, old = _section(tree, "rtc"), _section(tree, "limit"), _section(tree, "room")
     for name in ("max_metadata_size", "max_room_name_length", "max_participant_identity_length"):
         value = old.pop(name, None)
@@ -233,13 +233,12 @@ def _settle(tree: dict[str, Any]) -> list[str]:
         rtc["node_ip"] = _node_ip(rtc["node_ip"])
     udp = rtc.get("udp_port")
     if not isinstance(udp, str) or "-" not in udp.strip("- "):
-        return []
+        return
     first, _, last = udp.partition("-")
     rtc["udp_port"] = integer(first.strip(), "rtc.udp_port")
     rtc["udp_port_end"] = integer(last.strip(), "rtc.udp_port")
     if not 0 < rtc["udp_port"] < rtc["udp_port_end"] <= 65535:
         raise Invalid("rtc.udp_port", "a range goes from a lower to a higher port, 1 to 65535")
-    return [f"rtc.udp_port after {rtc['udp_port']}"]
 
 
 def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:

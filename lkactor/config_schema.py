@@ -33,11 +33,9 @@ WITHOUT_EFFECT = (
     "agents", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",
     "room.room_configurations", "limit.num_tracks", "limit.bytes_per_sec",
-    "limit.agent_signal_message_size_limit", "rtc.port_range_start",
-    "rtc.port_range_end", "rtc.use_external_ip", "rtc.external_ip_only", "rtc.advertise_internal_ip",
-    "rtc.skip_external_ip_validation",
+    "limit.agent_signal_message_size_limit",
     "rtc.allow_udp_unstable_fallback", "rtc.reconnect_on_publication_error", "rtc.reconnect_on_subscription_error",
-    "rtc.reconnect_on_data_channel_error", "rtc.interfaces", "rtc.ips", "rtc.congestion_control",
+    "rtc.reconnect_on_data_channel_error", "rtc.congestion_control",
 )  # fmt: skip
 """Paths, each with all below it."""
 

@@ -42,6 +42,16 @@ class FrontSpec:
     tree: Callable[[], list[ActorInfo]]
 
 
+class FrontConfig(HypercornConfig):
+    """Hypercorn asks at each upgrade, so a limit that is reloaded holds for the next one."""
+
+    services: Services
+
+    @property
+    def websocket_max_message_size(self) -> int:  # type: ignore[override]
+        return self.services.config.limit.signal_message_size_limit + 1
+
+
 @dataclass(frozen=True, slots=True)
 class DrainDeadline:
     """To itself: who is still here is told to leave."""
@@ -95,9 +105,9 @@ class FrontActor(Actor[DrainDeadline]):
         self._deadline = self.context.schedule(max(0.0, at - current_time()), DrainDeadline())
 
     async def _serve(self, listeners: Sequence[socket.socket], app: Application) -> None:
-        config = HypercornConfig()
+        config = FrontConfig()
+        config.services = self._services
         config.bind = [f"fd://{listener.dup().detach()}" for listener in listeners]
-        config.websocket_max_message_size = self._services.config.limit.signal_message_size_limit + 1
         config.h11_max_incomplete_size = MAX_HEADER
         config.websocket_ping_interval = 10
         config.graceful_timeout = 0.2

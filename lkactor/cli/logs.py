@@ -2,9 +2,9 @@
 
 | level | what |
 |---|---|
-| error | an actor crashed |
-| warn | a join was refused or failed, with its cause |
-| info | rooms; one line when a participant is active, with what its set-up took; one when it leaves |
+| error | an actor crashed; a configuration that cannot be used was not taken over |
+| warn | a join was refused or failed, with its cause; what of a changed configuration needs a restart |
+| info | what of a changed configuration holds now; rooms; one line when a participant is active, one when it leaves |
 | debug | everything else |
 
 Entries hold no token and no secret (`lkactor.eventlog`), so neither does a line.
@@ -28,6 +28,10 @@ MESSAGES = {
     "active": "participant active",
     "participant.left": "participant closing",
     "join.refused": "join refused",
+    "config.reloaded": "configuration reloaded",
+    "config.restart_needed": "these keys have changed and need a restart",
+    "config.without_effect": "these keys have no effect",
+    "config.kept": "the configuration cannot be used; the one before stays",
 }
 
 
@@ -36,7 +40,7 @@ class ServerLog:
 
     def __init__(self, config: LoggingConfig, joins: JoinBook, node_id: str, stream: TextIO | None = None) -> None:
         self._joins = joins
-        self._least = LEVELS.get(config.level or "info", 20)
+        self.set_level(config.level)
         renderer: Any = structlog.processors.JSONRenderer()
         if not config.json:
             renderer = structlog.dev.ConsoleRenderer(colors=False, event_key="msg", timestamp_key="ts", pad_event_to=24)
@@ -48,6 +52,10 @@ class ServerLog:
                 renderer,
             ],
         ).bind(nodeID=node_id)
+
+    def set_level(self, level: str) -> None:
+        """ "debug", "info", "warn" or "error"; empty is the default, info."""
+        self._least = LEVELS.get(level or "info", 20)
 
     def observe(self, entry: LogEntry) -> None:
         level, fields = self._describe(entry)
@@ -66,6 +74,12 @@ class ServerLog:
                 return self._left(entry, fields)
             case "join.refused":
                 return "warn", {**fields, "error": entry.detail}
+            case "config.reloaded":
+                return "info", {"detail": entry.detail}
+            case "config.restart_needed" | "config.without_effect":
+                return "warn", {"keys": entry.detail}
+            case "config.kept":
+                return "error", {"error": entry.detail}
             case "actor.fault":
                 return "debug", {"actor": entry.participant, "detail": entry.detail}
             case "actor.restart":

@@ -1,15 +1,19 @@
-"""`lkactor serve`: configuration, banner, signals. The first INT or TERM stops gracefully, the second at once."""
+"""`lkactor serve`: configuration, banner, signals.
+
+The first INT or TERM stops gracefully, the second at once. HUP reads the configuration again (docs/configuration.md).
+"""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import os
 import signal
 import stat
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import trio
@@ -18,6 +22,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 from actors.node import Node, run_node
 from lkactor import __version__
 from lkactor.auth import issue_token
+from lkactor.cli.banner import network_lines
 from lkactor.cli.logs import ServerLog
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 
@@ -31,7 +36,7 @@ def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if config.development:
         # The development secret is short on purpose and known to everyone.
         warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
-    trio.run(_serve, config)
+    trio.run(_serve, config, functools.partial(load, arguments, environ))
     return 0
 
 
@@ -69,16 +74,20 @@ def _read_key_file(path: Path) -> str:
     return path.read_text()
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, load_again: Callable[[], Config]) -> None:
     async with run_node(config) as node:
         gc.collect()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
         gc.freeze()  # A full collection must not walk what lives for ever (data-path-limits 5).
         print(banner(config, node), flush=True)
         services = node.services
-        services.events.listen(ServerLog(config.logging, services.joins, services.server_info.node_id).observe)
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT) as signals:
-            await anext(aiter(signals))
+        log = ServerLog(config.logging, services.joins, services.server_info.node_id)
+        services.events.listen(log.observe)
+        terminal = os.isatty(0)
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP) as signals:
+            # HUP is also what a terminal says that is closed: then there is nobody left to serve.
+            while await anext(signals) == signal.SIGHUP and not (terminal and not os.isatty(0)):
+                await reload(node, load_again, log)
             print("stopping: everyone is told to leave; a second signal stops at once", flush=True)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_force, signals)
@@ -86,9 +95,29 @@ async def _serve(config: Config) -> None:
                 nursery.cancel_scope.cancel()
 
 
-async def _force(signals: object) -> None:
-    async for _ in signals:  # type: ignore[attr-defined]
-        os._exit(1)
+async def _force(signals: AsyncIterator[int]) -> None:
+    async for number in signals:
+        if number != signal.SIGHUP:
+            os._exit(1)
+
+
+async def reload(node: Node, load_again: Callable[[], Config], log: ServerLog) -> None:
+    """Take over what has changed and say so; a configuration that cannot be used changes nothing."""
+
+    def say(event: str, detail: str) -> None:
+        node.services.events.record(trio.current_time(), "", "", event, detail)
+
+    try:
+        result = await node.reload(await trio.to_thread.run_sync(load_again))
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        say("config.kept", str(error))
+        return
+    log.set_level(result.config.logging.level)
+    if result.restart:
+        say("config.restart_needed", ", ".join(result.restart))
+    if result.without_effect:
+        say("config.without_effect", ", ".join(result.without_effect))
+    say("config.reloaded", "; ".join(result.applied) or "nothing has changed")
 
 
 def banner(config: Config, node: Node) -> str:
@@ -97,10 +126,9 @@ def banner(config: Config, node: Node) -> str:
     http = f"http://{f'[{host}]' if ':' in host else host}:{node.port}"
     lines = [f"lkactor {__version__}{' (development mode)' if config.development else ''}", ""]
     lines.append(f"  URL          {http.replace('http', 'ws', 1)}")
-    lines.append(f"  media        UDP {node.udp_port}, TCP {node.tcp_port}")
+    lines += network_lines(config, node)
     plane = node.services.ports.plane
     lines.append(f"  forwarding   {'C kernel' if plane.name == 'kernel' else 'Python'} ({plane.why})")
-    lines += [f"  announced    {entry.ip} ({entry.why})" for entry in node.announced]
     if config.development:
         key, secret = next(iter(config.keys.items()))
         video = {"room": "demo", "room_join": True}

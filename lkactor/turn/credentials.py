@@ -16,6 +16,7 @@ from lkactor.turn.message import long_term_key
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _VALUES = {digit: value for value, digit in enumerate(ALPHABET)}
+MAX_REMEMBERED = 10_000
 _LONG = 0x1E
 """30, 31, 62 and 63 have these bits: digits of five bits, 30 and 31."""
 
@@ -71,6 +72,8 @@ class Authenticator:
         self._keys = keys
         self._unix = unix
         self._realm = realm
+        self._allocated: dict[str, str] = {}
+        """By user name the secret it came in with: what is relayed goes on when its API key is taken away."""
 
     def __call__(self, username: str, allocating: bool) -> Account | None:
         """None: no such user, or too late for an Allocate. What is allocated already outlives the credentials."""
@@ -78,10 +81,14 @@ class Authenticator:
             key, sid, expiry = from_base62(username).decode().split("|")
         except (ProtocolViolation, ValueError):  # no UTF-8, not three parts
             return None
-        secret = self._keys().get(key)
+        secret = self._keys().get(key) if allocating else self._allocated.get(username) or self._keys().get(key)
         if secret is None or not (expiry.isascii() and expiry.isdigit() and len(expiry) <= 12) or not sid:
             return None
         until = int(expiry)
         if until == 0 or (allocating and self._unix() > until):
             return None
+        if allocating:
+            self._allocated[username] = secret
+            if len(self._allocated) > MAX_REMEMBERED:
+                del self._allocated[next(iter(self._allocated))]
         return Account(username, sid, long_term_key(username, self._realm, _password(secret, sid, until)))

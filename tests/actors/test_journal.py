@@ -21,7 +21,7 @@ from support.receivers import Answer, FakeInternet, FakeReceiver, Post, accept
 
 from actors import journal as journal_module
 from actors.filestore import FileStore
-from actors.journal import JournalActor, JournalPort, limits_of, receivers_of
+from actors.journal import JournalActor, JournalPort, SetReceivers, limits_of, receivers_of
 from actors.kernel import ActorSystem, FaultPlan, Restart
 from actors.webhooks import ReceiverSpec
 from lkactor.config import Config, ConfigError
@@ -630,3 +630,33 @@ def test_a_url_that_is_none_is_named_at_the_start() -> None:
     text = f"keys: {{devkey: {SECRET}}}\nwebhook: {{api_key: devkey, urls: ['ftp://back/']}}\n"
     with pytest.raises(ConfigError, match=r"webhook.urls.*http"):
         receivers_of(Config.load(text), lambda: KEYS, random.Random(1))
+
+
+# -- other URLs while it runs
+
+
+def test_urls_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        before = (spec("http://old/hook"), spec("http://stays/hook"))
+        async with FakeInternet(monkeypatch) as internet, ActorSystem(seed=1) as system:
+            old, new, stays = (internet.hosts.setdefault(name, FakeReceiver()) for name in ("old", "new", "stays"))
+            port = port_on(MemoryStore())
+            ref = await system.spawn(lambda: JournalActor(port, before), "journal", restart=Restart.PERMANENT)
+
+            async def said(number: int) -> None:
+                port.publish([event(number)])
+                await trio.sleep(1)
+
+            await said(1)
+            await ref.ask(SetReceivers((spec("http://stays/hook"), spec("http://new/hook"))), timeout=5)
+            await said(2)
+            assert (numbers(old), numbers(stays), numbers(new)) == ([1], [1, 2], [2])
+            assert stays.connections == 1, "it went on undisturbed"
+            await ref.ask(SetReceivers(before), timeout=5)
+            await said(3)
+            assert numbers(old) == [1, 2, 3], "it goes on where it was"
+            assert (numbers(stays), numbers(new)) == ([1, 2, 3], [2])
+            await ref.ask(SetReceivers(()), timeout=5)
+            assert port.receivers == {}
+
+    virtual(test)
