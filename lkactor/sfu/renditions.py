@@ -23,6 +23,7 @@ from lkactor.counters import Counters
 from lkactor.sdp import ReceiveMedia
 from lkactor.sfu.forwarder import TrackFormat, TrackForwarder
 from lkactor.sfu.leg import Egress, Leg
+from lkactor.wire.extensions import DEPENDENCY_DESCRIPTOR
 from lkactor.wire.rtp import RtpPacket
 
 
@@ -47,6 +48,7 @@ def formats_of(
                 encrypted=info.encryption != models.Encryption.Type.NONE,
                 history=history,
                 throttle=throttle,
+                dependency_id=media.extensions.get(DEPENDENCY_DESCRIPTOR, 0),
             )
     return formats
 
