@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from lkactor.plane._kernel import ffi, lib
 from lkactor.plane.cells import EgressCell, SocketCell
 from lkactor.sfu.fanout import Fanout
-from lkactor.sfu.leg import HISTORY, Leg, Sent
+from lkactor.sfu.leg import HISTORY, Leg, Rewritten, Sent
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
+from lkactor.sfu.svc import Rewrite
 from lkactor.srtp import SrtpSender, kernel_access
 from lkactor.wire.extensions import abs_send_time
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MAX_BURST = 128
 MAX_PAYLOAD = 1480
 """What a slot holds beside header, extension and trailer; a larger packet is Python's to refuse."""
+_VP8, _REWRITE = 1, 2
 _PACKET = Struct("=qIIIBBBBhhhhiii4x")
 """lk_packet; the size is checked when the plane is made."""
 
@@ -79,16 +81,22 @@ class KernelEgress:
 class KernelHistory:
     """Indexed like the list it stands for."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "_rewrites")
 
     def __init__(self, row: Any) -> None:
         self._entries = row.history
+        self._rewrites: dict[int, Rewrite] = {}
+        """What only Python can write again, of entries that say so."""
 
     def __getitem__(self, index: int) -> Sent | None:
         entry = self._entries[index]
         if not entry.used:
             return None
-        ids = (entry.picture, entry.tl0, entry.keyidx) if entry.has_ids else None
+        ids: Rewritten = None
+        if entry.has_ids == _VP8:
+            ids = (entry.picture, entry.tl0, entry.keyidx)
+        elif entry.has_ids == _REWRITE:
+            ids = self._rewrites[index]
         return entry.sequence, entry.extended, entry.layer, ids, entry.sent_at, entry.tries, entry.timestamp
 
     def __setitem__(self, index: int, sent: Sent | None) -> None:
@@ -97,8 +105,13 @@ class KernelHistory:
         if sent is None:
             return
         entry.sequence, entry.extended, entry.layer, ids, entry.sent_at, entry.tries, entry.timestamp = sent
-        entry.has_ids = ids is not None
-        if ids is not None:
+        if ids is None:
+            entry.has_ids = 0
+        elif isinstance(ids, Rewrite):
+            entry.has_ids = _REWRITE
+            self._rewrites[index] = ids
+        else:
+            entry.has_ids = _VP8
             entry.picture, entry.tl0, entry.keyidx = ids
 
     def __len__(self) -> int:
@@ -294,6 +307,8 @@ class KernelPlane:
             size = len(payload)
             if not size or size > MAX_PAYLOAD or frame.recovered or frame.extended <= previous:
                 return 0
+            if frame.layers is not None:
+                return 0  # Layers inside the stream are chosen per leg (lkactor/sfu/svc.py).
             previous = frame.extended
             view[at : at + size] = payload
             head = (previous, at, size, frame.timestamp, packet.payload_type, packet.marker)

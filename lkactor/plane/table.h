@@ -30,7 +30,8 @@ typedef struct {
     uint32_t timestamp;
     uint16_t sequence;
     int16_t picture;
-    uint8_t tl0, keyidx, layer, tries, used, has_ids;
+    uint8_t tl0, keyidx, layer, tries, used;
+    uint8_t has_ids;                /* 1: VP8 numbers; 2: Python keeps what was changed */
 } lk_sent;
 
 /* One leg: a track on its way to a subscriber. */

@@ -25,13 +25,14 @@ from lkactor.sfu.layers import (
     layer_for_quality,
     takes_keyframe,
 )
-from lkactor.sfu.leg import HISTORY, Egress, Leg
+from lkactor.sfu.leg import HISTORY, Egress, Leg, Rewritten, Sent
 from lkactor.sfu.munger import write_vp8
 from lkactor.sfu.receiver import LayerReceiver
+from lkactor.sfu.svc import LayerReader, Layers, Rewrite, select
 from lkactor.srtp import SendBuffer
 from lkactor.wire import codecs
 from lkactor.wire.codecs import red, vp8
-from lkactor.wire.extensions import abs_send_time
+from lkactor.wire.extensions import DEPENDENCY_DESCRIPTOR, abs_send_time
 from lkactor.wire.rtcp import (
     CNAME,
     Nack,
@@ -55,6 +56,7 @@ NACK_SUPPRESS = 0.1
 MAX_RESENDS = 3
 RESUME_SLACK = 0.2
 RECOVERED_KEPT = 16
+LAYERED_MIMES = ("video/vp9", "video/av1")
 SWITCH_PATIENCE = 3.0
 """A layer whose sender reports never come is switched to by wall clock after this long."""
 _HEADER = struct.Struct(">BBHII")
@@ -73,6 +75,14 @@ class TrackFormat:
     encrypted: bool
     history: int
     throttle: tuple[float, float, float] = DEFAULT_THROTTLE
+    dependency_id: int = 0
+    """The publisher's id of the dependency descriptor, 0 without."""
+
+    @property
+    def layered(self) -> str:
+        """The mime of a codec with layers inside its one stream, "" without."""
+        mime = self.codecs[0].mime if self.codecs and not self.simulcast else ""
+        return mime if mime in LAYERED_MIMES else ""
 
     @property
     def red_types(self) -> dict[int, int]:
@@ -84,7 +94,7 @@ class TrackFormat:
 class Frame:
     """One input packet as all legs need it."""
 
-    __slots__ = ("descriptor", "extended", "keyframe", "packet", "payload", "recovered", "timestamp")
+    __slots__ = ("descriptor", "extended", "keyframe", "layers", "packet", "payload", "recovered", "timestamp")
 
     def __init__(
         self,
@@ -94,6 +104,7 @@ class Frame:
         keyframe: bool,
         descriptor: vp8.Vp8Descriptor | None,
         age: int = 0,
+        layers: Layers | None = None,
     ) -> None:
         """`age` > 0: not the packet itself but one before it that came as its redundancy, so much older."""
         self.timestamp = (packet.timestamp - age) & 0xFFFFFFFF
@@ -103,6 +114,7 @@ class Frame:
         self.payload = payload
         self.keyframe = keyframe
         self.descriptor = descriptor
+        self.layers = layers
 
 
 class TrackForwarder:
@@ -115,6 +127,8 @@ class TrackForwarder:
         self._format = format
         self._codecs = {codec.payload_type: codec for codec in format.codecs}
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
+        self._reader: LayerReader | None = None
+        self._layered = format.layered
         self._layers: list[LayerReceiver | None] = [None] * MAX_LAYERS
         self.legs: list[Leg] = []
         self._fanouts = fanouts
@@ -134,6 +148,8 @@ class TrackForwarder:
     def set_format(self, format: TrackFormat) -> None:
         """The media of a codec that was only announced before is there."""
         self._format = format
+        self._reader = None
+        self._layered = format.layered
         self._codecs = {codec.payload_type: codec for codec in format.codecs}
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
         self._fanout = self._fanouts(format.kind, format.red_types)
@@ -205,7 +221,7 @@ class TrackForwarder:
                 self.counters.count("rtp.payload_type")
                 continue
             payload = packet.payload
-            keyframe, descriptor = not video, None
+            keyframe, descriptor, layers = not video, None, None
             if video and payload:
                 if codec.mime == "video/vp8":
                     try:
@@ -216,18 +232,29 @@ class TrackForwarder:
                     keyframe = descriptor.begins_keyframe(payload)
                 else:
                     keyframe = codecs.is_keyframe(codec.mime, payload)
+                    if codec.mime == self._layered:
+                        try:
+                            layers = self._layer_reader(codec.mime).read(packet)
+                        except ProtocolViolation as violation:
+                            self.counters.count(violation.reason)
+                            continue
                 receiver.keyframe_seen = receiver.keyframe_seen or keyframe
                 if keyframe:
                     self._pli_pending.discard(layer)
             if codec.mime == "audio/red":
                 frames.extend(self._recover(receiver, packet, extended, payload))
-            frames.append(Frame(packet, extended, payload, keyframe, descriptor))
+            frames.append(Frame(packet, extended, payload, keyframe, descriptor, 0, layers))
         if frames and not self.muted:
             for leg in self._fanout.forward(layer, frames, now):
                 if leg.open:
                     self._forward(leg, layer, frames, now)
         if receiver.nack.next_timeout() is not None:
             self._send_nacks(now)
+
+    def _layer_reader(self, mime: str) -> LayerReader:
+        if self._reader is None:
+            self._reader = LayerReader(mime, self._format.dependency_id, self.counters)
+        return self._reader
 
     def _recover(self, receiver: LayerReceiver, packet: RtpPacket, extended: int, payload: memoryview) -> list[Frame]:
         """Lost packets that this one repeats, for legs without RED (livekit-media 3.8)."""
@@ -252,6 +279,7 @@ class TrackForwarder:
 
     def _source_restarted(self, layer: int, now: float) -> None:
         """Another SSRC, or a jump: what the legs count by is of the past."""
+        self._reader = None
         for leg in self.legs:
             if leg.current_layer == layer:
                 leg.need_switch = True
@@ -284,7 +312,16 @@ class TrackForwarder:
             if not frame.payload or self._unreadable(leg, frame):
                 leg.munger.skip(frame.extended)
                 continue
-            segment = self._write(leg, layer, frame, len(segments), stamp, now)
+            rewrite: Rewrite | None = None
+            if frame.layers is not None:
+                late = frame.extended <= leg.munger.newest
+                leg.svc, rewrite = select(
+                    leg.svc, frame.packet, frame.layers, leg.target_layer, leg.target_temporal, late
+                )
+                if rewrite is None:
+                    leg.munger.skip(frame.extended)
+                    continue
+            segment = self._write(leg, layer, frame, len(segments), stamp, now, rewrite)
             if segment is not None:
                 segments.append(segment)
                 if len(segments) == SLOTS:
@@ -293,7 +330,9 @@ class TrackForwarder:
         if segments:
             leg.egress.send_run(segments)
 
-    def _write(self, leg: Leg, layer: int, frame: Frame, slot: int, stamp: int, now: float) -> memoryview | None:
+    def _write(
+        self, leg: Leg, layer: int, frame: Frame, slot: int, stamp: int, now: float, rewrite: Rewrite | None = None
+    ) -> memoryview | None:
         """One packet into one slot, protected. None: it has no place in this leg's numbering any more."""
         packet, munger = frame.packet, leg.munger
         payload_type = leg.payload_types.get(packet.payload_type)
@@ -309,7 +348,7 @@ class TrackForwarder:
         if newest:
             munger.last_timestamp = timestamp
             leg.last_sent_at = now
-        ids = leg.vp8.map(frame.descriptor, newest) if frame.descriptor is not None else None
+        ids: Rewritten = leg.vp8.map(frame.descriptor, newest) if frame.descriptor is not None else rewrite
         leg.history[sequence & (HISTORY - 1)] = (sequence, frame.extended, layer, ids, now, 0, timestamp)
         return self._emit(leg, frame.packet, frame.payload, payload_type, sequence, timestamp, leg.ssrc, slot, stamp,
                           frame.descriptor, ids, recovered=frame.recovered)  # fmt: skip
@@ -326,16 +365,22 @@ class TrackForwarder:
         slot: int,
         stamp: int,
         descriptor: vp8.Vp8Descriptor | None,
-        ids: tuple[int, int, int] | None,
+        ids: Rewritten,
         original: int = -1,
         recovered: bool = False,
     ) -> memoryview | None:
         """Header, payload, protection. `original` >= 0 makes it a retransmission (RFC 4588)."""
         srtp = leg.egress.srtp
         view, start = self._view, slot * SLOT_SIZE
-        second = payload_type | 128 if packet.marker else payload_type
+        layered = ids if isinstance(ids, Rewrite) else None
+        second = payload_type | 128 if (packet.marker if layered is None else layered.marker) else payload_type
         at = start + 12
-        if leg.abs_send_time_id:
+        if layered is not None and layered.descriptor and leg.dependency_id:
+            _HEADER.pack_into(view, start, 0x90, second, sequence, timestamp, ssrc)
+            block = _extensions(leg, stamp, layered.descriptor)
+            view[at : at + len(block)] = block
+            at += len(block)
+        elif leg.abs_send_time_id:
             _HEADER.pack_into(view, start, 0x90, second, sequence, timestamp, ssrc)
             view[at : at + 8] = b"\xbe\xde\x00\x01" + ((leg.abs_send_time_id << 28) | 0x2000000 | stamp).to_bytes(
                 4, "big"
@@ -358,7 +403,7 @@ class TrackForwarder:
             self.counters.count("leg.oversize")
             return None
         view[at:end] = payload
-        if descriptor is not None and ids is not None:
+        if descriptor is not None and ids is not None and not isinstance(ids, Rewrite):
             write_vp8(view, at, descriptor, ids)
         length = srtp.protect_rtp_into(self._buffer, start, end - start)
         leg.packets += 1
@@ -431,6 +476,7 @@ class TrackForwarder:
             munger.switch(frame.extended, frame.packet.timestamp, out)
         if frame.descriptor is not None:
             leg.vp8.switch(frame.descriptor)
+        leg.svc = None
         leg.current_layer, leg.need_switch = layer, False
         leg.key_frame_wanted_since = leg.refused_since = None
         leg.reports_due = 0.0
@@ -478,7 +524,8 @@ class TrackForwarder:
             if not leg.open:
                 continue
             target = self._target(leg, now)
-            if target >= 0 and (target != leg.current_layer or leg.need_switch):
+            deeper = leg.svc is not None and leg.svc.wants_key_frame
+            if target >= 0 and (target != leg.current_layer or leg.need_switch or deeper):
                 wanted.add(target)
         waiting = bool(wanted)
         for layer in wanted:
@@ -533,7 +580,7 @@ class TrackForwarder:
     def _resend(
         self,
         leg: Leg,
-        entry: tuple[int, int, int, tuple[int, int, int] | None, float, int, int],
+        entry: Sent,
         slot: int,
         now: float,
     ) -> memoryview | None:
@@ -544,7 +591,8 @@ class TrackForwarder:
         if packet is None or payload_type is None:
             leg.unanswered_nacks += 1
             return None
-        descriptor = vp8.parse_descriptor(packet.payload) if ids is not None else None
+        vp8_ids = ids is not None and not isinstance(ids, Rewrite)
+        descriptor = vp8.parse_descriptor(packet.payload) if vp8_ids else None
         stamp = abs_send_time(now) if leg.abs_send_time_id else 0
         rtx_type = leg.rtx_payload_types.get(payload_type)
         if rtx_type is None or not leg.rtx_ssrc:
@@ -677,7 +725,24 @@ def format_of(
         encrypted=info.encryption != models.Encryption.Type.NONE,
         history=history,
         throttle=throttle,
+        dependency_id=media.extensions.get(DEPENDENCY_DESCRIPTOR, 0),
     )
+
+
+def _extensions(leg: Leg, stamp: int, descriptor: bytes) -> bytes:
+    """The header extension block of a packet with a dependency descriptor: one-byte elements where they fit (RFC 8285
+    section 4.2), else two-byte ones (4.3)."""
+    time = stamp.to_bytes(3, "big")
+    if len(descriptor) <= 16:
+        profile, elements = 0xBEDE, bytes((leg.dependency_id << 4 | len(descriptor) - 1,)) + descriptor
+        if leg.abs_send_time_id:
+            elements = bytes((leg.abs_send_time_id << 4 | 2,)) + time + elements
+    else:
+        profile, elements = 0x1000, bytes((leg.dependency_id, len(descriptor))) + descriptor
+        if leg.abs_send_time_id:
+            elements = bytes((leg.abs_send_time_id, 3)) + time + elements
+    elements += bytes(-len(elements) % 4)
+    return ((profile << 16) | len(elements) // 4).to_bytes(4, "big") + elements
 
 
 def _signed(value: int) -> int:

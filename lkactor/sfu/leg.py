@@ -10,12 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
+from lkactor.sfu.svc import Rewrite, Selector
 from lkactor.srtp import SrtpSender
 
-Sent = tuple[int, int, int, tuple[int, int, int] | None, float, int, int]
-"""What went out: (out sequence, source extended, layer, vp8 ids, last sent at, tries, timestamp)."""
 HISTORY = 512
 """Outgoing packets that can be retransmitted; a power of two."""
+MAX_TEMPORAL = 3
+"""The highest temporal layer there can be: everything is wanted."""
+Rewritten = tuple[int, int, int] | Rewrite | None
+"""What was changed in a packet: VP8's picture id, TL0PICIDX and KEYIDX, or what a choice of layers needs."""
+Sent = tuple[int, int, int, Rewritten, float, int, int]
+"""(out, source extended, layer, what was changed, last sent at, tries, timestamp)."""
 
 
 class History(Protocol):
@@ -47,6 +52,7 @@ class Leg:
         "codec",
         "codecs",
         "current_layer",
+        "dependency_id",
         "egress",
         "history",
         "key_frame_wanted_since",
@@ -72,7 +78,9 @@ class Leg:
         "rtx_ssrc",
         "ssrc",
         "subscriber",
+        "svc",
         "target_layer",
+        "target_temporal",
         "track_id",
         "unanswered_nacks",
         "vp8",
@@ -99,12 +107,17 @@ class Leg:
         self.red_payload_types: Mapping[int, int] = {}
         """The publisher's RED type -> the subscriber's type of the block inside, where RED is passed on."""
         self.abs_send_time_id = 0
+        self.dependency_id = 0
+        """The subscriber's id of the dependency descriptor, for AV1; 0 without."""
         self.target_layer = 2
+        self.target_temporal = MAX_TEMPORAL
         self.current_layer = -1
         self.paused = False
         self.revoked = False
         self.need_switch = False
         """The source has changed or paused: the next key frame re-synchronises the numbers."""
+        self.svc: Selector | None = None
+        """Which layers inside the one stream go out."""
         self.munger = RtpMunger()
         self.vp8 = Vp8Munger()
         ring: list[Sent | None] = [None] * HISTORY
@@ -124,6 +137,7 @@ class Leg:
     def leave_source(self) -> None:
         """What comes next is another codec's: the outgoing numbers go on, all that points into the source is void."""
         self.current_layer = -1
+        self.svc = None
         self.need_switch = self.munger.started
         for index in range(HISTORY):
             self.history[index] = None

@@ -24,6 +24,7 @@ from lkactor.sdp import ReceiveMedia
 from lkactor.sfu.fanout import FanoutMaker, PythonFanout
 from lkactor.sfu.forwarder import TrackFormat, TrackForwarder
 from lkactor.sfu.leg import Egress, Leg
+from lkactor.wire.extensions import DEPENDENCY_DESCRIPTOR
 from lkactor.wire.rtp import RtpPacket
 
 
@@ -48,6 +49,7 @@ def formats_of(
                 encrypted=info.encryption != models.Encryption.Type.NONE,
                 history=history,
                 throttle=throttle,
+                dependency_id=media.extensions.get(DEPENDENCY_DESCRIPTOR, 0),
             )
     return formats
 
