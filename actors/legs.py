@@ -187,12 +187,14 @@ class LegTable:
         else:
             self._feedback(leg, LegNack(leg, nack.sequences))
 
-    def on_key_frame_request(self, ssrc: int) -> None:
+    def on_key_frame_request(self, ssrc: int, *, fir: bool = False) -> None:
         leg = self._by_ssrc.get(ssrc)
         if leg is None:
             self.counters.count("rtcp.pli_unknown_ssrc")
         else:
             self._feedback(leg, LegKeyFrameRequest(leg))
+            leg.plis += not fir
+            leg.firs += fir
 
     def on_blocks(self, blocks: Sequence[ReportBlock], now: float) -> None:
         for block in blocks:
@@ -201,6 +203,7 @@ class LegTable:
                 if self._window_ends is None:
                     self._window_ends = now + WINDOW
                 self._scores.report(leg, block, now)
+                leg.report = block
                 self._feedback(leg, LegReport(leg, block, now))
 
     def _feedback(self, leg: Leg, item: LegNack | LegKeyFrameRequest | LegReport) -> None:

@@ -159,8 +159,10 @@ class PublishingDesk:
 
     def stream_bound(self, stream: StreamBound) -> None:
         """The numbers of a layer's streams are for information: the room's copy has them, nobody is told."""
+        participant = self._participant
+        if stream.ssrc:
+            participant.log("track.flows", f"mid {stream.mid} layer {stream.layer}")
         if self.publications.stream_bound(stream.mid, stream.layer, stream.ssrc, stream.repair_ssrc):
-            participant = self._participant
             participant.room.tell(ParticipantChanged(participant.sid, participant.info(), quiet=True))
 
     def _handle(self, publication: Publication) -> TrackHandle:

@@ -44,6 +44,9 @@ class SubscribingDesk:
         )
         self._settings: dict[str, LegSettings] = {}
         self._looking: set[str] = set()
+        self._asked: frozenset[str] = frozenset()
+        self._received: set[str] = set()
+        """Those of them of which media has come."""
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -126,6 +129,7 @@ class SubscribingDesk:
         if handle is not None:
             participant.room.tell(FirstSubscription(handle.publisher_sid, sid))
             if sid in self._settings:
+        self._received.add(sid)
                 participant.tell_track(handle.track, self._settings[sid])
 
     def unsupported(self, sid: str) -> None:
@@ -133,6 +137,7 @@ class SubscribingDesk:
         self._participant.send(rtc.SignalResponse(subscription_response=error))
 
     def publishers(self) -> frozenset[str]:
+        self._participant.log("subscription.failed", "codec_unsupported")
         """The sids of those whose tracks this participant is to receive."""
         return frozenset(handle.publisher_sid for handle in self._subscriptions.wanted())
 
@@ -161,8 +166,15 @@ class SubscribingDesk:
     def _default_settings(self, wanted: list[TrackHandle]) -> None:
         """With adaptive stream a video starts low until the client says how large it is (livekit-media 4.14)."""
         participant = self._participant
+        self._count(frozenset(handle.sid for handle in wanted))
         for handle in wanted:
             if handle.kind == "video" and handle.sid not in self._settings:
                 low = LegSettings(participant.sid, False, models.VideoQuality.LOW, 0, 0, 0)
+    def _count(self, wanted: frozenset[str]) -> None:
+        gone = self._asked - wanted
+        self._participant.services.metrics.subscribing(len(wanted - self._asked), len(gone - self._received))
+        self._asked = wanted
+        self._received -= gone
+
                 self._settings[handle.sid] = low
                 participant.tell_track(handle.track, low)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from livekit.protocol import models
-from trio import current_time
+from trio import current_time, sleep_forever
 
 from actors.egress import TransportEgress
 from actors.kernel import Actor, ActorDead, ActorRef, MailboxFull, MediaLink, Timer
@@ -35,6 +35,7 @@ from actors.messages.track import (
     TrackTick,
 )
 from lkactor.config import AudioConfig, RtcConfig
+from lkactor.media_metrics import MediaMetrics
 from lkactor.plane import Plane
 from lkactor.room.speakers import AudioLevel
 from lkactor.sdp import ReceiveMedia
@@ -60,6 +61,7 @@ class TrackSpec:
     plane: Plane
     pause_delay: float = PAUSE_DELAY
     """Dynacast, seconds."""
+    metrics: MediaMetrics | None = None
 
 
 class TrackActor(Actor[TrackMessage]):
@@ -87,9 +89,13 @@ class TrackActor(Actor[TrackMessage]):
         self._dynacast: Dynacast | None = None
         mime = spec.media.codecs[0].mime if spec.media.codecs else ""
         self._score = StreamScore(loss_weight(spec.media.kind, mime))
+        self._metrics = spec.metrics
+        self._measure_latency = True
+        """With the next burst; once a window."""
 
     async def started(self) -> None:
         renditions = self._renditions
+        self.context.start_soon(self._keep_metrics)
         renditions.set_muted(self._spec.info.muted, current_time())
         if self._spec.media.kind == "video":
             self._dynacast = Dynacast(renditions.codecs, pause_delay=self._spec.pause_delay)
@@ -98,11 +104,26 @@ class TrackActor(Actor[TrackMessage]):
         self.context.schedule(WINDOW, QualityWindow())
         self._schedule(current_time())
 
+    async def _keep_metrics(self) -> None:
+        """As long as this incarnation lives, also when it is killed."""
+        metrics, sid = self._metrics, self._spec.info.sid
+        if metrics is None:
+            return
+        metrics.began(self._spec.info)
+        try:
+            await sleep_forever()
+        finally:
+            metrics.sample(sid, self._renditions)
+            metrics.ended(sid)
+
     async def receive(self, message: TrackMessage) -> object:
         now, renditions = current_time(), self._renditions
         match message:
             case AddLeg(leg=leg):
                 renditions.add_leg(leg, now)
+                self._measure_latency = True
+                if self._metrics is not None:
+                    self._metrics.leg_added(self._spec.info.sid, leg)
                 settings = self._settings.get(leg.subscriber)
                 if settings is not None:
                     self._apply(settings, now)
@@ -131,6 +152,9 @@ class TrackActor(Actor[TrackMessage]):
             case QualityWindow():
                 self.context.schedule(WINDOW, message)
                 self._end_window(now)
+                self._measure_latency = True
+                if self._metrics is not None:
+                    self._metrics.sample(self._spec.info.sid, self._renditions)
             case _:
                 raise TypeError(f"unexpected {type(message).__name__}")
         self._announce_wish(now)
@@ -143,6 +167,8 @@ class TrackActor(Actor[TrackMessage]):
             match item:
                 case MediaBurst(layer=layer, packets=packets, codec=codec):
                     renditions.receive(codec, layer, packets, now)
+                    if self._measure_latency:
+                        self._measure(packets[0].arrival)
                     if self._level_id and not codec:
                         self._observe_levels(packets, now)
                 case PublisherReport(layer=layer, report=report, codec=codec):
@@ -158,6 +184,12 @@ class TrackActor(Actor[TrackMessage]):
                 case _:
                     raise TypeError(f"unexpected {type(item).__name__}")
         self._schedule(now)
+
+    def _measure(self, arrival: float) -> None:
+        """How long a packet has taken from the socket to the sockets."""
+        self._measure_latency = False
+        if self._metrics is not None and self._renditions.legs:
+            self._metrics.latency(current_time() - arrival)
 
     def _apply(self, settings: LegSettings, now: float) -> None:
         for leg in self._renditions.legs:

@@ -333,6 +333,7 @@ class TransportActor(Actor[TransportMessage]):
                 self._peer.counters.count("peer.no_path")
             else:
                 path.send(datagram)
+        del self._times["begun"]  # What comes after a while of silence is no set-up.
 
     def _path(self, address: Address) -> Path | None:
         path = self._paths.get(address)
@@ -443,6 +444,6 @@ class TransportActor(Actor[TransportMessage]):
                 self._rows.on_key_frame_request(packet.media_ssrc)
             case Fir():
                 for entry in packet.entries:
-                    self._rows.on_key_frame_request(entry.ssrc)
+                    self._rows.on_key_frame_request(entry.ssrc, fir=True)
             case _:
                 self._peer.counters.count("rtcp.ignored")

@@ -57,11 +57,19 @@ _OTHER_FIELDS = {
 
 
 class AuthError(Exception):
-    """A token that is not accepted: HTTP 401. `echoes_token`: the reference repeats the token to its sender."""
+    """A token that is not accepted: HTTP 401. `echoes_token`: the reference repeats the token to its sender.
 
-    def __init__(self, text: str, *, echoes_token: bool = False) -> None:
+    `by` is for operators, who can tell a clock that is wrong from a token that is old by it; the sender is not told.
+    """
+
+    def __init__(self, text: str, *, echoes_token: bool = False, by: str = "") -> None:
         super().__init__(text)
         self.echoes_token = echoes_token
+        self.by = by
+
+    @property
+    def log_text(self) -> str:
+        return f"{self} ({self.by})" if self.by else str(self)
 
     def body(self, token: str) -> str:
         """The text of the answer. For the sender of the token only, never for a log."""
@@ -205,9 +213,11 @@ def _check_times(payload: Mapping[str, Any], now_unix: float) -> None:
     if expires is None or not _is_time(expires):
         raise AuthError("token is missing required claim: exp claim is required", echoes_token=True)
     if now_unix - LEEWAY >= expires:
-        raise AuthError("token has invalid claims: token is expired", echoes_token=True)
+        by = f"{now_unix - expires:.0f} s ago"
+        raise AuthError("token has invalid claims: token is expired", echoes_token=True, by=by)
     if not_before is not None and (not _is_time(not_before) or now_unix + LEEWAY < not_before):
-        raise AuthError("token has invalid claims: token is not valid yet", echoes_token=True)
+        by = f"for another {not_before - now_unix:.0f} s" if _is_time(not_before) else ""
+        raise AuthError("token has invalid claims: token is not valid yet", echoes_token=True, by=by)
 
 
 def _is_time(value: Any) -> bool:

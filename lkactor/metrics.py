@@ -10,19 +10,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from livekit.protocol import models
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
 
 from lkactor.eventlog import LogEntry
+from lkactor.media_metrics import MediaMetrics
+from lkactor.metric_families import Families, exponential
 
-LATENCY_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-DURATION_S = (10, 60, 300, 900, 1800, 3600, 7200, 14400, 28800)
-KINDS = {"TR_A": "audio", "TR_V": "video", "TR_S": "video"}
+TWIRP_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
+JOIN_MS = exponential(10, 10_000, 15)
+START_MS = exponential(100, 10_000, 15)
+SESSION_MS = exponential(100, 4 * 3600 * 1000, 15)
+ROOM_S = (5, 10, 60, 300, 600, 1800, 3600, 7200, 18000, 36000)
+QUEUE_LENGTHS = (1, 2, 3, 4, 5, 10, 20, 40, 80)
 JOIN_STATES = {
     "participant.joined": ("signal_connected", "rtc_init"),
-    "active": ("rtc_active",),
+    "active": ("rtc_active", "rtc_success"),
     "publisher.connected": ("rtc_connected",),
     "participant.start_failed": ("rtc_failure",),
 }
+PEER_STATES = {"connecting": ("started",), "connected": ("ice_connected", "connected")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,57 +41,68 @@ class Traffic:
     bytes_out: int
 
 
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """Posts since the start, and events that wait."""
+
+    sent: int = 0
+    failed: int = 0
+    dropped: int = 0
+    queued: int = 0
+
+
+@dataclass(slots=True)
+class SignalCounts:
+    """Signal messages since the start. Plain numbers: they are counted for every message."""
+
+    requests: int = 0
+    bad_requests: int = 0
+    responses: int = 0
+
+
 def kind_of(track_sid: str) -> str:
-    """ "audio" or "video", from how track sids are made: TR_A(udio), TR_V(ideo), TR_S(creen share)."""
-    if track_sid.startswith("TR_SA"):
-        return "audio"
-    return KINDS.get(track_sid[:4], "video")
+    """ "AUDIO" or "VIDEO", from how track sids are made: TR_A(udio), TR_SA (sound of a screen), all else is video."""
+    return "AUDIO" if track_sid.startswith(("TR_A", "TR_SA")) else "VIDEO"
 
 
 class Metrics:
     """One registry for one node."""
 
     def __init__(self, node_id: str) -> None:
-        self._registry = CollectorRegistry()
-        labels = {"node_id": node_id, "node_type": "SERVER"}
-        self._labels = labels
-        common = tuple(labels)
-
-        def counter(name: str, text: str, *names: str) -> Counter:
-            return Counter(f"livekit_{name}", text, (*common, *names), registry=self._registry)
-
-        def gauge(name: str, text: str, *names: str) -> Gauge:
-            return Gauge(f"livekit_{name}", text, (*common, *names), registry=self._registry)
-
-        def histogram(name: str, text: str, buckets: Iterable[float], *names: str) -> Histogram:
-            return Histogram(
-                f"livekit_{name}", text, (*common, *names), registry=self._registry, buckets=tuple(buckets)
-            )
-
-        self._joins = counter("participant_join", "Steps that joins have reached.", "state")
-        # The library ends every counter's name with _total; these have none in the reference, so they are gauges.
-        self._publishes = gauge("track_publish_counter", "Attempts to publish a track.", "kind", "state")
-        self._subscribes = gauge("track_subscribe_counter", "Attempts to receive a track.", "state", "error")
-        self._twirp = gauge("node_twirp_request_status", "API calls.", "service", "method", "status", "code")
+        self._families = families = Families(node_id)
+        self._labels = families.labels
+        counter, gauge, histogram = families.counter, families.gauge, families.histogram
+        ProcessCollector(registry=families.registry)
+        self.media = MediaMetrics(families)
+        self.signal = SignalCounts()
+        self._joins = counter("participant_join_total", "Steps that joins have reached.", "state")
+        self._publishes = counter("track_publish_counter", "Attempts to publish a track.", "kind", "state")
+        self._subscribes = counter("track_subscribe_counter", "Attempts to receive a track.", "state", "error")
+        self._peers = counter("peer_connection_state", "Peer connections that came so far.", "transport", "state")
+        self._operations = counter("node_service_operation", "What the node did.", "type", "status", "error_type")
+        self._messages = counter("node_messages", "Signal messages.", "type", "status", "direction")
+        self._twirp = counter("node_twirp_request_status", "API calls.", "service", "method", "status", "code")
         self._twirp_ms = histogram(
-            "node_twirp_request_latency_ms", "API calls, milliseconds.", LATENCY_MS, "service", "method", "status"
+            "node_twirp_request_latency_ms", "API calls, milliseconds.", TWIRP_MS, "service", "method", "status"
         )
-        self._join_ms = histogram("session_join_latency_ms", "From the signal connection to media.", LATENCY_MS)
-        self._session_ms = histogram("session_duration_ms", "Sessions.", (s * 1000 for s in DURATION_S))
-        self._room_s = histogram("room_duration_seconds", "Rooms.", DURATION_S)
+        version = "protocol_version"
+        self._join_ms = histogram("session_join_latency_ms", "From a request to its answer.", JOIN_MS, version)
+        self._start_ms = histogram("session_start_time_ms", "From joining to media.", START_MS, version)
+        self._session_ms = histogram("session_duration_ms", "Sessions with media.", SESSION_MS, version)
+        self._room_s = histogram("room_duration_seconds", "Rooms.", ROOM_S)
         self._rooms = gauge("room_total", "Rooms now.")
         self._participants = gauge("participant_total", "Participants now.")
-        self._published = gauge("track_published_total", "Published tracks now.", "kind")
-        self._packets = gauge("packet_total", "Datagrams of the media ports.", "direction")
-        self._bytes = gauge("packet_bytes", "Their bytes.", "direction")
         self._node_packets = gauge("node_packet_total", "Datagrams sent, and not sent.", "type")
-        self._dropped = Gauge(
-            "lkactor_dropped_total",
-            "Input and output that was dropped, by reason.",
-            ("reason",),
-            registry=self._registry,
-        )
+        self._webhooks = counter("webhook_dispatch_total", "Posts of webhooks.", "status", "reason")
+        self._webhook_queue = histogram("webhook_queue_length", "Events that wait, at each scrape.", QUEUE_LENGTHS)
+        self._dropped = families.own("dropped_total", "Input and output that was dropped, by reason.", "reason")
+        self._packets = families.own("datagrams_total", "Datagrams of the media ports.", "direction")
+        self._bytes = families.own("datagram_bytes_total", "Their bytes.", "direction")
+        self._shown: dict[tuple[str, ...], int] = {}
+        """What has been added so far to counters that are kept elsewhere."""
+        self._protocols: dict[tuple[str, str], str] = {}
         self._joined_at: dict[tuple[str, str], float] = {}
+        self._active_at: dict[tuple[str, str], float] = {}
         self._opened_at: dict[str, float] = {}
 
     # -- what happens -----------------------------------------------------------------------------------------------
@@ -98,12 +115,16 @@ class Metrics:
         match entry.event:
             case "participant.joined":
                 self._joined_at[key] = entry.at
+                self._operation("participant_join")
             case "active" if key in self._joined_at:
-                self._join_ms.labels(**self._labels).observe((entry.at - self._joined_at[key]) * 1000)
+                self._session(self._start_ms, key, entry.at - self._joined_at[key])
+                self._active_at[key] = entry.at
             case "participant.left":
-                joined = self._joined_at.pop(key, None)
-                if joined is not None:
-                    self._session_ms.labels(**self._labels).observe((entry.at - joined) * 1000)
+                self._joined_at.pop(key, None)
+                active = self._active_at.pop(key, None)
+                if active is not None:
+                    self._session(self._session_ms, key, entry.at - active)
+                self._protocols.pop(key, None)
             case "join.refused":
                 state = "signal_validation_failed" if entry.detail.startswith("401") else "signal_failed"
                 self._joins.labels(**self._labels, state=state).inc()
@@ -112,7 +133,27 @@ class Metrics:
             case "room.finished" if entry.room in self._opened_at:
                 self._room_s.labels(**self._labels).observe(entry.at - self._opened_at.pop(entry.room))
             case _:
+                self._observe_peer(entry)
                 self._observe_track(entry)
+
+    def _observe_peer(self, entry: LogEntry) -> None:
+        role, _, event = entry.event.partition(".")
+        if role in ("publisher", "subscriber"):
+            for state in PEER_STATES.get(event, ()):
+                self._peers.labels(**self._labels, transport=role.upper(), state=state).inc()
+            if event == "connected":
+                self._operation("peer_connection")
+
+    def _operation(self, kind: str) -> None:
+        self._operations.labels(**self._labels, type=kind, status="success", error_type="").inc()
+
+    def _session(self, series: Histogram, key: tuple[str, str], seconds: float) -> None:
+        series.labels(**self._labels, protocol_version=self._protocols.get(key, "0")).observe(seconds * 1000)
+
+    def answered(self, room: str, identity: str, protocol: int, seconds: float) -> None:
+        """A request to join has been answered with a session."""
+        version = self._protocols[room, identity] = str(min(max(protocol, 0), 99))
+        self._join_ms.labels(**self._labels, protocol_version=version).observe(seconds * 1000)
 
     def _observe_track(self, entry: LogEntry) -> None:
         match entry.event:
@@ -127,9 +168,14 @@ class Metrics:
             case _:
                 pass
 
+    def subscribing(self, attempts: int, cancels: int) -> None:
+        """Tracks that a participant is to receive now, and those it was to receive and got no media of."""
+        for state, n in (("attempt", attempts), ("cancel", cancels)):
+            self._subscribes.labels(**self._labels, state=state, error="").inc(n)
+
     def twirp(self, service: str, method: str, status: int, code: str, milliseconds: float) -> None:
         """One API call. `service` and `method` are ones that exist, so the number of series is bounded."""
-        family = f"{status // 100}XX"
+        family = f"{status // 100}xx" if status >= 400 else str(status)
         self._twirp.labels(**self._labels, service=service, method=method, status=family, code=code).inc()
         self._twirp_ms.labels(**self._labels, service=service, method=method, status=family).observe(milliseconds)
 
@@ -138,25 +184,43 @@ class Metrics:
     def exposition(
         self,
         rooms: Iterable[models.Room],
-        tracks: Iterable[str],
         traffic: Traffic,
         dropped: Mapping[str, int],
+        webhooks: Webhooks,
     ) -> bytes:
-        """The text format. `tracks` are the sids of published tracks."""
-        infos, sids = list(rooms), list(tracks)
-        self._rooms.labels(**self._labels).set(len(infos))
-        self._participants.labels(**self._labels).set(sum(info.num_participants for info in infos))
-        for kind in ("audio", "video"):
-            self._published.labels(**self._labels, kind=kind).set(sum(kind_of(sid) == kind for sid in sids))
+        """The text format."""
+        infos, labels = list(rooms), self._labels
+        self._rooms.labels(**labels).set(len(infos))
+        self._participants.labels(**labels).set(sum(info.num_participants for info in infos))
+        self.media.refresh()
         for direction, packets, size in (
             ("incoming", traffic.packets_in, traffic.bytes_in),
             ("outgoing", traffic.packets_out, traffic.bytes_out),
         ):
-            self._packets.labels(**self._labels, direction=direction).set(packets)
-            self._bytes.labels(**self._labels, direction=direction).set(size)
+            self._packets.labels(direction=direction).set(packets)
+            self._bytes.labels(direction=direction).set(size)
         unsent = sum(n for reason, n in dropped.items() if reason.startswith("udp.send"))
-        self._node_packets.labels(**self._labels, type="out").set(traffic.packets_out)
-        self._node_packets.labels(**self._labels, type="dropped").set(unsent)
+        self._node_packets.labels(**labels, type="out").set(traffic.packets_out)
+        self._node_packets.labels(**labels, type="dropped").set(unsent)
         for reason, n in dropped.items():
             self._dropped.labels(reason=reason).set(n)
-        return generate_latest(self._registry)
+        signal = self.signal
+        for status, direction, n in (
+            ("success", "request", signal.requests),
+            ("failure", "request", signal.bad_requests),
+            ("success", "response", signal.responses),
+        ):
+            self._add(self._messages, n, type="signal", status=status, direction=direction)
+        self._add(self._webhooks, webhooks.sent, status="success", reason="")
+        self._add(self._webhooks, webhooks.failed, status="failure", reason="")
+        self._add(self._webhooks, webhooks.dropped, status="drop", reason="overflow")
+        self._webhook_queue.labels(**labels).observe(webhooks.queued)
+        return self._families.text()
+
+    def _add(self, series: Counter | Gauge, total: int, **names: str) -> None:
+        """Bring a counter up to a total that is kept elsewhere."""
+        key = (str(id(series)), *names.values())
+        before = self._shown.get(key, 0)
+        # A receiver that came back counts from zero again.
+        series.labels(**self._labels, **names).inc(max(0, total - before))
+        self._shown[key] = total

@@ -8,9 +8,9 @@
 | ice     | the offer         | a pair of candidates carries both ways      | no pair answered; the tried are named |
 | dtls    | a pair            | keys are there and fingerprints match       | handshake failed                      |
 | data    | keys              | the data channels are open                  | never                                 |
-| media   | active            | the first track flows, either way           | nothing to send is no failure         |
+| media   | active            | the first track flows, either way           | a published track sent no packet      |
 
-Times are milliseconds since the attempt began.
+Nothing to send is no failure. Times are milliseconds since the attempt began. What failed comes with its fix.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from lkactor.eventlog import LogEntry
+from lkactor.remedies import remedy
 
 Status = Literal["ok", "failed", "pending", "skipped"]
 STEPS = ("token", "signal", "offer", "ice", "dtls", "data", "media")
@@ -45,6 +46,8 @@ class Verdict:
     at: float
     outcome: str = "under way"
     cause: str = ""
+    fix: str = ""
+    """What to do, when there is a cause."""
     steps: dict[str, Step] = field(default_factory=lambda: {name: Step(name) for name in STEPS})
 
     def done(self, name: str, at: float, detail: str = "") -> None:
@@ -54,7 +57,7 @@ class Verdict:
 
     def failed(self, name: str, at: float, cause: str) -> None:
         if self.outcome != "failed":
-            self.outcome, self.cause = "failed", f"{name}: {cause}"
+            self.outcome, self.cause, self.fix = "failed", f"{name}: {cause}", remedy(name, cause)
             self.steps[name] = Step(name, "failed", round((at - self.at) * 1000, 1), cause)
 
     def first_pending(self) -> str | None:
@@ -66,6 +69,7 @@ class Verdict:
     def __str__(self) -> str:
         head = f"{self.identity or '(no identity)'} in {self.room or '(no room)'}: {self.outcome}"
         lines = [head + (f" ({self.cause})" if self.cause else "")]
+        lines += [f"  to do: {self.fix}"] if self.fix else []
         for step in self.steps.values():
             when = "" if step.ms is None else f"{step.ms:8.1f} ms"
             lines.append(f"  {step.name:7}{step.status:8}{when:12} {step.detail}".rstrip())
@@ -121,8 +125,12 @@ def _observe(verdict: Verdict, entry: LogEntry) -> None:
         case "active":
             verdict.done("data", entry.at)
             verdict.outcome = "joined"
-        case "subscribed" | "track.published":
+        case "subscribed" | "track.flows":
             verdict.done("media", entry.at, f"{entry.event} {entry.detail}")
+        case "track.published" if verdict.steps["media"].status == "pending":
+            verdict.steps["media"].detail = f"{entry.detail.partition(' ')[0]} is published, no packet of it came"
+        case "left" if verdict.outcome == "joined" and verdict.steps["media"].status == "pending":
+            _without_media(verdict)
         case "negotiation.failed":
             verdict.failed("offer", entry.at, entry.detail)
         case "left" if verdict.outcome == "under way":
@@ -133,6 +141,14 @@ def _observe(verdict: Verdict, entry: LogEntry) -> None:
                 verdict.failed(waiting, entry.at, f"{_MISSING[waiting]}; session ended with {entry.detail}")
         case _:
             pass
+
+
+def _without_media(verdict: Verdict) -> None:
+    """The join itself was good: the outcome stays, with a cause."""
+    media = verdict.steps["media"]
+    if media.detail:
+        media.status = "failed"
+        verdict.cause, verdict.fix = f"media: {media.detail}", remedy("media", media.detail)
 
 
 _MISSING = {

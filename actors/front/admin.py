@@ -6,6 +6,7 @@
 | `GET /readyz` | - | 200, or 503 while the node drains |
 | `GET /debug/joins?room=&identity=&limit=` | `roomList` | the latest attempts to join, as JSON |
 | `GET /debug/rooms` | `roomList` | the actors that run, as JSON |
+| `GET /debug/addresses` | `roomList` | which addresses clients are told and which not, and why, as JSON |
 | `POST /admin/drain?deadline=` | `roomCreate` | no new rooms; after `deadline` seconds everyone is told to leave |
 | `POST /admin/undrain` | `roomCreate` | as before |
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 
 from actors.front.intake import claims_of, refusal
 from actors.front.types import Request, Response
@@ -54,6 +56,8 @@ class AdminFront:
                 return self._allowed(request, "room_list", public=True) or self._joins(request)
             case "GET", "/debug/rooms":
                 return self._allowed(request, "room_list", public=True) or self._rooms()
+            case "GET", "/debug/addresses":
+                return self._allowed(request, "room_list", public=True) or self._addresses()
             case "POST", "/admin/drain":
                 return self._allowed(request, "room_create") or self._start_drain(request)
             case "POST", "/admin/undrain":
@@ -86,6 +90,14 @@ class AdminFront:
         ]
         plane = self._services.ports.plane
         return _json({"forwarding_plane": plane.name, "actors": actors})
+
+    def _addresses(self) -> Response:
+        plan, candidates = self._services.addresses, self._services.candidates
+        ports = {
+            transport: sorted({c.port for c in candidates if c.transport == transport}) for transport in ("udp", "tcp")
+        }
+        announced, dropped = ([asdict(entry) for entry in entries] for entries in (plan.announced, plan.dropped))
+        return _json({"announced": announced, "dropped": dropped, "ports": ports})
 
     def _start_drain(self, request: Request) -> Response:
         text = request.query.get("deadline", str(DEFAULT_DEADLINE))

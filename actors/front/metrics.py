@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable
 
 from actors.front.types import Receive, Request, Response, Scope, Send
-from actors.kernel import ActorInfo, ActorRef, AskTimeout, MailboxFull
+from actors.journal import JournalPort
+from actors.kernel import ActorRef, AskTimeout, MailboxFull
 from actors.messages.rooms import ListRooms, RoomsMessage
 from actors.services import Services
-from lkactor.metrics import Traffic
+from lkactor.metrics import Traffic, Webhooks
 
 ASK_TIMEOUT = 5.0
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -19,10 +19,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class MetricsFront:
     """An ASGI application that answers every path, as the reference's."""
 
-    def __init__(self, services: Services, rooms: ActorRef[RoomsMessage], tree: Callable[[], list[ActorInfo]]) -> None:
+    def __init__(self, services: Services, rooms: ActorRef[RoomsMessage]) -> None:
         self._services = services
         self._rooms = rooms
-        self._tree = tree
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -44,14 +43,13 @@ class MetricsFront:
             rooms = await self._rooms.ask(ListRooms(()), timeout=ASK_TIMEOUT)
         except (AskTimeout, MailboxFull):
             return Response(503, b"the rooms do not answer")
-        names = [info.path.rpartition("/")[2] for info in self._tree()]
         ports = self._services.ports
         ports.collect()
         text = self._services.metrics.exposition(
             rooms,
-            [name for name in names if name.startswith("TR_")],
             Traffic(ports.packets_in, ports.bytes_in, ports.packets_out, ports.bytes_out),
             ports.counters,
+            webhooks_of(self._services.journal),
         )
         return Response(200, text, CONTENT_TYPE)
 
@@ -61,3 +59,18 @@ class MetricsFront:
             return True
         wanted = base64.b64encode(f"{config.username}:{config.password}".encode()).decode()
         return secrets.compare_digest(authorization.encode(), f"Basic {wanted}".encode())
+
+
+def webhooks_of(journal: JournalPort) -> Webhooks:
+    """All receivers together."""
+    counts = [status.counters for status in journal.statuses()]
+
+    def total(*reasons: str) -> int:
+        return sum(count.get(reason, 0) for count in counts for reason in reasons)
+
+    return Webhooks(
+        sent=total("webhook.sent"),
+        failed=total("webhook.unreachable", "webhook.failed", "webhook.refused"),
+        dropped=total("webhook.expired") + journal.counters.get("journal.overflow", 0),
+        queued=journal.queue_length,
+    )

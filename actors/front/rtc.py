@@ -49,7 +49,7 @@ class RtcFront:
     async def serve(self, request: Request, receive: Receive, send: Send) -> None:
         """One WebSocket, from the upgrade to its end."""
         sink = SessionSink()
-        number = next(connection_numbers)
+        number, begun = next(connection_numbers), trio.current_time()
         try:
             intent = self._intent(request, v1=PATHS[request.path], validate_only=False)
             if intent.parameters.reconnect:
@@ -76,6 +76,9 @@ class RtcFront:
         if first is None:
             await websocket.close(1000)
             return
+        if not intent.parameters.reconnect:
+            lasted = trio.current_time() - begun
+            self._services.metrics.answered(intent.room, intent.identity, intent.parameters.protocol, lasted)
         text = request.query.get("json") == "1"
         connection = SignalConnection(websocket, sink, participant, number, self._services, text=text)
         await connection.run(first)
@@ -84,7 +87,7 @@ class RtcFront:
         try:
             claims = claims_of(request, self._services)
         except AuthError as error:
-            raise JoinError(401, refusal(request, error), log_as=str(error)) from None
+            raise JoinError(401, refusal(request, error), log_as=error.log_text) from None
         limits = self._services.config.limit
         intent = parse_join(request.query, claims, limits, v1=v1, validate_only=validate_only)
         parameters = with_address(intent.parameters, request.client_address, request.headers.get("user-agent", ""))

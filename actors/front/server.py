@@ -72,7 +72,7 @@ class FrontActor(Actor[DrainDeadline]):
         self._whip = WhipFront(services, self._rtc)
         self._events = EventsFront(services)
         self._admin = AdminFront(services, spec.tree, self._drain, self._undrain)
-        self._metrics = MetricsFront(services, rooms, spec.tree)
+        self._metrics = MetricsFront(services, rooms)
         self._deadline: Timer | None = None
 
     async def started(self) -> None:

@@ -89,16 +89,19 @@ class SignalConnection:
 
     async def _write(self, first: rtc.SignalResponse, scope: trio.CancelScope) -> None:
         """Ends when the participant closed the sink and everything in it is written."""
+        counts = self._services.metrics.signal
         try:
             await self._websocket.send(encode_response(first, text=self._text))
+            counts.responses += 1
             async for response in self._sink.receive:
                 await self._websocket.send(encode_response(response, text=self._text))
+                counts.responses += 1
         except ClosedByPeer:
             pass
         scope.cancel()
 
     async def _read(self, scope: trio.CancelScope) -> None:
-        malformed = 0
+        malformed, counts = 0, self._services.metrics.signal
         limit = self._services.config.limit.signal_message_size_limit
         while True:
             try:
@@ -113,7 +116,9 @@ class SignalConnection:
             try:
                 request = decode_request(frame)
                 self._ref.tell(SignalReceived(self._number, request))
+                counts.requests += 1
             except ProtocolViolation as violation:
+                counts.bad_requests += 1
                 self._services.ports.counters.count(violation.reason)
                 malformed += 1
                 if malformed > MALFORMED_LIMIT:

@@ -1,52 +1,78 @@
-"""`lkactor doctor`: joins a room of its own and tries every path that the server announces; names the broken hop."""
+"""`lkactor doctor`: joins a room of its own, tries every path that the server announces, names the broken hop.
+
+| hop                          | asked                                                      | exit status when broken |
+|------------------------------|------------------------------------------------------------|-------------------------|
+| http                         | does LiveKit answer at this address, with or without TLS   | 3                       |
+| clock                        | the Date of its answer                                     | 1                       |
+| keys                         | is our token accepted                                      | 4                       |
+| room                         | may it be joined                                           | 5                       |
+| websocket                    | upgrade, join, offer                                       | 1                       |
+| udp media, tcp media, media  | a binding request to each candidate                        | 1                       |
+| turn, turn tls               | allocation, permission, a packet through to the media port | 1                       |
+
+0: all is well. 2: wrong use. What hangs on a broken hop is left out.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import email.utils
-import ipaddress
-import random
+import json
 import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from livekit.protocol import rtc
 
 from lkactor.auth import issue_token
-from lkactor.cli.common import FAILED, TOKEN, Server, add_command, print_json, server_of, server_options, table
-from lkactor.errors import ProtocolViolation
-from lkactor.ice import Candidate
-from lkactor.ice.framing import frame
-from lkactor.turn import AllocateFailed, ClientAllocated, PermissionRefused, TurnClient, TurnReader
-from lkactor.turn.message import Peer
-from lkactor.wire import stun
+from lkactor.cli.common import (
+    FAILED,
+    NOT_FOUND,
+    NOT_PERMITTED,
+    TOKEN,
+    UNREACHABLE,
+    Server,
+    add_command,
+    print_json,
+    server_of,
+    server_options,
+    table,
+)  # fmt: skip
+from lkactor.cli.doctor_media import TIMEOUT, Check, media_checks, read_offer
+from lkactor.cli.doctor_turn import certificate_fix, turn_checks
+from lkactor.remedies import remedy
 
-TIMEOUT = 3.0
+__all__ = ["Check", "Report", "examine"]
+
 MAX_SKEW = 60.0
-EXPIRES_SOON = 14 * 86400.0
+PING_INTERVAL = 5.0
+STATUS = {"http": UNREACHABLE, "keys": NOT_PERMITTED, "room": NOT_FOUND}
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One hop. `fix` is empty when it is `ok`."""
+@dataclass(slots=True)
+class Report:
+    """`announced` and `dropped` are the server's own account of its addresses; empty if it gives none."""
 
-    hop: str
-    ok: bool
-    detail: str
-    fix: str = ""
+    url: str
+    checks: list[Check] = field(default_factory=list)
+    announced: list[dict[str, str]] = field(default_factory=list)
+    dropped: list[dict[str, str]] = field(default_factory=list)
 
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    servers: tuple[rtc.ICEServer, ...]
-    sdp: str
+    @property
+    def status(self) -> int:
+        """Exit status: the first broken hop's."""
+        broken = [STATUS.get(check.hop, FAILED) for check in self.checks if not check.ok]
+        return next((status for status in broken if status != FAILED), FAILED if broken else 0)
 
 
 def add_parser(commands: Any) -> None:
@@ -54,101 +80,187 @@ def add_parser(commands: Any) -> None:
         commands, "doctor", _run, "try every path to a server and name the broken one", example="lkactor doctor --dev"
     )
     parser.add_argument("--room", help="join this room instead of a new one (it needs room.auto_create or the room)")
-    parser.add_argument("--ca", metavar="FILE", help="trust this authority for TURN over TLS, too")
+    parser.add_argument("--ca", metavar="FILE", help="trust this authority, too")
     server_options(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    checks = diagnose(server_of(arguments), room=arguments.room or "", ca=arguments.ca)
+    report = examine(server_of(arguments), room=arguments.room or "", ca=arguments.ca)
     if arguments.json:
-        print_json([asdict(check) for check in checks])
-    else:
-        print(table(("", "HOP", "RESULT"), (("ok" if c.ok else "BAD", c.hop, c.detail) for c in checks)))
-        for check in checks:
-            if not check.ok:
-                print(f"\n{check.hop}: {check.fix}")
-    return 0 if all(check.ok for check in checks) else FAILED
+        print_json({"ok": report.ok, **asdict(report)})
+        return report.status
+    for entry in report.announced:
+        print(f"announced  {entry['ip']} ({entry['why']})")
+    for entry in report.dropped:
+        print(f"not told   {entry['ip']}{' of ' + entry['interface'] if entry['interface'] else ''} ({entry['why']})")
+    print(table(("", "HOP", "RESULT"), (("ok" if c.ok else "BAD", c.hop, c.detail) for c in report.checks)))
+    for check in report.checks:
+        if not check.ok:
+            print(f"\n{check.hop}: {check.fix}")
+    return report.status
 
 
-def diagnose(server: Server, *, room: str = "", ca: str | None = None) -> list[Check]:
-    """All checks that make sense; what hangs on a broken one is left out."""
+def examine(server: Server, *, room: str = "", ca: str | None = None, unix: Callable[[], float] = time.time) -> Report:
+    """All checks that make sense. `unix` is this machine's clock."""
     import trio
-
-    checks: list[Check] = []
-    joined = trio.run(_join, server, room or f"doctor-{secrets.token_hex(4)}", checks)
-    if joined is None:
-        return checks
-    servers, udp = joined
-    for entry in servers:
-        relays = [_turn(url, entry, udp, ca) for url in entry.urls if url.startswith(("turn:", "turns:"))]
-        # TURN over TLS is announced on its own port and on 443: one of them has to work.
-        tls_works = any(check.ok and check.hop == "turn tls" for check in relays)
-        checks += [check for check in relays if check.ok or not (tls_works and check.hop == "turn tls")]
-    return checks
-
-
-# -- HTTP, keys, clock, WebSocket
-
-
-async def _join(server: Server, room: str, checks: list[Check]) -> tuple[tuple[rtc.ICEServer, ...], Peer | None] | None:
-    import trio
-    import trio_websocket
-
-    from actors.httpclient import HttpClient, HttpError
 
     http = server.url.replace("ws", "http", 1) if server.url.startswith("ws") else server.url
-    video: dict[str, object] = {"room": room, "room_join": True, "hidden": True}
-    token = issue_token(
-        server.key, server.secret, identity=f"doctor-{secrets.token_hex(4)}", video=video, ttl=300.0,
-        now_unix=time.time(),
-    )  # fmt: skip
-    client = HttpClient(http)
-    try:
-        with trio.fail_after(TIMEOUT * 2):
-            headers = {"Authorization": f"Bearer {token}"}
-            answer = await client.request("GET", "/rtc/validate", headers)
-    except (HttpError, trio.TooSlowError) as error:
-        fix = "start the server, open its TCP port in the firewall, or correct --url (LIVEKIT_URL)"
-        checks.append(Check("http", False, f"{http}: {error or 'no answer'}", fix))
-        return None
-    finally:
-        await client.aclose()
-    checks.append(Check("http", True, f"{http} answers"))
-    checks.append(_clock(next((value for name, value in answer.headers.items() if name.lower() == "date"), "")))
-    text = TOKEN.sub("<token>", answer.body.decode("utf-8", "replace")).strip()
-    if answer.status != 200:
-        missing = answer.status == 404
-        fix = (
-            "create the room first (`lkactor room create`), or set room.auto_create: true"
-            if missing
-            else f"key {server.key!r} and its secret must be those of the server's `keys:`; if they are, set the clock"
-        )
-        checks.append(Check("room" if missing else "keys", False, f"{answer.status} {text}", fix))
-        return None
-    checks.append(Check("keys", True, f"key {server.key!r} is accepted"))
-    ws = http.replace("http", "ws", 1) + f"/rtc?access_token={quote(token)}&protocol=15&sdk=go&auto_subscribe=0"
-    try:
-        async with trio_websocket.open_websocket_url(ws, connect_timeout=TIMEOUT, disconnect_timeout=1.0) as socket_:
+    report = Report(http)
+    trio.run(_Visit(server, http, room or f"doctor-{secrets.token_hex(4)}", ca, unix, report).run)
+    return report
+
+
+class _Visit:
+    """HTTP, keys, clock and the session; `report` is filled as it goes."""
+
+    def __init__(
+        self, server: Server, http: str, room: str, ca: str | None, unix: Callable[[], float], report: Report
+    ) -> None:
+        self._server = server
+        self._http = http
+        self._unix = unix
+        self._report = report
+        self._room = room
+        self._ca = ca
+        self._tls: ssl.SSLContext | None = None
+        if http.startswith("https"):
+            self._tls = ssl.create_default_context()
+            if ca:
+                self._tls.load_verify_locations(ca)
+
+    def _bad(self, hop: str, detail: str, fix: str) -> None:
+        self._report.checks.append(Check(hop, False, detail, fix))
+
+    def _good(self, hop: str, detail: str) -> None:
+        self._report.checks.append(Check(hop, True, detail))
+
+    def _token(self, **video: object) -> str:
+        identity = f"doctor-{secrets.token_hex(4)}"
+        server = self._server
+        return issue_token(server.key, server.secret, identity=identity, video=video, ttl=300.0, now_unix=self._unix())
+
+    async def run(self) -> None:
+        token = self._token(room=self._room, room_join=True, hidden=True)
+        if await self._may_join(token):
+            await self._ask_addresses()
+            await self._session(token)
+
+    async def _get(self, path: str, token: str) -> Any:
+        """Raises HttpError, trio.TooSlowError."""
+        import trio
+
+        from actors.httpclient import HttpClient
+
+        client = HttpClient(self._http, tls=self._tls)
+        try:
             with trio.fail_after(TIMEOUT * 2):
-                joined = await _first_messages(socket_)
-            checks.append(Check("websocket", True, "upgraded, joined, offered"))
-            # The ICE ports only answer for a session that there is.
-            peer = await trio.to_thread.run_sync(_media, joined.sdp, checks)
-            leave = rtc.SignalRequest(leave=rtc.LeaveRequest())
-            await socket_.send_message(leave.SerializeToString())
-        # trio-websocket leaves its socket open when the server is the first to hang up.
-        await trio.aclose_forcefully(socket_._stream)
-        return joined.servers, peer
-    except (
-        trio.TooSlowError, OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionTimeout,
-        trio_websocket.ConnectionClosed,
-    ) as error:  # fmt: skip
-        fix = "a proxy in front has to pass the Upgrade header on, and must not cut idle connections"
-        checks.append(Check("websocket", False, type(error).__name__, fix))
-        return None
+                return await client.request("GET", path, {"Authorization": f"Bearer {token}"})
+        finally:
+            await client.aclose()
+
+    async def _may_join(self, token: str) -> bool:
+        import trio
+
+        from actors.httpclient import HttpError
+
+        try:
+            answer = await self._get("/rtc/validate", token)
+        except (HttpError, trio.TooSlowError) as error:
+            detail, fix = await trio.to_thread.run_sync(_why_no_http, self._http, self._ca)
+            self._bad("http", f"{self._http}: {detail or error or 'no answer'}", fix)
+            return False
+        text = TOKEN.sub("<token>", answer.body.decode("utf-8", "replace")).strip()
+        missing = answer.status == 404 and "room" in text
+        if answer.status not in (200, 401, 403, 503) and not missing:
+            fix = "another service has this port: correct --url (LIVEKIT_URL), or move one of them"
+            self._bad("http", f"{self._http} answers {answer.status}: no LiveKit server", fix)
+            return False
+        self._good("http", f"{self._http} answers")
+        self._clock(next((value for name, value in answer.headers.items() if name.lower() == "date"), ""))
+        if answer.status in (401, 403):
+            self._bad("keys", f"{answer.status} {text}", f"key {self._server.key!r}: {remedy('token', text)}")
+            return False
+        self._good("keys", f"key {self._server.key!r} is accepted")
+        if answer.status != 200:
+            self._bad("room", f"{answer.status} {text}", remedy("signal", text))
+            return False
+        return True
+
+    def _clock(self, date: str) -> None:
+        try:
+            skew = email.utils.parsedate_to_datetime(date).timestamp() - self._unix()
+        except (TypeError, ValueError):
+            self._good("clock", "the server does not say its time")
+            return
+        if abs(skew) <= MAX_SKEW:
+            self._good("clock", f"{abs(skew):.0f} s apart")
+            return
+        where = "ahead of" if skew > 0 else "behind"
+        fix = "run NTP on both machines: tokens and TURN credentials are only good for a time"
+        self._bad("clock", f"the server is {abs(skew):.0f} s {where} this machine", fix)
+
+    async def _ask_addresses(self) -> None:
+        """lkactor says why it announces what; other servers do not."""
+        import trio
+
+        from actors.httpclient import HttpError
+
+        with contextlib.suppress(HttpError, trio.TooSlowError, ValueError, KeyError, TypeError):
+            answer = await self._get("/debug/addresses", self._token(room_list=True))
+            if answer.status == 200:
+                said = json.loads(answer.body)
+                self._report.announced = [_texts(entry, "ip", "why") for entry in said["announced"]]
+                self._report.dropped = [_texts(entry, "interface", "ip", "why") for entry in said["dropped"]]
+
+    async def _session(self, token: str) -> None:
+        import trio
+        import trio_websocket
+
+        ws = (
+            self._http.replace("http", "ws", 1)
+            + f"/rtc?access_token={quote(token)}&protocol=15&sdk=go&auto_subscribe=0"
+        )
+        options: dict[str, Any] = {"ssl_context": self._tls} if self._tls is not None else {}
+        try:
+            async with trio_websocket.open_websocket_url(
+                ws, connect_timeout=TIMEOUT, disconnect_timeout=1.0, **options
+            ) as socket_:
+                await self._joined(socket_)
+            # trio-websocket leaves its socket open when the server is the first to hang up.
+            await trio.aclose_forcefully(socket_._stream)
+        except (
+            trio.TooSlowError, OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionTimeout,
+            trio_websocket.ConnectionClosed,
+        ) as error:  # fmt: skip
+            fix = "a proxy in front has to pass the Upgrade header on, and must not cut idle connections"
+            self._bad("websocket", type(error).__name__, fix)
+
+    async def _joined(self, socket_: Any) -> None:
+        """The ICE ports only answer for a session that there is: everything else is asked while this one lasts."""
+        import trio
+
+        with trio.fail_after(TIMEOUT * 2):
+            servers, sdp = await _first_messages(socket_)
+        self._good("websocket", "upgraded, joined, offered")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep_alive, socket_)
+            await trio.to_thread.run_sync(self._paths, servers, sdp)
+            nursery.cancel_scope.cancel()
+        leave = rtc.SignalRequest(leave=rtc.LeaveRequest())
+        await socket_.send_message(leave.SerializeToString())
+
+    def _paths(self, servers: tuple[rtc.ICEServer, ...], sdp: str) -> None:
+        offer = read_offer(sdp)
+        why = {entry["ip"]: entry["why"] for entry in self._report.announced}
+        checks, answering = media_checks(offer, urlsplit(self._http).hostname or "", why)
+        self._report.checks += checks + turn_checks(servers, offer, answering, self._ca)
 
 
-async def _first_messages(socket_: Any) -> Joined:
+def _texts(entry: Any, *names: str) -> dict[str, str]:
+    return {name: str(entry[name]) for name in names}
+
+
+async def _first_messages(socket_: Any) -> tuple[tuple[rtc.ICEServer, ...], str]:
     """Until the server's offer: that is where its addresses are."""
     servers: tuple[rtc.ICEServer, ...] = ()
     while True:
@@ -159,158 +271,72 @@ async def _first_messages(socket_: Any) -> Joined:
         if kind == "join":
             servers = tuple(response.join.ice_servers)
         elif kind == "offer":
-            return Joined(servers, response.offer.sdp)
+            return servers, response.offer.sdp
 
 
-def _clock(date: str) -> Check:
+async def _keep_alive(socket_: Any) -> None:
+    """The server ends sessions that are silent; waiting for ports that do not answer takes a while."""
+    import trio
+
+    while True:
+        await trio.sleep(PING_INTERVAL)
+        await socket_.send_message(rtc.SignalRequest(ping_req=rtc.Ping()).SerializeToString())
+
+
+# -- why there is no HTTP
+
+
+def _why_no_http(url: str, ca: str | None) -> tuple[str, str]:
+    """What stands in the way, and the fix; "" when it cannot be seen."""
+    parts = urlsplit(url)
+    host, secure = parts.hostname or "", parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
     try:
-        skew = email.utils.parsedate_to_datetime(date).timestamp() - time.time()
-    except (TypeError, ValueError):
-        return Check("clock", True, "the server does not say its time")
-    if abs(skew) <= MAX_SKEW:
-        return Check("clock", True, f"{abs(skew):.0f} s apart")
-    where = "ahead of" if skew > 0 else "behind"
-    fix = "run NTP on both machines: tokens and TURN credentials are only good for a time"
-    return Check("clock", False, f"the server is {abs(skew):.0f} s {where} this machine", fix)
-
-
-# -- media ports
-
-
-def _media(sdp: str, checks: list[Check]) -> Peer | None:
-    """A binding request to every candidate of the offer. Returns a UDP address that answers, or any."""
-    lines = sdp.splitlines()
-    ufrag, pwd = _attribute(lines, "ice-ufrag"), _attribute(lines, "ice-pwd")
-    candidates: dict[tuple[str, str, int], Candidate] = {}
-    for line in lines:
-        with contextlib.suppress(ProtocolViolation):
-            candidate = Candidate.parse(line)
-            candidates[candidate.transport, candidate.ip, candidate.port] = candidate
-    found: Peer | None = None
-    for transport, ip, port in candidates:
-        request = stun.build(
-            stun.BINDING_REQUEST, secrets.token_bytes(12), [(stun.USERNAME, f"{ufrag}:doctor".encode())], pwd
-        )
-        ok = _udp_answers(request, ip, port) if transport == "udp" else _tcp_answers(request, ip, port)
-        kind = _kind(ip)
-        detail = f"{ip}:{port} ({kind}) {'answers' if ok else 'does not answer'}"
-        if transport == "udp" and (ok or found is None):
-            found = Peer(ip, port)
-        fix = f"open {transport.upper()} port {port} in the firewall; if {ip} is not this server's, set rtc.node_ip"
-        checks.append(Check(f"{transport} media", ok, detail, "" if ok else fix))
-    if not candidates:
-        checks.append(Check("media", False, "the offer has no address", "set rtc.node_ip"))
-    return found
-
-
-def _attribute(lines: list[str], name: str) -> str:
-    return next((line.partition(":")[2] for line in lines if line.startswith(f"a={name}:")), "")
-
-
-def _kind(ip: str) -> str:
-    address = ipaddress.ip_address(ip)
-    if address.is_loopback:
-        return "loopback: reached from the server's own machine only"
-    return "private: reached from its own network only" if address.is_private else "public"
-
-
-def _udp_answers(request: bytes, ip: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(TIMEOUT / 3)
-        for _ in range(3):
-            try:
-                sock.sendto(request, (ip, port))
-                data, _ = sock.recvfrom(2048)
-            except OSError:
-                continue
-            if stun.is_stun(data) and data[8:20] == request[8:20]:
-                return True
-    return False
-
-
-def _tcp_answers(request: bytes, ip: str, port: int) -> bool:
+        socket.getaddrinfo(host, port)
+    except OSError:
+        return f"the name {host} is not known", "correct --url (LIVEKIT_URL), or the DNS entry"
     try:
-        with socket.create_connection((ip, port), timeout=TIMEOUT) as sock:
-            sock.sendall(frame(request))
-            return request[8:20] in sock.recv(2048)
+        with socket.create_connection((host, port), timeout=TIMEOUT):
+            pass
+    except ConnectionRefusedError:
+        return f"nothing listens on port {port}", "start the server, or correct the port of --url (LIVEKIT_URL)"
+    except OSError as error:
+        return f"no connection: {error}", f"open TCP port {port} in the firewalls between, or correct --url"
+    if secure:
+        problem = _tls_problem(host, port, ca)
+        if isinstance(problem, ssl.SSLCertVerificationError):
+            return problem.verify_message, certificate_fix(problem, host, "the server's certificate")
+        if problem is not None and _speaks_http(host, port):
+            fix = (
+                f"use ws://{host}:{port}, or put a proxy with a certificate in front: lkactor itself serves plain HTTP"
+            )
+            return "it speaks plain HTTP, not TLS", fix
+    else:
+        problem = _tls_problem(host, port, None)
+        if problem is None or isinstance(problem, ssl.SSLCertVerificationError):
+            return "it speaks TLS", f"use wss://{host}:{port}"
+    return "it does not speak HTTP", "another service has this port: correct --url (LIVEKIT_URL), or move one of them"
+
+
+def _tls_problem(host: str, port: int, ca: str | None) -> OSError | None:
+    """What a TLS handshake ends with; None is well. ssl.SSLError is an OSError."""
+    context = ssl.create_default_context()
+    if ca:
+        context.load_verify_locations(ca)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=TIMEOUT) as raw,
+            context.wrap_socket(raw, server_hostname=host),
+        ):
+            return None
+    except OSError as error:
+        return error
+
+
+def _speaks_http(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=TIMEOUT) as sock:
+            sock.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            return sock.recv(5).startswith(b"HTTP")
     except OSError:
         return False
-
-
-# -- TURN
-
-
-def _turn(url: str, entry: rtc.ICEServer, peer: Peer | None, ca: str | None) -> Check:
-    scheme, _, rest = url.partition(":")
-    host, _, port_text = rest.partition("?")[0].rpartition(":")
-    host, port = host.strip("[]"), int(port_text) if port_text.isdigit() else 3478
-    hop = "turn tls" if scheme == "turns" else "turn"
-    stream = scheme == "turns" or "transport=tcp" in rest
-    client = TurnClient(entry.username, entry.credential, rng=random.SystemRandom(), stream=stream)
-    try:
-        with _dialled(scheme, host, port, stream, ca) as sock:
-            expiry = _expiry(sock)
-            event = _ask(client, sock, stream, lambda now: client.allocate(now))
-            if not isinstance(event, ClientAllocated):
-                code = event.code if isinstance(event, AllocateFailed) else 0
-                fix = "486: too many allocations; 401: the key, or the clock; 508: widen turn.relay_range; 0: firewall"
-                return Check(hop, False, f"{url}: allocate refused with {code}", fix)
-            if peer is not None:
-                refused = _ask(client, sock, stream, lambda now: client.permit(peer, now))
-                if isinstance(refused, PermissionRefused):
-                    fix = f"add {peer.ip}/32 to turn.allow_restricted_peer_cidrs: TURN must reach the media port"
-                    return Check(hop, False, f"{url}: may not relay to our own {peer.ip} ({refused.code})", fix)
-            _ask(client, sock, stream, lambda now: client.refresh(0, now))
-    except ssl.SSLCertVerificationError as error:
-        fix = f"turn.cert_file needs a certificate for {host} of an authority that clients trust (--ca for your own)"
-        return Check(hop, False, f"{url}: {error.verify_message}", fix)
-    except OSError as error:
-        fix = f"open port {port} on {host}; behind a load balancer it must pass it on to turn.tls_port"
-        return Check(hop, False, f"{url}: {error or 'no answer'}", fix)
-    if expiry is not None and expiry < EXPIRES_SOON:
-        return Check(hop, False, f"{url}: its certificate ends in {expiry / 86400:.0f} days", "renew turn.cert_file")
-    return Check(hop, True, f"{url} relays from {event.relayed.ip}:{event.relayed.port}")
-
-
-@contextlib.contextmanager
-def _dialled(scheme: str, host: str, port: int, stream: bool, ca: str | None) -> Iterator[socket.socket]:
-    if not stream:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(TIMEOUT)
-            sock.connect((host, port))
-            yield sock
-        return
-    with socket.create_connection((host, port), timeout=TIMEOUT) as raw:
-        if scheme == "turn":
-            yield raw
-            return
-        context = ssl.create_default_context()
-        if ca:
-            context.load_verify_locations(ca)
-        with context.wrap_socket(raw, server_hostname=host) as secure:
-            yield secure
-
-
-def _ask(client: TurnClient, sock: socket.socket, stream: bool, ask: Callable[[float], None]) -> object:
-    """What the server says to it, None when it says yes without an event. Raises OSError (TimeoutError)."""
-    reader = TurnReader()
-    ask(time.monotonic())
-    while client.next_timeout() is not None:
-        for data in client.datagrams_to_send(time.monotonic()):
-            sock.sendall(data)
-        data = sock.recv(4096)
-        if stream and not data:
-            raise ConnectionResetError("closed")
-        for message in reader.feed(data) if stream else [data]:
-            client.receive_datagram(message, time.monotonic())
-    return client.next_event()
-
-
-def _expiry(sock: socket.socket) -> float | None:
-    """Seconds until the certificate ends."""
-    certificate = sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None
-    if not certificate:
-        return None
-    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    return ends - datetime.datetime.now(datetime.UTC).timestamp()

@@ -92,6 +92,8 @@ def _show(arguments: argparse.Namespace, answer: Mapping[str, Any]) -> int:
     for verdict in answer["joins"]:
         cause = f" ({verdict['cause']})" if verdict["cause"] else ""
         print(f"{verdict['identity'] or '?'} in {verdict['room'] or '?'}: {verdict['outcome']}{cause}")
+        if verdict.get("fix"):
+            print(f"  to do: {verdict['fix']}")
         for step in verdict["steps"]:
             when = "" if step["ms"] is None else f"{step['ms']:.1f} ms"
             print(f"  {step['name']:7} {step['status']:8} {when:>11}  {step['detail']}".rstrip())

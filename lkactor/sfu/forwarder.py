@@ -135,6 +135,7 @@ class TrackForwarder:
         self._fanout = fanouts(format.kind, format.red_types)
         self.publisher: Egress | None = None
         self.muted = False
+        self.nacks_sent = self.plis_sent = 0
         self.counters = Counters()
         self._buffer = SendBuffer(SLOTS, SLOT_SIZE)
         self._view = self._buffer.view
@@ -544,6 +545,7 @@ class TrackForwarder:
             return
         self._pli_pending.discard(layer)
         self._last_pli[layer] = now
+        self.plis_sent += 1
         self._to_publisher([Pli(receiver.ssrc, receiver.ssrc)])
 
     def _pli_allowed(self, layer: int) -> float:
@@ -566,10 +568,12 @@ class TrackForwarder:
             _, extended, layer, ids, sent_at, tries, timestamp = entry
             if tries >= MAX_RESENDS or now - sent_at < suppress:
                 continue
+            octets = leg.octets
             segment = self._resend(leg, entry, len(segments), now)
             if segment is not None:
                 leg.history[sequence & (HISTORY - 1)] = (sequence, extended, layer, ids, now, tries + 1, timestamp)
                 leg.resent += 1
+                leg.resent_octets += leg.octets - octets
                 segments.append(segment)
                 if len(segments) == SLOTS:
                     leg.egress.send_run(segments)
@@ -659,6 +663,7 @@ class TrackForwarder:
                 due = receiver.nack.due(now)
                 if due:
                     sequences = tuple(sequence & 0xFFFF for sequence in due)
+                    self.nacks_sent += len(sequences)
                     self._to_publisher([Nack(receiver.ssrc, receiver.ssrc, sequences)])
 
     def _to_publisher(self, packets: Sequence[RtcpPacket]) -> None:
@@ -702,6 +707,15 @@ class TrackForwarder:
         """(packets expected, packets lost) of all layers since the last call."""
         windows = [layer.window() for layer in self._layers if layer is not None and layer.live(now)]
         return sum(expected for expected, _ in windows), sum(lost for _, lost in windows)
+
+    @property
+    def receivers(self) -> list[LayerReceiver]:
+        """Of the layers that have been sent."""
+        return [layer for layer in self._layers if layer is not None]
+
+    @property
+    def clock_rate(self) -> int:
+        return self._clock_rate
 
     def leg_codecs(self) -> Mapping[int, Codec]:
         """The publisher's codecs by payload type."""

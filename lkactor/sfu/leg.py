@@ -12,9 +12,13 @@ from typing import Protocol
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
 from lkactor.sfu.svc import Rewrite, Selector
 from lkactor.srtp import SrtpSender
+from lkactor.wire.rtcp import ReportBlock
 
 HISTORY = 512
 """Outgoing packets that can be retransmitted; a power of two."""
+INITIAL_RTT = 0.070
+"""Seconds, until the subscriber has reported."""
+
 MAX_TEMPORAL = 3
 """The highest temporal layer there can be: everything is wanted."""
 Rewritten = tuple[int, int, int] | Rewrite | None
@@ -47,13 +51,14 @@ class Leg:
 
     __slots__ = (
         "abs_send_time_id",
-        "bytes",
         "cname",
         "codec",
         "codecs",
         "current_layer",
         "dependency_id",
         "egress",
+        "fixed_codec",
+        "firs",
         "history",
         "key_frame_wanted_since",
         "kind",
@@ -65,12 +70,15 @@ class Leg:
         "packets",
         "paused",
         "payload_types",
+        "plis",
         "red_payload_types",
         "refused_since",
+        "report",
         "report_ntp",
         "report_sent_at",
         "reports_due",
         "resent",
+        "resent_octets",
         "revoked",
         "rtt",
         "rtx_payload_types",
@@ -127,9 +135,12 @@ class Leg:
         self.key_frame_wanted_since: float | None = None
         self.refused_since: float | None = None
         self.last_sent_at = 0.0
-        self.packets = self.octets = self.bytes = 0
-        self.nacks = self.resent = self.unanswered_nacks = 0
-        self.rtt = 0.070
+        self.packets = self.octets = 0
+        self.nacks = self.resent = self.resent_octets = self.unanswered_nacks = 0
+        self.plis = self.firs = 0
+        self.report: ReportBlock | None = None
+        """The subscriber's last one about this stream."""
+        self.rtt = INITIAL_RTT
         self.report_ntp = 0
         self.report_sent_at = 0.0
         self.reports_due = 0.0

@@ -139,6 +139,11 @@ class LayerReceiver:
         self.report, self.report_arrival = report, now
         return True
 
+    @property
+    def jitter(self) -> float:
+        """In units of the RTP clock."""
+        return self._jitter
+
     def report_block(self, now: float) -> ReportBlock | None:
         """RFC 3550 A.3; None before the first packet."""
         if self.highest < 0:

@@ -110,11 +110,28 @@ def test_prometheus_counts_a_meeting() -> None:
             found = await asyncio.to_thread(samples, port, auth=("scraper", "let-me-in"))
             assert found["livekit_room_total",] == 1
             assert found["livekit_participant_total",] == 2
-            assert found["livekit_track_published_total", "audio"] == 1
+            assert found["livekit_track_published_total", "AUDIO"] == 1
             assert found["livekit_participant_join_total", "rtc_active"] == 2
-            assert found["livekit_track_publish_counter", "audio", "success"] == 1
-            assert found["livekit_packet_total", "outgoing"] > 25
-            assert found["livekit_packet_bytes", "incoming"] > 2000
+            assert found["livekit_session_start_time_ms_count", "18"] == 2
+            # The parser, not the server, gives every counter this ending.
+            assert found["livekit_track_publish_counter_total", "AUDIO", "success"] == 1
+            assert found["livekit_track_subscribe_counter_total", "", "attempt"] == 1
+            assert found["livekit_track_subscribed_total", "AUDIO"] == 1
+            assert found["lkactor_datagrams_total", "outgoing"] > 25
+            assert found["livekit_node_messages_total", "request", "success", "signal"] > 3
+            assert found["livekit_forward_latency_ns_count",] >= 1
+            await alice.close()
+            await asyncio.to_thread(
+                server.wait_for, lambda server: not any("/TR_" in actor.path for actor in server.actors())
+            )
+            found = await asyncio.to_thread(samples, port, auth=("scraper", "let-me-in"))
+            assert found["livekit_track_published_total", "AUDIO"] == 0
+            assert found["livekit_track_subscribed_total", "AUDIO"] == 0
+            for direction in ("incoming", "outgoing"):
+                assert found["livekit_packet_total", "", direction, "initial"] > 25
+                assert found["livekit_packet_bytes_total", "", direction, "initial"] > 2000
+                assert found["livekit_packet_loss_percent_count", "", direction, "MICROPHONE", "AUDIO"] >= 1
+            assert found["livekit_packet_out_of_order_percent_count", "", "incoming", "MICROPHONE", "AUDIO"] >= 1
 
     with LkServer(f"prometheus: {{port: {port}, username: scraper, password: let-me-in}}") as server:
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 401

@@ -519,3 +519,14 @@ def test_we_understand_livekit_apis_tokens():
         destination_room="d",
         hidden=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("issued_at", "by"), [(1_000_000.0, "(3300 s ago)"), (1_010_000.0, "(for another 6100 s)")], ids=["old", "early"]
+)
+def test_how_far_a_token_is_off_is_for_the_log_only(issued_at: float, by: str) -> None:
+    token = issue_token("k", "s" * 32, identity="ann", video={}, ttl=600.0, now_unix=issued_at)
+    with pytest.raises(AuthError) as refused:
+        verify(token, {"k": "s" * 32}, 1_003_900.0)
+    assert by in refused.value.log_text
+    assert by not in refused.value.body(token)

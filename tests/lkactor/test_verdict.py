@@ -3,6 +3,7 @@
 import pytest
 
 from lkactor.eventlog import EventLog
+from lkactor.remedies import remedy
 from lkactor.verdict import JoinBook
 
 
@@ -92,3 +93,57 @@ def test_times_rise_when_the_offer_was_recorded_late():
     verdict = told(JOINED, OFFERED, late, (1.052, "active", ""))
     times = [step.ms for step in verdict.steps.values()][:6]
     assert times == [0.0, 0.0, 10.0, 47.0, 50.0, 52.0]
+
+
+ACTIVE = (1.060, "active", "")
+PUBLISHED = (1.1, "track.published", "TR_x video/VP8 mid 2")
+
+
+def test_media_is_what_flows_not_what_is_announced():
+    verdict = told(JOINED, OFFERED, CONNECTED, ACTIVE, PUBLISHED)
+    media = verdict.steps["media"]
+    assert (media.status, media.detail) == ("pending", "TR_x is published, no packet of it came")
+    assert (verdict.outcome, verdict.cause) == ("joined", "")
+    flowing = told(JOINED, OFFERED, CONNECTED, ACTIVE, PUBLISHED, (1.2, "track.flows", "mid 2 layer 0"))
+    assert (flowing.steps["media"].status, flowing.steps["media"].ms) == ("ok", 200.0)
+
+
+def test_a_track_without_packets_is_named_when_its_session_ends():
+    verdict = told(JOINED, OFFERED, CONNECTED, ACTIVE, PUBLISHED, (9.0, "left", "CLIENT_INITIATED"))
+    assert (verdict.outcome, verdict.cause) == ("joined", "media: TR_x is published, no packet of it came")
+    assert verdict.steps["media"].status == "failed" and "sends nothing" in verdict.fix
+
+
+def test_who_publishes_nothing_has_no_cause():
+    verdict = told(JOINED, OFFERED, CONNECTED, ACTIVE, (9.0, "left", "CLIENT_INITIATED"))
+    assert (verdict.outcome, verdict.cause, verdict.fix) == ("joined", "", "")
+
+
+@pytest.mark.parametrize(
+    ("step", "cause", "fix"),
+    [
+        ("token", "401 invalid API key: other (/rtc from 1.2.3.4)", "does not have this key"),
+        ("token", "401 token signature is invalid: signature is invalid", "is not the server's"),
+        ("token", "401 token has invalid claims: token is expired (600 s ago)", "NTP"),
+        ("token", "401 token has invalid claims: token is not valid yet (for another 600 s)", "ahead of the server's"),
+        ("token", "401 permissions denied", "video.roomJoin"),
+        ("token", "401 no permissions to access the room", "video.roomJoin"),
+        ("token", "401 token is malformed: could not JSON decode claim: video", "damaged"),
+        ("signal", "404 requested room does not exist", "auto_create"),
+        ("signal", "503 server is draining: no new rooms here", "undrain"),
+        ("signal", "400 identity cannot be empty", "identity"),
+        ("ice", SILENT, "media ports"),
+        ("dtls", "dtls: fingerprint mismatch", "changes descriptions"),
+        ("dtls", "dtls: no handshake over udp", "MTU"),
+        ("data", "the data channels did not open", "_reliable"),
+    ],
+)
+def test_every_cause_has_its_fix(step, cause, fix):
+    assert fix in remedy(step, cause)
+
+
+def test_the_fix_is_part_of_the_verdict():
+    verdict = told((1.0, "join.refused", "404 requested room does not exist"))
+    assert "auto_create" in verdict.fix
+    assert "to do: create the room" in str(verdict)
+    assert verdict.as_dict()["fix"] == verdict.fix
