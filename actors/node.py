@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from actors.addresses import plan_addresses
+from actors.agents import AgentsActor
 from actors.front.server import FrontActor, FrontSpec
 from actors.gst.server import GstServerActor, node_spec
 from actors.impairment import Impairment, NetworkConditions
@@ -145,6 +146,7 @@ async def run_node(
                 "journal",
                 restart=Restart.PERMANENT,
             )
+            services.agents = await system.spawn(lambda: AgentsActor(services), "agents", restart=Restart.PERMANENT)
             rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
             await system.spawn(lambda: UdpActor(ports), "udp", restart=Restart.PERMANENT)
             await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 from livekit.protocol import models, rtc
 from trio import current_time
 
+from actors.dispatching import DispatchingDesk
 from actors.kernel import (
     Actor,
     ActorDead,
@@ -127,6 +128,7 @@ class RoomActor(Actor[RoomMessage]):
         self._speakers = ActiveSpeakers()
         self._speaker_timer: Timer | None = None
         self._data = Switchboard(self)
+        self._dispatching = DispatchingDesk(self, model.agents)
         self._quality = QualityBoard()
         self._quality_timer: Timer | None = None
         self._told = models.Room()
@@ -142,6 +144,7 @@ class RoomActor(Actor[RoomMessage]):
         self.log("room.started", self._model.sid)
         self._told = self._info()
         self._services.journal.publish(self._news.started(self._told))
+        self._dispatching.opened()
         self._report()
         self._watch_expiry()
 
@@ -210,8 +213,10 @@ class RoomActor(Actor[RoomMessage]):
                 self._expire()
             case Restarted():
                 pass
-            case _:
+            case GetRoom() | ListParticipants() | UpdateRoomMetadata() | CloseRoom():
                 return self._on_api(message)
+            case _:
+                return self._dispatching.handle(message)
         return None
 
     def _on_api(self, message: GetRoom | ListParticipants | UpdateRoomMetadata | CloseRoom) -> object:
@@ -310,6 +315,8 @@ class RoomActor(Actor[RoomMessage]):
                 self._services.journal.publish(self._news.changed(info, self._info()))
             if member.active_seen is False:
                 member.active_seen = True
+                if not member.forwarded:
+                    self._dispatching.joined(member)
                 self._quality.update(sid, None)
                 if self._quality_timer is None:
                     self._quality_timer = self.context.schedule(QUALITY_FIRST, QualityTick())
@@ -366,10 +373,17 @@ class RoomActor(Actor[RoomMessage]):
                     self._tell_ref(other.ref, PeersUpdated((info,)))
         if not member.forwarded:
             self._services.journal.publish(self._news.left(info, self._info()))
+            self._dispatching.left(member)
         if not any(not m.dependent for m in self.members.values()):
             self._model.emptied(current_time())
             self._watch_expiry()
         self._report()
+
+    def send_away(self, identity: str, reason: int) -> None:
+        """If it is still here."""
+        member = self.by_identity(identity)
+        if member is not None:
+            self._remove(member, reason)
 
     def by_identity(self, identity: str) -> Member | None:
         return next((m for m in self.members.values() if m.identity == identity), None)
@@ -382,6 +396,8 @@ class RoomActor(Actor[RoomMessage]):
             return
         member.tracks.update((track.sid, track) for track in tracks)
         self._broadcast(TracksPublished(tracks), but=sid)
+        if not member.forwarded:
+            self._dispatching.published(member)
 
     def _withdraw(self, sid: str, sids: tuple[str, ...]) -> None:
         member = self.members.get(sid)
@@ -438,6 +454,7 @@ class RoomActor(Actor[RoomMessage]):
             return
         self._closing = True
         self._end_reason = reason
+        self._dispatching.closed()
         for member in list(self.members.values()):
             if member.forwarded:
                 continue
@@ -445,6 +462,17 @@ class RoomActor(Actor[RoomMessage]):
         self.context.stop("closed")
 
     # -- small things -----------------------------------------------------------------------------------------------
+
+    @property
+    def services(self) -> Services:
+        return self._services
+
+    @property
+    def sid(self) -> str:
+        return self._model.sid
+
+    def info(self) -> models.Room:
+        return self._info()
 
     def _info(self, extra: int = 0) -> models.Room:
         members = self.members.values()

@@ -13,6 +13,7 @@ from actors.messages.room import CloseRoom, RoomMessage
 from actors.messages.rooms import Drain, FindRoom, ListRooms, OpenRoom, RoomChanged, RoomsMessage
 from actors.room import RoomActor
 from actors.services import Services
+from lkactor.room.configuration import merged
 from lkactor.room.model import RoomModel
 from lkactor.room.sids import new_sid
 
@@ -28,7 +29,9 @@ class RoomsActor(Actor[RoomsMessage]):
         self._services = services
         self._rooms: dict[str, ActorRef[RoomMessage]] = {}
         self._infos: dict[str, models.Room] = {}
-        self._crashed: dict[str, models.Room] = {}
+        self._requests: dict[str, room_api.CreateRoomRequest] = {}
+        """What each living room was made with."""
+        self._crashed: dict[str, room_api.CreateRoomRequest] = {}
 
     async def receive(self, message: RoomsMessage) -> object:
         match message:
@@ -63,13 +66,7 @@ class RoomsActor(Actor[RoomsMessage]):
             return ref
         former = self._crashed.pop(request.name, None)
         if former is not None:
-            request = room_api.CreateRoomRequest(
-                name=former.name,
-                empty_timeout=request.empty_timeout or former.empty_timeout,
-                departure_timeout=request.departure_timeout or former.departure_timeout,
-                max_participants=request.max_participants or former.max_participants,
-                metadata=request.metadata or former.metadata,
-            )
+            request = merged(request, former)
         services = self._services
         model = RoomModel.create(
             request.name, services.config, request, now=current_time(), unix_ms=services.unix_ms(), rng=services.rng
@@ -81,6 +78,7 @@ class RoomsActor(Actor[RoomsMessage]):
         )
         self.context.watch(ref)
         self._rooms[request.name] = ref
+        self._requests[request.name] = request
         self._infos[request.name] = model.info(participants=0, publishers=0, recording=False)
         return ref
 
@@ -88,11 +86,18 @@ class RoomsActor(Actor[RoomsMessage]):
         for name, known in list(self._rooms.items()):
             if known == ref:
                 del self._rooms[name]
-                info = self._infos.pop(name, None)
+                info, request = self._infos.pop(name, None), self._requests.pop(name, None)
                 if info is not None:
                     self._services.journal.room_gone(info.sid)
-                if exit in (Exit.FAILED, Exit.KILLED) and info is not None:
+                if exit in (Exit.FAILED, Exit.KILLED) and info is not None and request is not None:
                     self._services.events.record(current_time(), name, "", "room.crashed", exit.name.lower())
-                    self._crashed[name] = info
+                    now = room_api.CreateRoomRequest(
+                        name=name,
+                        empty_timeout=info.empty_timeout,
+                        departure_timeout=info.departure_timeout,
+                        max_participants=info.max_participants,
+                        metadata=info.metadata,
+                    )
+                    self._crashed[name] = merged(now, request)
                     if len(self._crashed) > MAX_REMEMBERED:
                         del self._crashed[next(iter(self._crashed))]

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from livekit.protocol import models
 
 from actors.journal import JournalPort
+from actors.kernel import ActorRef
+from actors.messages.agents import AgentsMessage
 from actors.net import Ports
 from lkactor.addressing import AddressPlan
 from lkactor.config import Config
@@ -54,6 +56,9 @@ class Services:
     """Which addresses `candidates` name, and why."""
     ice_memory: PreferenceMemory = field(default_factory=PreferenceMemory)
     """What kind of path worked for whom."""
+
+    agents: ActorRef[AgentsMessage] | None = None
+    """Set once it runs, before any room."""
 
     def unix_ms(self) -> int:
         return int(self.unix() * 1000)

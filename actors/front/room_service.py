@@ -34,6 +34,7 @@ from actors.services import Services
 from lkactor.api import room_service
 from lkactor.api.twirp import Method, TwirpError
 from lkactor.auth import Claims
+from lkactor.room.configuration import UnknownPreset, with_preset
 from lkactor.room.participant import LimitExceeded
 from lkactor.room.rpc import RpcFailed
 
@@ -61,7 +62,13 @@ class RoomServiceFront:
     async def _answer(self, message: Message, name: str) -> Message:
         match message:
             case room_api.CreateRoomRequest():
-                open_it = OpenRoom(message, create=not self._services.draining.on)
+                try:
+                    request = with_preset(message, self._services.config.room.room_configurations)
+                except UnknownPreset:
+                    text = "twirp error unknown: unknown room configuration in create room request"
+                    raise TwirpError("invalid_argument", text) from None
+                room_service.check_limits(request, self._services.config.limit)
+                open_it = OpenRoom(request, create=not self._services.draining.on)
                 ref = await self._rooms.ask(open_it, timeout=ASK_TIMEOUT)
                 if ref is None:
                     raise TwirpError("unavailable", "server is draining: no new rooms here")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import trio
 from livekit.protocol import models, rtc
-from livekit.protocol import room as room_api
 
 from actors.front.cors import with_cors
 from actors.front.intake import claimed_by, claims_of, refusal
@@ -19,6 +18,7 @@ from actors.messages.room import FindParticipant, Join, Joined, JoinRefused, Roo
 from actors.messages.rooms import FindRoom, OpenRoom, RoomsMessage
 from actors.services import Services
 from lkactor.auth import AuthError
+from lkactor.room.configuration import UnknownPreset, request_of, with_preset
 from lkactor.signal import responses
 from lkactor.signal.join import JoinError, JoinIntent, parse_join, with_address
 
@@ -126,13 +126,13 @@ class RtcFront:
 
     async def _join(self, intent: JoinIntent, sink: SignalSink, number: int) -> ActorRef[ParticipantMessage]:
         """A room may end between finding and joining it; then it is opened again."""
-        request = room_api.CreateRoomRequest(name=intent.room)
-        if intent.claims.room_config is not None:
-            config = intent.claims.room_config
-            request.empty_timeout = config.empty_timeout
-            request.departure_timeout = config.departure_timeout
-            request.max_participants = config.max_participants
-            request.metadata = config.metadata
+        try:
+            request = with_preset(
+                request_of(intent.room, intent.claims), self._services.config.room.room_configurations
+            )
+        except UnknownPreset as error:
+            # The reference exposes no finer reason (livekit-surface 1.6).
+            raise JoinError(500, "connection closed by media", log_as=f"unknown room preset {error}") from None
         for _ in range(JOIN_ATTEMPTS):
             try:
                 room: ActorRef[RoomMessage] | None = await self._rooms.ask(

@@ -12,6 +12,8 @@ from hypercorn.trio import serve
 from trio import current_time
 
 from actors.front.admin import AdminFront
+from actors.front.agent import PATH as AGENT_PATH
+from actors.front.agent import AgentFront
 from actors.front.cors import with_cors
 from actors.front.events import PATH as EVENTS_PATH
 from actors.front.events import EventsFront
@@ -69,6 +71,7 @@ class FrontActor(Actor[DrainDeadline]):
         self._services = services
         self._rtc = RtcFront(services, rooms)
         self._twirp = TwirpFront(services, rooms)
+        self._agent = AgentFront(services)
         self._whip = WhipFront(services, self._rtc)
         self._events = EventsFront(services)
         self._admin = AdminFront(services, spec.tree, self._drain, self._undrain)
@@ -124,6 +127,8 @@ class FrontActor(Actor[DrainDeadline]):
                 request = Request.of(scope)
                 if request.path in PATHS:
                     await self._rtc.serve(request, receive, send)
+                elif request.path == AGENT_PATH:
+                    await self._agent.serve(request, receive, send)
                 else:
                     await receive()
                     await with_cors(request, NOT_FOUND).deny(send)
@@ -145,7 +150,7 @@ class FrontActor(Actor[DrainDeadline]):
             return answer
         if request.path in VALIDATE_PATHS:
             return await self._rtc.validate(request)
-        if request.path in PATHS:
+        if request.path in PATHS or request.path == AGENT_PATH:
             return Response(404)  # Not an upgrade (livekit-surface 1.3).
         if self._whip.takes(request.path):
             return await self._whip.handle(request, receive)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from trio import current_time
 
+from actors.front.agent_dispatch import AgentDispatchFront
 from actors.front.intake import claims_of, refusal
 from actors.front.room_service import RoomServiceFront
 from actors.front.types import BodyTooLarge, ClosedByPeer, Receive, Request, Response, read_body
@@ -19,7 +19,6 @@ from lkactor.api.twirp import TwirpError
 from lkactor.auth import AuthError, Claims
 
 PREFIX = "/twirp/"
-AGENT_DISPATCH = "livekit.AgentDispatchService"
 
 
 class Service(Protocol):
@@ -46,20 +45,6 @@ class RemoteWorkers:
         raise workers.not_connected(self._service)
 
 
-class NotYet:
-    """A service that is listed in docs/status.md as not there: every method says so."""
-
-    def __init__(self, service: str, methods: frozenset[str]) -> None:
-        self._service = service
-        self._methods = methods
-
-    def method(self, name: str) -> twirp.Method | None:
-        return twirp.Method(Empty) if name in self._methods else None
-
-    async def answer(self, name: str, message: Message, claims: Claims | None) -> Message:
-        raise TwirpError("unimplemented", f"{self._service}/{name} is not implemented yet, see docs/status.md")
-
-
 class TwirpFront:
     """Handlers for `/twirp/...`."""
 
@@ -67,7 +52,7 @@ class TwirpFront:
         self._services = services
         self._by_name: dict[str, Service] = {
             "livekit.RoomService": RoomServiceFront(services, rooms),
-            AGENT_DISPATCH: NotYet(AGENT_DISPATCH, frozenset(("CreateDispatch", "DeleteDispatch", "ListDispatch"))),
+            "livekit.AgentDispatchService": AgentDispatchFront(services, rooms),
             **{f"livekit.{name}": RemoteWorkers(name) for name in workers.SERVICES},
         }
 

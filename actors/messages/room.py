@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from livekit.protocol import models, rtc
 
 from actors.kernel import ActorRef, Restarted, Terminated
+from actors.messages.agents import DispatchMessage
 from actors.messages.participant import ParticipantMessage, SignalSink, TrackHandle
 from actors.messages.transport import TransportMessage
 from lkactor.signal.join import JoinIntent
@@ -281,6 +282,7 @@ RoomMessage = (
     | ListParticipants
     | UpdateRoomMetadata
     | CloseRoom
+    | DispatchMessage
     | SpeakerTick
     | ExpiryTick
     | Restarted

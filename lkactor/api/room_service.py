@@ -77,8 +77,12 @@ def _check_create(request: Message, limits: LimitConfig) -> None:
     _check_metadata(request, limits)
     if request.HasField("egress"):
         raise TwirpError("internal", "egress not connected (redis required)")
-    if request.agents:
-        raise TwirpError("unimplemented", "agent dispatch is not implemented yet, see docs/status.md")
+    for wanted in request.agents:
+        size = sum(len(key.encode()) + len(value.encode()) for key, value in wanted.attributes.items())
+        if len(wanted.metadata.encode()) > limits.max_metadata_size:
+            raise _too_long("metadata size", limits.max_metadata_size)
+        if size > limits.max_attributes_size:
+            raise _too_long("attributes size", limits.max_attributes_size)
 
 
 def _check_metadata(request: Message, limits: LimitConfig) -> None:

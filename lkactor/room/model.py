@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from livekit.protocol import models
+from livekit.protocol import agent_dispatch, models
 from livekit.protocol import room as room_api
 
 from lkactor.config import Config
@@ -27,6 +27,8 @@ class RoomModel:
     turn_password: str
     enabled_codecs: tuple[models.Codec, ...]
     sif_trailer: bytes
+    agents: tuple[agent_dispatch.RoomAgentDispatch, ...] = ()
+    """Asked for when the room was made; none: any worker without a name."""
     ever_joined: bool = False
     emptied_at: float | None = None
     version: int = field(default=0)
@@ -57,6 +59,7 @@ class RoomModel:
                 models.Codec(mime=codec.mime, fmtp_line=codec.fmtp_line) for codec in config.room.enabled_codecs
             ),
             sif_trailer=rng.randbytes(25),
+            agents=tuple(request.agents),
         )
 
     def info(self, *, participants: int, publishers: int, recording: bool) -> models.Room:
