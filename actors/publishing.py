@@ -105,6 +105,7 @@ class PublishingDesk:
             rtc=config.rtc,
             plane=participant.services.ports.plane,
             pause_delay=config.video.dynacast_pause_delay,
+            metrics=participant.services.metrics.media,
         )
         ref = await participant.context.spawn(lambda: TrackActor(spec), sid, restart=Restart.TRANSIENT)
         participant.context.watch(ref)

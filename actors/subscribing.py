@@ -125,19 +125,19 @@ class SubscribingDesk:
         """A leg was granted: media of this track can flow."""
         participant = self._participant
         participant.log("subscribed", sid)
+        self._received.add(sid)
         handle = self._subscriptions.available.get(sid)
         if handle is not None:
             participant.room.tell(FirstSubscription(handle.publisher_sid, sid))
             if sid in self._settings:
-        self._received.add(sid)
                 participant.tell_track(handle.track, self._settings[sid])
 
     def unsupported(self, sid: str) -> None:
+        self._participant.log("subscription.failed", "codec_unsupported")
         error = rtc.SubscriptionResponse(track_sid=sid, err=models.SubscriptionError.SE_CODEC_UNSUPPORTED)
         self._participant.send(rtc.SignalResponse(subscription_response=error))
 
     def publishers(self) -> frozenset[str]:
-        self._participant.log("subscription.failed", "codec_unsupported")
         """The sids of those whose tracks this participant is to receive."""
         return frozenset(handle.publisher_sid for handle in self._subscriptions.wanted())
 
@@ -160,21 +160,21 @@ class SubscribingDesk:
             for handle in wanted
         )
         self._participant.tell_downlink(SetSendTracks(tracks))
+        self._count(frozenset(handle.sid for handle in wanted))
         if self._adaptive_stream:
             self._default_settings(wanted)
 
-    def _default_settings(self, wanted: list[TrackHandle]) -> None:
-        """With adaptive stream a video starts low until the client says how large it is (livekit-media 4.14)."""
-        participant = self._participant
-        self._count(frozenset(handle.sid for handle in wanted))
-        for handle in wanted:
-            if handle.kind == "video" and handle.sid not in self._settings:
-                low = LegSettings(participant.sid, False, models.VideoQuality.LOW, 0, 0, 0)
     def _count(self, wanted: frozenset[str]) -> None:
         gone = self._asked - wanted
         self._participant.services.metrics.subscribing(len(wanted - self._asked), len(gone - self._received))
         self._asked = wanted
         self._received -= gone
 
+    def _default_settings(self, wanted: list[TrackHandle]) -> None:
+        """With adaptive stream a video starts low until the client says how large it is (livekit-media 4.14)."""
+        participant = self._participant
+        for handle in wanted:
+            if handle.kind == "video" and handle.sid not in self._settings:
+                low = LegSettings(participant.sid, False, models.VideoQuality.LOW, 0, 0, 0)
                 self._settings[handle.sid] = low
                 participant.tell_track(handle.track, low)

@@ -333,7 +333,6 @@ class TransportActor(Actor[TransportMessage]):
                 self._peer.counters.count("peer.no_path")
             else:
                 path.send(datagram)
-        del self._times["begun"]  # What comes after a while of silence is no set-up.
 
     def _path(self, address: Address) -> Path | None:
         path = self._paths.get(address)
