@@ -269,6 +269,11 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def has_signal(self) -> bool:
         return self._sink is not None
 
+    @property
+    def fixed_codec(self) -> bool:
+        """The client cannot follow a change of codec in one track (Go SDK, and whoever does not say what it is)."""
+        return self._parameters.client.sdk in (models.ClientInfo.SDK.GO, models.ClientInfo.SDK.UNKNOWN)
+
     def tell_publisher(self, message: TransportMessage) -> None:
         self._tell("publisher", message)
 

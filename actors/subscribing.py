@@ -16,7 +16,7 @@ from actors.messages.transport import OutgoingTrack, SetSendTracks
 from lkactor.room.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from actors.participant import ParticipantActor
 
@@ -104,7 +104,9 @@ class SubscribingDesk:
 
     def published(self, tracks: tuple[TrackHandle, ...]) -> None:
         """New tracks, or known ones with another permission."""
-        before = {sid: self._subscriptions.permitted(t) for sid, t in self._subscriptions.available.items()}
+        known = self._subscriptions.available
+        before = {sid: self._subscriptions.permitted(track) for sid, track in known.items()}
+        changed = {t.sid for t in tracks if t.sid in known and t.mimes[:1] != known[t.sid].mimes[:1]}
         self._subscriptions.publish(tracks)
         for track in tracks:
             allowed = self._subscriptions.permitted(track)
@@ -113,6 +115,8 @@ class SubscribingDesk:
                     participant_sid=track.publisher_sid, track_sid=track.sid, allowed=allowed
                 )
                 self._participant.send(rtc.SignalResponse(subscription_permission_update=change))
+        if changed and self._participant.fixed_codec:
+            self.sync(without=changed)
         self.sync()
 
     def withdrawn(self, sids: tuple[str, ...]) -> None:
@@ -143,9 +147,10 @@ class SubscribingDesk:
 
     # -- the transport ----------------------------------------------------------------------------------------------
 
-    def sync(self) -> None:
-        """Tell the transport that carries media down what it is to carry."""
-        wanted = self._subscriptions.wanted()
+    def sync(self, without: Container[str] = ()) -> None:
+        """Tell the transport that carries media down what it is to carry; `without` these for a moment, so that they
+        come back as new tracks."""
+        wanted = [handle for handle in self._subscriptions.wanted() if handle.sid not in without]
         tracks = tuple(
             OutgoingTrack(
                 sid=handle.sid,
@@ -156,6 +161,7 @@ class SubscribingDesk:
                 stereo=handle.stereo,
                 encrypted=handle.encrypted,
                 track=handle.track,
+                fixed_codec=self._participant.fixed_codec,
             )
             for handle in wanted
         )

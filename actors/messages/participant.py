@@ -238,7 +238,8 @@ class TrackHandle:
     codecs: tuple[tuple[str, str, int], ...]
     """(mime, fmtp, payload type) of the publisher."""
     mimes: tuple[str, ...]
-    """What it is, or can be, published as: the primary codec, then its backup; lower case."""
+    """What it is, or can be, published as, the codec to be had first: the primary, until the track has regressed to
+    its backup; lower case."""
     stereo: bool
     encrypted: bool
     width: int
