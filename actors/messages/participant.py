@@ -112,6 +112,15 @@ class TransportStateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class PathMoved:
+    """A connection goes on over another path. `detail` is for people."""
+
+    role: Role
+    path: PathKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelsOpen:
     """The reliable and the lossy channel of this transport are open."""
 
@@ -363,6 +372,7 @@ ParticipantMessage = (
     | MediaChanged
     | NegotiationFailed
     | TransportStateChanged
+    | PathMoved
     | ChannelsOpen
     | DataReceived
     | DataTrackReceived
