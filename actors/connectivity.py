@@ -20,13 +20,15 @@ from lkactor.signal.ice_servers import ice_servers, turn_over_tls
 from lkactor.signal.responses import PING_TIMEOUT
 
 if TYPE_CHECKING:
-    from actors.messages.participant import Role, TransportStateChanged
+    from actors.messages.participant import PathMoved, Role, TransportStateChanged
     from actors.participant import ParticipantActor
     from lkactor.config_sections import RtcConfig
     from lkactor.signal.join import JoinParameters
 
 ICE_TCP_SWIFT = (1, 0, 5)
 MAX_RTT_MS = 60_000
+RESUME_WINDOW = 5.0
+"""Seconds in which a client that is back restarts ICE on all its connections."""
 FAILED_ROLE: dict[int, Role] = {
     models.ReconnectReason.RR_PUBLISHER_FAILED: "publisher",
     models.ReconnectReason.RR_SUBSCRIBER_FAILED: "subscriber",
@@ -46,6 +48,7 @@ class ConnectivityDesk:
         now = current_time()
         self._fallback = Fallback(participant.services.ice_memory.recall(room, participant.identity, now))
         self._heard = now
+        self._resumed_at = float("-inf")
         self._rtt_ms: int | None = None
         """Of the signal connection; None: not known yet."""
         self._paths: dict[Role, TransportStateChanged] = {}
@@ -84,14 +87,31 @@ class ConnectivityDesk:
         if request.WhichOneof("message") == "ping_req":
             self._rtt_ms = max(0, min(request.ping_req.rtt, MAX_RTT_MS))
 
-    def transport_changed(self, change: TransportStateChanged) -> None:
+    def transport_changed(self, change: TransportStateChanged) -> bool:
+        """False: this failure is the one that the client has just come back from, so it need not be told.
+
+        Two connections that lose the same network do not fail in the same instant, and the second one may do so after
+        the resume, but before its ICE restart.
+        """
+        before = self._paths.get(change.role)
         self._paths[change.role] = change
-        if change.state is PeerState.FAILED:
-            never_by_tcp = change.connected_at is None and self._fallback.preference is Preference.TCP
-            self._failed(short=never_by_tcp or self._is_short(change))
+        if change.state is not PeerState.FAILED:
+            return True
+        lost = before is not None and before.state in (PeerState.CONNECTED, PeerState.DISCONNECTED)
+        if lost and current_time() - self._resumed_at < RESUME_WINDOW:
+            return False
+        never_by_tcp = change.connected_at is None and self._fallback.preference is Preference.TCP
+        self._failed(short=never_by_tcp or self._is_short(change))
+        return True
+
+    def path_moved(self, moved: PathMoved) -> None:
+        change = self._paths.get(moved.role)
+        if change is not None:
+            self._paths[moved.role] = replace(change, path=moved.path)
 
     def resumed(self, reason: int) -> None:
         """The client is back. If a connection had failed for it before it did for us, this is when we learn of it."""
+        self._resumed_at = current_time()
         role = FAILED_ROLE.get(reason)
         change = self._paths.get(role) if role is not None else None
         moved = self._fallback.moved
@@ -119,7 +139,7 @@ class ConnectivityDesk:
         return change.connected_at is not None and current_time() - change.connected_at < SHORT_CONNECTION
 
     def _failed(self, *, short: bool) -> None:
-        if not self._config.allow_tcp_fallback or not self._steers:
+        if not self._config.allow_tcp_fallback or not self._steers or self._participant.left:
             return
         now = current_time()
         if not self._participant.has_signal or now - self._heard >= PING_TIMEOUT:

@@ -32,8 +32,20 @@ class NetworkConditions:
     jitter: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """What lies between the clients and the media ports. TURN is left open, so what comes by a relay gets through."""
+
+    udp: bool
+    tcp: bool
+    relay_ports: range
+
+    def stops(self, address: Address) -> bool:
+        return self.udp and address.port not in self.relay_ports
+
+
 class Impairment:
-    """Applied by the UDP actor to what comes in and by `UdpPath` to what goes out."""
+    """Applied by the UDP actor to what comes in and by `UdpPath` to what goes out; by the TCP actor: the firewall."""
 
     def __init__(self, conditions: NetworkConditions, seed: int) -> None:
         self._conditions = conditions
@@ -41,20 +53,27 @@ class Impairment:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._wake = trio.Event()
+        self.firewall: Firewall | None = None
         self.lost = 0
         self.duplicated = 0
         self.delayed = 0
 
     def receive(self, link: MediaLink, item: tuple[bytes, Address, float]) -> None:
         data, address, now = item
+        if self.firewall is not None and self.firewall.stops(address):
+            self.lost += 1
+            return
         for delay in self._fates():
             if delay:
                 self._later(delay, functools.partial(link.push, (data, address, now + delay)))
             else:
                 link.push(item)
 
-    def send(self, write: Callable[[], None]) -> None:
+    def send(self, write: Callable[[], None], to: Address) -> None:
         """`write` sends a datagram that it has copied: buffers of the caller are reused."""
+        if self.firewall is not None and self.firewall.stops(to):
+            self.lost += 1
+            return
         for delay in self._fates():
             if delay:
                 self._later(delay, write)
@@ -74,6 +93,10 @@ class Impairment:
             now = trio.current_time()
             while self._heap and self._heap[0][0] <= now:
                 heapq.heappop(self._heap)[2]()
+
+    @property
+    def stops_tcp(self) -> bool:
+        return self.firewall is not None and self.firewall.tcp
 
     def _fates(self) -> Iterator[float]:
         """One delay per copy that arrives; none at all when it is lost."""

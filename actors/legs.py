@@ -125,6 +125,7 @@ class LegTable:
                 types[payload_type] = opus.payload_type
         decodable = {mime for mime, _, payload_type in track.codecs if payload_type in types}
         leg.codecs = tuple(mime for mime in track.mimes if mime in decodable)
+        leg.fixed_codec = track.fixed_codec
         if not leg.codecs:
             if track.sid not in self._undecodable:
                 self._undecodable.add(track.sid)
@@ -192,9 +193,9 @@ class LegTable:
         if leg is None:
             self.counters.count("rtcp.pli_unknown_ssrc")
         else:
-            self._feedback(leg, LegKeyFrameRequest(leg))
             leg.plis += not fir
             leg.firs += fir
+            self._feedback(leg, LegKeyFrameRequest(leg))
 
     def on_blocks(self, blocks: Sequence[ReportBlock], now: float) -> None:
         for block in blocks:
@@ -202,8 +203,8 @@ class LegTable:
             if leg is not None:
                 if self._window_ends is None:
                     self._window_ends = now + WINDOW
-                self._scores.report(leg, block, now)
                 leg.report = block
+                self._scores.report(leg, block, now)
                 self._feedback(leg, LegReport(leg, block, now))
 
     def _feedback(self, leg: Leg, item: LegNack | LegKeyFrameRequest | LegReport) -> None:

@@ -120,7 +120,7 @@ class UdpPath:
             self._send(datagram)
         else:
             copy = bytes(datagram)
-            impairment.send(lambda: self._send(copy))
+            impairment.send(lambda: self._send(copy), self.address)
 
     def _send(self, datagram: bytes | memoryview) -> None:
         try:

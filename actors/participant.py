@@ -35,6 +35,7 @@ from actors.messages.participant import (
     NegotiationFailed,
     ParticipantMessage,
     ParticipantTick,
+    PathMoved,
     PeersUpdated,
     PerformRpc,
     QualitiesUpdated,
@@ -102,6 +103,8 @@ CHANNEL_GRACE = 3.0
 """A connected peer whose data channels do not open becomes ACTIVE all the same."""
 FAILED_GRACE = 5.0
 """After a transport failed the client has this long to resume."""
+RESTART_GRACE = 20.0
+"""And so long to restart ICE, once it has resumed."""
 REFRESH_INTERVAL = 300.0
 MISSED_DEPARTURES_PROTOCOL = 9
 MAX_MISSED = 5000
@@ -268,6 +271,11 @@ class ParticipantActor(Actor[ParticipantMessage]):
     @property
     def has_signal(self) -> bool:
         return self._sink is not None
+
+    @property
+    def fixed_codec(self) -> bool:
+        """The client cannot follow a change of codec in one track (Go SDK, and whoever does not say what it is)."""
+        return self._parameters.client.sdk in (models.ClientInfo.SDK.GO, models.ClientInfo.SDK.UNKNOWN)
 
     def tell_publisher(self, message: TransportMessage) -> None:
         self._tell("publisher", message)
@@ -444,6 +452,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         | MediaChanged
         | NegotiationFailed
         | TransportStateChanged
+        | PathMoved
         | ChannelsOpen
         | TrackReceived
         | UnsupportedCodec
@@ -466,6 +475,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self.reconnect(models.DisconnectReason.STATE_MISMATCH)
             case TransportStateChanged():
                 self._on_transport_state(message)
+            case PathMoved(role=role, detail=detail):
+                self.log(f"{role}.path", detail)
+                self._connectivity.path_moved(message)
             case ChannelsOpen(role=role):
                 if role == self._primary:
                     self._channels_open = True
@@ -483,8 +495,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     def _on_transport_state(self, change: TransportStateChanged) -> None:
         self.log(f"{change.role}.{change.state.name.lower()}", change.detail)
-        if not self._left:
-            self._connectivity.transport_changed(change)
+        told = self._connectivity.transport_changed(change)
         match change.state:
             case PeerState.CONNECTED:
                 self._connected[change.role] = True
@@ -497,6 +508,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case PeerState.FAILED if not self._left:
                 # The client may resume with an ICE restart; without one the session ends (livekit-media 1.3).
                 self._connected[change.role] = False
+                if not told:
+                    self.start_timer("failed", RESTART_GRACE)
+                    return
                 if self._sink is not None:
                     self._send(responses.leave(models.DisconnectReason.CONNECTION_TIMEOUT, Action.RESUME))
                     self._drop_signal()
@@ -593,7 +607,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def _on_signal_lost(self) -> None:
         self._sink = None
         self.log("signal.lost")
-        if not any(self._connected.values()):
+        if not any(self._connected.values()) and "failed" not in self._timers:
             self.end(
                 models.DisconnectReason.SIGNAL_CLOSE,
                 Action.DISCONNECT,

@@ -68,6 +68,10 @@ class PublishingDesk:
             self._end(publication)
         for publication, _, index in change.dropped:
             self._drop_backup(publication, index)
+        if change.dropped:
+            self._participant.changed()
+            handles = tuple(self._handle(publication) for publication, _, _ in change.dropped)
+            self._participant.room.tell(PublishTracks(self._participant.sid, handles))
         await self._publish(change.published)
         for publication in change.withdrawn:
             queued = self.publications.next_queued(publication.cid)
@@ -105,6 +109,7 @@ class PublishingDesk:
             rtc=config.rtc,
             plane=participant.services.ports.plane,
             pause_delay=config.video.dynacast_pause_delay,
+            metrics=participant.services.metrics.media,
         )
         ref = await participant.context.spawn(lambda: TrackActor(spec), sid, restart=Restart.TRANSIENT)
         participant.context.watch(ref)
@@ -173,7 +178,7 @@ class PublishingDesk:
             publisher_identity=self._participant.identity,
             kind=publication.kind,
             codecs=publication.codecs,
-            mimes=publication.mimes,
+            mimes=publication.mimes[::-1] if info.sid in self._regressed else publication.mimes,
             stereo=models.AudioTrackFeature.TF_STEREO in info.audio_features,
             encrypted=info.encryption != models.Encryption.Type.NONE,
             width=info.width,

@@ -16,7 +16,7 @@ from actors.messages.transport import OutgoingTrack, SetSendTracks
 from lkactor.room.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from actors.participant import ParticipantActor
 
@@ -104,7 +104,9 @@ class SubscribingDesk:
 
     def published(self, tracks: tuple[TrackHandle, ...]) -> None:
         """New tracks, or known ones with another permission."""
-        before = {sid: self._subscriptions.permitted(t) for sid, t in self._subscriptions.available.items()}
+        known = self._subscriptions.available
+        before = {sid: self._subscriptions.permitted(track) for sid, track in known.items()}
+        changed = {t.sid for t in tracks if t.sid in known and t.mimes[:1] != known[t.sid].mimes[:1]}
         self._subscriptions.publish(tracks)
         for track in tracks:
             allowed = self._subscriptions.permitted(track)
@@ -113,6 +115,8 @@ class SubscribingDesk:
                     participant_sid=track.publisher_sid, track_sid=track.sid, allowed=allowed
                 )
                 self._participant.send(rtc.SignalResponse(subscription_permission_update=change))
+        if changed and self._participant.fixed_codec:
+            self.sync(without=changed)
         self.sync()
 
     def withdrawn(self, sids: tuple[str, ...]) -> None:
@@ -125,27 +129,28 @@ class SubscribingDesk:
         """A leg was granted: media of this track can flow."""
         participant = self._participant
         participant.log("subscribed", sid)
+        self._received.add(sid)
         handle = self._subscriptions.available.get(sid)
         if handle is not None:
             participant.room.tell(FirstSubscription(handle.publisher_sid, sid))
             if sid in self._settings:
-        self._received.add(sid)
                 participant.tell_track(handle.track, self._settings[sid])
 
     def unsupported(self, sid: str) -> None:
+        self._participant.log("subscription.failed", "codec_unsupported")
         error = rtc.SubscriptionResponse(track_sid=sid, err=models.SubscriptionError.SE_CODEC_UNSUPPORTED)
         self._participant.send(rtc.SignalResponse(subscription_response=error))
 
     def publishers(self) -> frozenset[str]:
-        self._participant.log("subscription.failed", "codec_unsupported")
         """The sids of those whose tracks this participant is to receive."""
         return frozenset(handle.publisher_sid for handle in self._subscriptions.wanted())
 
     # -- the transport ----------------------------------------------------------------------------------------------
 
-    def sync(self) -> None:
-        """Tell the transport that carries media down what it is to carry."""
-        wanted = self._subscriptions.wanted()
+    def sync(self, without: Container[str] = ()) -> None:
+        """Tell the transport that carries media down what it is to carry; `without` these for a moment, so that they
+        come back as new tracks."""
+        wanted = [handle for handle in self._subscriptions.wanted() if handle.sid not in without]
         tracks = tuple(
             OutgoingTrack(
                 sid=handle.sid,
@@ -156,25 +161,26 @@ class SubscribingDesk:
                 stereo=handle.stereo,
                 encrypted=handle.encrypted,
                 track=handle.track,
+                fixed_codec=self._participant.fixed_codec,
             )
             for handle in wanted
         )
         self._participant.tell_downlink(SetSendTracks(tracks))
+        self._count(frozenset(handle.sid for handle in wanted))
         if self._adaptive_stream:
             self._default_settings(wanted)
 
-    def _default_settings(self, wanted: list[TrackHandle]) -> None:
-        """With adaptive stream a video starts low until the client says how large it is (livekit-media 4.14)."""
-        participant = self._participant
-        self._count(frozenset(handle.sid for handle in wanted))
-        for handle in wanted:
-            if handle.kind == "video" and handle.sid not in self._settings:
-                low = LegSettings(participant.sid, False, models.VideoQuality.LOW, 0, 0, 0)
     def _count(self, wanted: frozenset[str]) -> None:
         gone = self._asked - wanted
         self._participant.services.metrics.subscribing(len(wanted - self._asked), len(gone - self._received))
         self._asked = wanted
         self._received -= gone
 
+    def _default_settings(self, wanted: list[TrackHandle]) -> None:
+        """With adaptive stream a video starts low until the client says how large it is (livekit-media 4.14)."""
+        participant = self._participant
+        for handle in wanted:
+            if handle.kind == "video" and handle.sid not in self._settings:
+                low = LegSettings(participant.sid, False, models.VideoQuality.LOW, 0, 0, 0)
                 self._settings[handle.sid] = low
                 participant.tell_track(handle.track, low)

@@ -108,6 +108,9 @@ class TcpActor(Actor[object]):
                 self._ports.counters.count("tcp.accept_error")
                 await trio.sleep(0.05)
                 continue
+            if self._stopped():
+                stream.close()
+                continue
             if self._connections >= MAX_CONNECTIONS:
                 self._ports.counters.count("tcp.too_many_connections")
                 stream.close()
@@ -116,6 +119,11 @@ class TcpActor(Actor[object]):
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connections += 1
             self.context.start_soon(self._serve, stream, Address("tcp", peer[0], peer[1]))
+
+    def _stopped(self) -> bool:
+        """A test's firewall closes what a real one would leave unanswered."""
+        impairment = self._ports.impairment
+        return impairment is not None and impairment.stops_tcp
 
     async def _serve(self, stream: socket.socket, address: Address) -> None:
         path = TcpPath(stream, address, self._ports)
@@ -146,7 +154,7 @@ class TcpActor(Actor[object]):
                 continue
             except OSError:
                 return
-            if not data:
+            if not data or self._stopped():
                 return
             now = trio.current_time()
             try:

@@ -126,6 +126,8 @@ class TransportActor(Actor[TransportMessage]):
         self._unsent_to_owner: list[tuple[bool, bytes]] = []
         self._data_track_in: list[bytes] = []
         self._ufrags: list[str] = []
+        self._told = PeerState.NEW
+        """The state that the owner knows."""
         self._times: dict[str, float] = {}
         """When the set-up began, and when ICE and DTLS were done."""
 
@@ -306,8 +308,12 @@ class TransportActor(Actor[TransportMessage]):
                 self._times.setdefault("ice", now)
                 self.egress.set_path(self._path(address))
                 self._rows.grant()
+                if self._told in (PeerState.CONNECTED, PeerState.DISCONNECTED):
+                    detail = f"{self._peer.path_kind.name.lower()} {address.ip}:{address.port}"
+                    self._spec.owner.tell(to_owner.PathMoved(self._spec.role, self._peer.path_kind, detail))
             case PeerStateChanged(state=state, detail=detail):
                 detail = self._explain(state, detail, now)
+                self._told = state
                 path, since = self._peer.path_kind, self._times.get("ice")
                 self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail, path, since))
             case SctpConnected() if self._spec.role == "subscriber" and self._peer.sctp is not None:
@@ -322,6 +328,7 @@ class TransportActor(Actor[TransportMessage]):
         begun, path = self._times.get("begun"), self._peer.ice.selected
         if state is not PeerState.CONNECTED or detail or begun is None or path is None:
             return detail
+        del self._times["begun"]  # What comes after a while of silence is no set-up.
         ice, dtls = (1000 * (self._times.get(step, now) - begun) for step in ("ice", "dtls"))
         kind = self._peer.path_kind.name.lower()
         return f"ice {ice:.1f} ms over {kind} {path.ip}:{path.port}, dtls {dtls:.1f} ms"
@@ -333,7 +340,6 @@ class TransportActor(Actor[TransportMessage]):
                 self._peer.counters.count("peer.no_path")
             else:
                 path.send(datagram)
-        del self._times["begun"]  # What comes after a while of silence is no set-up.
 
     def _path(self, address: Address) -> Path | None:
         path = self._paths.get(address)

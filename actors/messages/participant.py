@@ -112,6 +112,15 @@ class TransportStateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class PathMoved:
+    """A connection goes on over another path. `detail` is for people."""
+
+    role: Role
+    path: PathKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelsOpen:
     """The reliable and the lossy channel of this transport are open."""
 
@@ -238,7 +247,8 @@ class TrackHandle:
     codecs: tuple[tuple[str, str, int], ...]
     """(mime, fmtp, payload type) of the publisher."""
     mimes: tuple[str, ...]
-    """What it is, or can be, published as: the primary codec, then its backup; lower case."""
+    """What it is, or can be, published as, the codec to be had first: the primary, until the track has regressed to
+    its backup; lower case."""
     stereo: bool
     encrypted: bool
     width: int
@@ -362,6 +372,7 @@ ParticipantMessage = (
     | MediaChanged
     | NegotiationFailed
     | TransportStateChanged
+    | PathMoved
     | ChannelsOpen
     | DataReceived
     | DataTrackReceived

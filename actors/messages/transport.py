@@ -25,6 +25,8 @@ class OutgoingTrack:
     stereo: bool
     encrypted: bool
     track: ActorRef[Any]
+    fixed_codec: bool = False
+    """The client cannot follow a change of codec in one track: it must see the track end and come again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ Because one socket serves everyone, a pair is named by the remote address alone.
 | NEW          | the first check in either direction: CHECKING                                  |
 | CHECKING     | a selected pair: CONNECTED; none within `check_timeout`: FAILED                 |
 | CONNECTED    | no authenticated STUN on the path for `disconnected_after`: DISCONNECTED         |
-| DISCONNECTED | any: CONNECTED; `failed_after` more: FAILED                                     |
+| DISCONNECTED | any: CONNECTED; `failed_after` more, and no restart's checks under way: FAILED   |
 | FAILED       | a restart: CHECKING                                                            |
 
 Consent (RFC 7675): the keepalive check of every `keepalive` seconds is the consent check, with LiveKit's timers
@@ -243,7 +243,7 @@ class IceAgent:
         elif self.state is IceState.CONNECTED:
             deadlines.append(self._last_heard + self._timing.disconnected_after)
         elif self.state is IceState.DISCONNECTED:
-            deadlines.append(self._last_heard + self._timing.disconnected_after + self._timing.failed_after)
+            deadlines.append(self._failure_due())
         return min((at for at in deadlines if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -516,9 +516,9 @@ class IceAgent:
         silence = now - self._last_heard
         if self.state is IceState.CONNECTED and silence >= timing.disconnected_after:
             self._set_state(IceState.DISCONNECTED)
-        elif self.state is IceState.DISCONNECTED and silence >= timing.disconnected_after + timing.failed_after:
+        elif self.state is IceState.DISCONNECTED and now >= self._failure_due():
             self._set_state(IceState.FAILED)
-            self._keepalive_at = None
+            self._keepalive_at = self._check_deadline = None
         elif (
             self.state in (IceState.NEW, IceState.CHECKING)
             and self._check_deadline is not None
@@ -526,6 +526,11 @@ class IceAgent:
         ):
             self._check_deadline = None
             self._set_state(IceState.FAILED)
+
+    def _failure_due(self) -> float:
+        """Of a silent path. A restart has its own time to find another one."""
+        due = self._last_heard + self._timing.disconnected_after + self._timing.failed_after
+        return due if self._check_deadline is None else max(due, self._check_deadline)
 
     # -- small things -----------------------------------------------------------------------------------------------
 

@@ -108,6 +108,8 @@ class Leg:
         """Mimes of the track's codecs that the subscriber can decode, the preferred first; empty: not asked."""
         self.codec = ""
         """The one it is served from; "": none yet."""
+        self.fixed_codec = False
+        """The client cannot follow a change of codec; it gets a new leg instead."""
         self.payload_types: Mapping[int, int] = {}
         """The publisher's payload type -> the subscriber's."""
         self.rtx_payload_types: Mapping[int, int] = {}

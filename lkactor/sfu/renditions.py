@@ -7,7 +7,8 @@
 
 A leg takes the first codec of the track that its peer can decode; after a regression it is the backup that comes first.
 A leg may be at a codec that is not sent (yet): its wish is what makes the publisher start it (livekit-media 3.11). When
-a leg moves, its outgoing numbers go on, at the next key frame of the other codec.
+a leg moves, its outgoing numbers go on, at the next key frame of the other codec. A client that cannot follow such a
+change keeps its leg until its transport, which is told of the track's new order of codecs, replaces it.
 
 Where this differs from the reference: a subscriber that can decode nothing but the primary keeps it after a regression
 (there its picture stops), and so the publisher goes on sending both.
@@ -145,7 +146,7 @@ class Renditions:
     def _rearrange(self, now: float) -> None:
         for leg in self.legs:
             codec = self._choice(leg)
-            if codec != leg.codec:
+            if codec != leg.codec and not leg.fixed_codec:
                 self.of(leg).remove_leg(leg)
                 leg.leave_source()
                 leg.codec = codec

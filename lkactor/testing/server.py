@@ -13,7 +13,7 @@ import trio
 import yaml
 from livekit.protocol import models
 
-from actors.impairment import NetworkConditions
+from actors.impairment import Firewall, Impairment, NetworkConditions
 from actors.kernel import ActorDead, ActorInfo, FaultPlan
 from actors.messages.room import CloseRoom
 from actors.messages.rooms import FindRoom, ListRooms
@@ -212,6 +212,22 @@ class LkServer:
             ref.kill()
 
         self.call(kill)
+
+    def block(self, *, udp: bool = False, tcp: bool = False) -> None:
+        """A firewall from now on between the clients and the media ports, or none any more.
+
+        TURN is not affected: datagrams from its relay ports pass. Keep these apart from the ports of clients.
+        """
+
+        def block() -> None:
+            services = self.node.services
+            ports, turn = services.ports, services.config.turn
+            if ports.impairment is None:
+                ports.impairment = Impairment(NetworkConditions(), 0)
+            end = turn.relay_range_end + 1 if turn.enabled else turn.relay_range_start
+            ports.impairment.firewall = Firewall(udp, tcp, range(turn.relay_range_start, end))
+
+        self.call(block)
 
     def crash(self, path: str) -> None:
         """Make the actor at `path` fail at its next message, as a bug would."""

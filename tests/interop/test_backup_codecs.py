@@ -92,6 +92,46 @@ def test_in_a_small_room_everybody_moves_to_the_backup(lk_server: Server, lk_roo
     run(test)
 
 
+def test_who_cannot_follow_a_change_of_codec_sees_a_new_track(
+    lk_server: Server, lk_room: str, browser: Browser
+) -> None:
+    """As the Go SDK: its track ends and comes again."""
+
+    async def test() -> None:
+        async with browser.pages(2) as (ann, dora):
+            await enter(lk_server, lk_room, ann, "ann")
+            async with aiortc_client(lk_server, lk_room, "ben", sdk="go") as ben:
+                options = {"videoCodec": "h264", "backupCodec": {"codec": "vp8"}, "backupCodecPolicy": REGRESSION}
+                await ann.call("publishCanvas", *PICTURE, options)
+                await sees(await asyncio.wait_for(ben.tracks.get(), 25), RED)
+                assert await running(ann) == {"h264"}
+                await dora.call("forgetCodec", "h264")
+                await enter(lk_server, lk_room, dora, "dora")
+                await sees_all(dora, "vp8")
+                await sees(await asyncio.wait_for(ben.tracks.get(), 25), RED)
+                await runs(ann, "vp8")
+
+    run(test)
+
+
+def test_a_crashed_track_comes_back_with_both_codecs(lk_server: Server, lk_room: str, browser: Browser) -> None:
+    async def test() -> None:
+        async with browser.pages(3) as (ann, ben, carl):
+            await carl.call("forgetCodec", "vp9")
+            for page, name in ((ann, "ann"), (ben, "ben"), (carl, "carl")):
+                await enter(lk_server, lk_room, page, name)
+            await publish(ann, "vp9", SIMULCAST)
+            await sees_all(ben, "vp9")
+            await sees_all(carl, "vp8")
+            sid = (await track_info(lk_server, lk_room)).sid
+            (path,) = [actor.path for actor in lk_server.actors() if actor.path.endswith(f"/{sid}")]
+            lk_server.crash(path)
+            await sees_all(ben, "vp9")
+            await sees_all(carl, "vp8")
+
+    run(test)
+
+
 def test_a_page_without_the_codec(lk_server: Server, lk_room: str, single_pc: bool, browser: Browser) -> None:
     async def test() -> None:
         async with browser.pages(3) as (ann, ben, dora):

@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from livekit import rtc
 from support.browser import Browser
-from support.interop import MARKS, Server, run
+from support.interop import LIMIT, MARKS, Server, party, run
 
 pytestmark = [*MARKS, pytest.mark.browser]
 
@@ -40,5 +41,36 @@ def test_two_sizes_of_one_stream(lk_server: Server, lk_room: str, browser: Brows
     async def width(page: Any) -> int:
         stats = await page.call("inbound", "ann", "camera")
         return int(stats["frameWidth"])
+
+    run(test)
+
+
+@pytest.mark.parametrize("codec", ["vp9", "av1"])
+def test_the_rust_core_sees_the_highest_layer(
+    lk_server: Server, lk_room: str, single_pc: bool, browser: Browser, codec: str
+) -> None:
+    """It takes no dependency descriptor on a single peer connection."""
+
+    async def wide_frames(track: rtc.Track, wanted: int) -> None:
+        stream = rtc.VideoStream(track)
+        seen: list[int] = []
+        try:
+            async with asyncio.timeout(LIMIT):
+                async for event in stream:
+                    seen.append(event.frame.width)
+                    if sum(width >= 960 for width in seen) >= wanted:
+                        return
+        except TimeoutError:
+            raise AssertionError(f"not {wanted} wide frames: {seen[-50:]}") from None
+        finally:
+            await stream.aclose()
+
+    async def test() -> None:
+        async with browser.pages(1) as (ann,), party(lk_server, lk_room, single_pc) as guests:
+            await ann.call("connect", lk_server.url, lk_server.token(identity="ann", room=lk_room), {})
+            ben = await guests.join("ben")
+            published = {"videoCodec": codec, "backupCodec": False, "scalabilityMode": "L3T3_KEY"}
+            await ann.call("publishCamera", {"width": 1280, "height": 720}, published)
+            await wide_frames(await ben.track("ann", "camera"), 30)
 
     run(test)

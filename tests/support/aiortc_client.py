@@ -143,11 +143,11 @@ class AiortcClient:
 
 
 @asynccontextmanager
-async def aiortc_client(server: Server, room: str, identity: str) -> AsyncIterator[AiortcClient]:
+async def aiortc_client(server: Server, room: str, identity: str, sdk: str = "python") -> AsyncIterator[AiortcClient]:
     """Joined; closed at the end."""
     client = AiortcClient()
     token = server.token(identity=identity, room=room)
-    query = urlencode({"access_token": token, "protocol": 16, "auto_subscribe": 1, "sdk": "python"})
+    query = urlencode({"access_token": token, "protocol": 16, "auto_subscribe": 1, "sdk": sdk})
     session = asyncio.create_task(client.run(f"{server.url}/rtc?{query}"))
     try:
         await asyncio.wait_for(asyncio.shield(client.joined), LIMIT)

@@ -178,14 +178,24 @@ const lk = (window.lk = {
     return null;
   },
 
-  // "udp" or "tcp": what the local end of the selected candidate pair of that track's connection speaks
+  // the local end of the selected candidate pair of that track's connection: "udp" or "tcp", "relay/udp" or "relay/tls"
   async selectedProtocol(identity, kind) {
     const report = await publication(identity, kind).track.getRTCStatsReport();
     const entries = [...report.values()];
     const transport = entries.find((entry) => entry.type === 'transport');
     const pair = entries.find((entry) => entry.id === transport.selectedCandidatePairId);
-    return entries.find((entry) => entry.id === pair.localCandidateId).protocol;
+    const local = entries.find((entry) => entry.id === pair.localCandidateId);
+    return local.candidateType === 'relay' ? `relay/${local.relayProtocol}` : local.protocol;
   },
+
+  // until that connection's selected pair is of this kind
+  onPath: (identity, kind, wanted, limit = 60000) => poll(async () => {
+    try {
+      return (await lk.selectedProtocol(identity, kind)) === wanted;
+    } catch {
+      return false; // between two connections
+    }
+  }, `path ${wanted}`, limit, 100),
 
   async outbound(kind) {
     const track = publication(room().localParticipant.identity, kind)?.track;

@@ -274,3 +274,20 @@ def test_random_bytes(data, prefixed):
         data = b"\x00\x01" + len(data).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + b"t" * 12 + data
     a.receive_datagram(data, CLIENT, 0.0)
     stun.stun_ufrag(data)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_silent_path_is_given_up_when_a_restart_had_its_time(restarted):
+    """Lost at 1 s, disconnected from 11 s on, to fail at 16 s; restarted at 15 s, with 5 s to find another path."""
+    a, b = pair()
+    introduce(a, b)
+    Wire(a, b).run(1.0)
+    heard = a._last_heard
+    a.check_timeout = 5.0
+    a.handle_timeout(heard + 10.1)
+    assert a.state is IceState.DISCONNECTED
+    if restarted:
+        a.restart(heard + 14.9)
+    for now, failed in ((heard + 15.1, not restarted), (heard + 19.8, not restarted), (heard + 20.0, True)):
+        a.handle_timeout(now)
+        assert (a.state is IceState.FAILED) is failed

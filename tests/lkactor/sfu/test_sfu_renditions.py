@@ -108,6 +108,19 @@ def test_regression_moves_everybody_who_can_and_the_stream_goes_on():
     assert [packet.payload_type for packet in sinks[2].rtp] == [45, 45, 45]
 
 
+def test_who_cannot_follow_stays_where_it_is():
+    """Its transport replaces the leg."""
+    renditions, _ = made()
+    leg = leg_for(Sink(), PRIMARY, BACKUP)
+    leg.fixed_codec = True
+    renditions.add_leg(leg, 0.0)
+    renditions.add_codec(BACKUP, video_format())
+    renditions.regress(BACKUP, 0.0)
+    assert leg.codec == PRIMARY
+    renditions.remove_leg(leg)
+    assert renditions.legs == []
+
+
 def test_after_a_regression_newcomers_get_the_backup():
     renditions, _ = made()
     renditions.add_codec(BACKUP, video_format())
