@@ -80,7 +80,7 @@ class AgentsActor(Actor[AgentsMessage]):
         self._pool.receive(worker_id, said, now)
         worker = self._pool.workers.get(worker_id)
         if said.HasField("register") and worker is not None and worker.registered:
-            kind = agent.JobType.Name(worker.key.type)  # type: ignore[arg-type]
+            kind = agent.JobType.Name(worker.key.type)
             self._log("worker.registered", f"{worker_id} {worker.key.agent_name or '(no name)'} {kind}")
 
     def _gone(self, worker_id: str, now: float) -> None:

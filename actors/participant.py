@@ -184,6 +184,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         await self._spawn_transport("publisher")
         if not self._parameters.single:
             await self._spawn_transport("subscriber")
+        self.room.tell(ParticipantChanged(self.sid, self.info(), quiet=True))  # The API may ask before it is ACTIVE.
         self.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
         self._subscribing.sync()
         self._data_tracks.observe(self._spec.others)

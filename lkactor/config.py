@@ -39,6 +39,7 @@ from lkactor.config_sections import (
     WebhookConfig,
 )
 from lkactor.config_values import Invalid, OverrideText, build, check_secrets, convert, integer
+from lkactor.room.presets import parse_preset
 
 __all__ = [
     "AgentsConfig",
@@ -270,6 +271,11 @@ def _node_ip(value: Any) -> str:
 
 def _check(config: Config) -> None:
     """What only several keys together show."""
+    for name, preset in config.room.room_configurations.items():
+        try:
+            parse_preset(preset)
+        except ValueError as error:
+            raise Invalid(f"room.room_configurations.{name}", str(error)) from None
     prometheus, turn, gst = config.prometheus, config.turn, config.gst_signalling
     if bool(prometheus.username) != bool(prometheus.password):
         raise Invalid("prometheus", "username and password go together: set both or none")

@@ -30,10 +30,10 @@ WITHOUT_EFFECT = (
     "logging.sample_initial", "logging.sample_interval", "logging.item_sample_seconds", "logging.item_sample_initial",
     "logging.item_sample_interval", "logging.pion_level",
     "signal_relay",
-    "agents", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
+    "agents.enable_user_data_recording", "agents.enable_user_data_redaction", "agents.target_load",
+    "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",
-    "room.room_configurations", "limit.num_tracks", "limit.bytes_per_sec",
-    "limit.agent_signal_message_size_limit",
+    "limit.num_tracks", "limit.bytes_per_sec",
     "rtc.allow_udp_unstable_fallback", "rtc.reconnect_on_publication_error", "rtc.reconnect_on_subscription_error",
     "rtc.reconnect_on_data_channel_error", "rtc.congestion_control",
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """What one room has dispatched: its dispatches, their jobs, and what becomes of a job that failed. Pure.
 
-A job that its worker reports as failed, or whose worker is gone while its agent is not in the room, is launched again:
-at most MAX_RESTARTS times, after 1, 2, 4 seconds, unless the dispatch says never. An agent that was sent away or left by
-itself stays away. (The open source reference never restarts a job.)
+A job that its worker reports as failed, or whose worker is gone while its agent is not in the room, is launched
+again: at most MAX_RESTARTS times, after 1, 2, 4 seconds, unless the dispatch says never. An agent that was sent away
+or left by itself stays away. (The open source reference never restarts a job.)
 """
 
 from __future__ import annotations

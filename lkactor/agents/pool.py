@@ -9,11 +9,11 @@ One worker:
 
 One job:
 
-| state   | meaning                                     | leaves it                                                   |
-|---------|---------------------------------------------|-------------------------------------------------------------|
-| OFFERED | a worker was asked                          | accepted: RUNNING; refused, silent for 10 s or gone: the next worker |
-| RUNNING | assigned, its agent has a token             | the worker says so, or `terminate`: ended; its worker goes: LOST |
-| LOST    | the agent may go on without its worker      | a worker that reconnects takes it back with `migrate_job`; `terminate` |
+| state   | meaning                         | leaves it                                                              |
+|---------|---------------------------------|------------------------------------------------------------------------|
+| OFFERED | a worker was asked              | accepted: RUNNING; refused, silent for 10 s or gone: the next worker   |
+| RUNNING | assigned, its agent has a token | the worker says so, or `terminate`: ended; its worker goes: LOST       |
+| LOST    | its agent may go on alone       | a worker that reconnects takes it back with `migrate_job`; `terminate` |
 """
 
 from __future__ import annotations
@@ -36,9 +36,6 @@ ASSIGN_TIMEOUT = 10.0
 MAX_OFFERS_PER_WORKER = 100
 """A worker may ask for jobs itself (`simulate_job`), not for any number."""
 MAX_LOST = 1000
-DEFAULT_PERMISSIONS = models.ParticipantPermission(
-    can_subscribe=True, can_publish=True, can_publish_data=True, can_update_metadata=True
-)
 
 
 class WorkerKey(NamedTuple):
@@ -50,6 +47,16 @@ class WorkerKey(NamedTuple):
     deployment: str
 
 
+def _default_permissions() -> models.ParticipantPermission:
+    """Of a worker that asks for none."""
+    return models.ParticipantPermission(
+        can_subscribe=True, can_publish=True, can_publish_data=True, can_update_metadata=True
+    )
+
+
+NOBODY = WorkerKey("", "", 0, "")
+
+
 @dataclass(slots=True)
 class Worker:
     """One connection of a worker."""
@@ -58,8 +65,8 @@ class Worker:
     api_key: str
     deadline: float | None
     """To register by; None once it has."""
-    key: WorkerKey = WorkerKey("", "", 0, "")
-    permissions: models.ParticipantPermission = DEFAULT_PERMISSIONS
+    key: WorkerKey = NOBODY
+    permissions: models.ParticipantPermission = field(default_factory=_default_permissions)
     status: int = agent.WorkerStatus.WS_AVAILABLE
     load: float = 0.0
     jobs: dict[str, Assigned] = field(default_factory=dict)

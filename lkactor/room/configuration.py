@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.json_format import ParseDict, ParseError
 from livekit.protocol import room
 
 from lkactor.auth import Claims
+from lkactor.room.presets import parse_preset
 
 _FIELDS = (
     "empty_timeout", "departure_timeout", "max_participants", "min_playout_delay", "max_playout_delay", "sync_streams",
@@ -47,14 +47,6 @@ def merged(request: room.CreateRoomRequest, former: room.CreateRoomRequest) -> r
     filled.CopyFrom(request)
     _fill(filled, former)
     return filled
-
-
-def parse_preset(fields: Any) -> room.RoomConfiguration:
-    """From YAML, names in either spelling. Raises ValueError."""
-    try:
-        return ParseDict(fields, room.RoomConfiguration())
-    except (ParseError, TypeError, AttributeError) as error:
-        raise ValueError(str(error)) from None
 
 
 def _fill(request: room.CreateRoomRequest, config: room.RoomConfiguration | room.CreateRoomRequest) -> None:
