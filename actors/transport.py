@@ -187,7 +187,7 @@ class TransportActor(Actor[TransportMessage]):
                 self._on_answer(sdp, now)
             case RemoteCandidate(candidate=candidate):
                 if candidate:
-                    self._peer.add_remote_candidate(candidate, now)
+                    self._add_candidate(candidate, now)
             case BindTrack(mid=mid):
                 self._tracks_in[mid] = message
                 self._router.set_layers(mid, message.layers)
@@ -212,6 +212,20 @@ class TransportActor(Actor[TransportMessage]):
 
     def _use_candidates(self, use: UseCandidates) -> None:
         self._peer.use_candidates(tcp_only=use.tcp_only, check_timeout=use.check_timeout)
+
+    def _add_candidate(self, candidate: str, now: float) -> None:
+        """A relayed path is often known by its packets before the candidate comes that says what it is."""
+        before = self._peer.path_kind
+        self._peer.add_remote_candidate(candidate, now)
+        path = self._peer.ice.selected
+        if path is not None and self._peer.path_kind is not before:
+            self._path_moved(path)
+
+    def _path_moved(self, address: Address) -> None:
+        if self._told in (PeerState.CONNECTED, PeerState.DISCONNECTED):
+            kind = self._peer.path_kind
+            detail = f"{kind.name.lower()} {address.ip}:{address.port}"
+            self._spec.owner.tell(to_owner.PathMoved(self._spec.role, kind, detail))
 
     def _on_offer(self, offer: RemoteOffer, now: float) -> None:
         if isinstance(self._negotiation, OfferNegotiation):
@@ -308,9 +322,7 @@ class TransportActor(Actor[TransportMessage]):
                 self._times.setdefault("ice", now)
                 self.egress.set_path(self._path(address))
                 self._rows.grant()
-                if self._told in (PeerState.CONNECTED, PeerState.DISCONNECTED):
-                    detail = f"{self._peer.path_kind.name.lower()} {address.ip}:{address.port}"
-                    self._spec.owner.tell(to_owner.PathMoved(self._spec.role, self._peer.path_kind, detail))
+                self._path_moved(address)
             case PeerStateChanged(state=state, detail=detail):
                 detail = self._explain(state, detail, now)
                 self._told = state
