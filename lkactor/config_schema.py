@@ -32,7 +32,7 @@ WITHOUT_EFFECT = (
     "signal_relay",
     "agents", "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",
-    "room.room_configurations", "limit.num_tracks", "limit.bytes_per_sec",
+    "room.room_configurations",
     "limit.agent_signal_message_size_limit",
     "rtc.allow_udp_unstable_fallback", "rtc.reconnect_on_publication_error", "rtc.reconnect_on_subscription_error",
     "rtc.reconnect_on_data_channel_error", "rtc.congestion_control",

@@ -61,6 +61,8 @@ class RoomServiceFront:
     async def _answer(self, message: Message, name: str) -> Message:
         match message:
             case room_api.CreateRoomRequest():
+                if self._services.over_limit:
+                    raise TwirpError("unknown", "reached configured limit for node")
                 open_it = OpenRoom(message, create=not self._services.draining.on)
                 ref = await self._rooms.ask(open_it, timeout=ASK_TIMEOUT)
                 if ref is None:
