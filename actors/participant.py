@@ -101,6 +101,8 @@ JOIN_TIMEOUT = 60.0
 """Not ACTIVE by then: JOIN_FAILURE (livekit-surface 2.6)."""
 CHANNEL_GRACE = 3.0
 """A connected peer whose data channels do not open becomes ACTIVE all the same."""
+JOINED_NOTICE = 1.0
+"""Not ACTIVE by then: the others are told that it is there. Most are, and need no two updates."""
 FAILED_GRACE = 5.0
 """After a transport failed the client has this long to resume."""
 RESTART_GRACE = 20.0
@@ -182,6 +184,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self.model.set_state(State.JOINED)
         self._subscribing.known(self._spec.tracks)
         await self._spawn_transport("publisher")
+        self.room.tell(ParticipantChanged(self.sid, self.info(), quiet=True))
+        self.start_timer("joined", JOINED_NOTICE)
         if not self._parameters.single:
             await self._spawn_transport("subscriber")
         self.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
@@ -532,6 +536,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self.log("transport.ended", exit.name.lower())
             self.reconnect(models.DisconnectReason.STATE_MISMATCH)
         else:
+            self.cancel_timer("joined")
             self._publishing.track_ended(ref)
 
     def _on_data(self, message: DataReceived | DataTrackReceived | SlowReader | DataCongestion | DataBlobFound) -> None:
@@ -724,6 +729,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
                     models.DisconnectReason.CONNECTION_TIMEOUT,
                     Action.DISCONNECT,
                     send_leave=True,
+            case "joined":
+                self.room.tell(ParticipantChanged(self.sid, self.info()))
                     why="transport failed",
                 )
             case "refresh":

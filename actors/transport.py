@@ -39,7 +39,7 @@ from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
 from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerState, PeerStateChanged
-from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, DataChannels
+from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, UNLABELLED, DataChannels, as_user_packet
 from lkactor.peer.either import EitherNegotiation
 from lkactor.peer.negotiation import (
     AnswerNegotiation,
@@ -327,6 +327,8 @@ class TransportActor(Actor[TransportMessage]):
                 detail = self._explain(state, detail, now)
                 self._told = state
                 path, since = self._peer.path_kind, self._times.get("ice")
+                elif label == UNLABELLED and self._spec.role == "publisher":
+                    received.append((True, as_user_packet(payload)))
                 self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail, path, since))
             case SctpConnected() if self._spec.role == "subscriber" and self._peer.sctp is not None:
                 self._channels.open_all(self._peer.sctp)
