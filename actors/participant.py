@@ -99,10 +99,10 @@ from lkactor.signal.join import JoinIntent
 
 JOIN_TIMEOUT = 60.0
 """Not ACTIVE by then: JOIN_FAILURE (livekit-surface 2.6)."""
-CHANNEL_GRACE = 3.0
-"""A connected peer whose data channels do not open becomes ACTIVE all the same."""
 JOINED_NOTICE = 1.0
 """Not ACTIVE by then: the others are told that it is there. Most are, and need no two updates."""
+CHANNEL_GRACE = 3.0
+"""A connected peer whose data channels do not open becomes ACTIVE all the same."""
 FAILED_GRACE = 5.0
 """After a transport failed the client has this long to resume."""
 RESTART_GRACE = 20.0
@@ -182,10 +182,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._primary = "subscriber"
         self._send(self._join_response())
         self.model.set_state(State.JOINED)
-        self._subscribing.known(self._spec.tracks)
-        await self._spawn_transport("publisher")
         self.room.tell(ParticipantChanged(self.sid, self.info(), quiet=True))
         self.start_timer("joined", JOINED_NOTICE)
+        self._subscribing.known(self._spec.tracks)
+        await self._spawn_transport("publisher")
         if not self._parameters.single:
             await self._spawn_transport("subscriber")
         self.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
@@ -526,6 +526,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         """ACTIVE means: media and data reach this participant. Peers start sending then (livekit-clients 5)."""
         if self._connected.get(self._primary) and self._channels_open and self.model.set_state(State.ACTIVE):
             self.cancel_timer("join")
+            self.cancel_timer("joined")
             self.cancel_timer("channels")
             self.log("active")
             self.room.tell(ParticipantChanged(self.sid, self.info()))
@@ -536,7 +537,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self.log("transport.ended", exit.name.lower())
             self.reconnect(models.DisconnectReason.STATE_MISMATCH)
         else:
-            self.cancel_timer("joined")
             self._publishing.track_ended(ref)
 
     def _on_data(self, message: DataReceived | DataTrackReceived | SlowReader | DataCongestion | DataBlobFound) -> None:
@@ -719,6 +719,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
         if self._rpc.on_timer(what) or self._subscribing.on_timer(what):
             return
         match what:
+            case "joined":
+                self.room.tell(ParticipantChanged(self.sid, self.info()))
             case "join":
                 self.end(models.DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, send_leave=True, why="never active")
             case "channels":
@@ -729,8 +731,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
                     models.DisconnectReason.CONNECTION_TIMEOUT,
                     Action.DISCONNECT,
                     send_leave=True,
-            case "joined":
-                self.room.tell(ParticipantChanged(self.sid, self.info()))
                     why="transport failed",
                 )
             case "refresh":

@@ -305,6 +305,8 @@ class TransportActor(Actor[TransportMessage]):
                     received.append((label == RELIABLE, payload))
                 elif label == DATA_TRACK:
                     self._data_track_in.append(payload)
+                elif label == UNLABELLED and self._spec.role == "publisher":
+                    received.append((True, as_user_packet(payload)))
                 else:
                     self._peer.counters.count("data.message_on_other_channel")
             case ChannelOpened(channel_id=channel, label=label) if self._peer.sctp is not None:
@@ -327,8 +329,6 @@ class TransportActor(Actor[TransportMessage]):
                 detail = self._explain(state, detail, now)
                 self._told = state
                 path, since = self._peer.path_kind, self._times.get("ice")
-                elif label == UNLABELLED and self._spec.role == "publisher":
-                    received.append((True, as_user_packet(payload)))
                 self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail, path, since))
             case SctpConnected() if self._spec.role == "subscriber" and self._peer.sctp is not None:
                 self._channels.open_all(self._peer.sctp)
