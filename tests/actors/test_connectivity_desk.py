@@ -72,7 +72,10 @@ class World:
     def moves(self) -> list[str]:
         return self.participant.log_lines
 
-    @property
+    def tcp_only(self) -> bool:
+        """What the transports were told last."""
+        return self.participant.told[-1].tcp_only
+
     def forced(self) -> bool:
         configuration = self.desk.configuration()
         return configuration is not None and configuration.force_relay == ENABLED
@@ -93,14 +96,14 @@ async def test_from_udp_to_tcp_to_tls() -> None:
     world = World()
     assert world.desk.candidates() == UseCandidates(False, None)
     assert world.fail(up=30.0)
-    assert world.moves == ["tcp: udp failed"] and world.participant.told[-1].tcp_only
-    assert world.desk.fallen_back and not world.forced
+    assert world.moves == ["tcp: udp failed"] and world.tcp_only()
+    assert world.desk.fallen_back and not world.forced()
     world.desk.resumed(0)
     world.change(PeerState.CONNECTED, path=PathKind.TCP)
     await trio.sleep(RESUME_WINDOW + 1)
     assert world.fail(path=PathKind.TCP, up=6.0)
-    assert world.moves[-1] == "tls: tcp failed" and not world.participant.told[-1].tcp_only
-    assert world.forced
+    assert world.moves[-1] == "tls: tcp failed" and not world.tcp_only()
+    assert world.forced()
     assert all(url.startswith("turns:") for server in world.desk.ice_servers() for url in server.urls)
 
 
@@ -274,7 +277,7 @@ async def test_scenario_sets_and_takes_back() -> None:
     for protocol, name in ((2, "tls"), (1, "tcp"), (0, "any")):
         world.desk.switch(protocol)
         assert world.moves[-1] == f"{name}: asked for"
-        assert (world.forced, world.desk.candidates().tcp_only) == (name == "tls", name == "tcp")
+        assert (world.forced(), world.desk.candidates().tcp_only) == (name == "tls", name == "tcp")
     assert len(world.services.ice_memory) == 0
 
 
