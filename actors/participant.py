@@ -432,7 +432,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             owner=self.context.ref,
             ports=services.ports,
             certificate=services.certificate,
-            candidates=services.candidates,
+            candidates=services.ports.spread(services.candidates),
             use=self._connectivity.candidates(),
             rng=services.rng,
             lite=config.rtc.use_ice_lite and not self._parameters.disable_ice_lite and self.protocol > 5,

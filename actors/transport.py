@@ -76,6 +76,7 @@ class TransportSpec:
     ports: Ports
     certificate: Certificate
     candidates: tuple[Candidate, ...]
+    """Ours; of the process's UDP ports they name one."""
     rng: random.Random
     lite: bool
     codecs: tuple[str, ...]
@@ -85,6 +86,10 @@ class TransportSpec:
     subscriber_sid: str
     egress: TransportEgress
     server_offers: ServerOffers = "never"
+
+    @property
+    def udp_port(self) -> int:
+        return next((candidate.port for candidate in self.candidates if candidate.transport == "udp"), 0)
 
 
 class TransportActor(Actor[TransportMessage]):
@@ -273,7 +278,7 @@ class TransportActor(Actor[TransportMessage]):
         ufrag = self._peer.ice.local_ufrag
         if ufrag not in self._ufrags:
             self._ufrags.append(ufrag)
-            self._spec.ports.bind(ufrag, self._link)
+            self._spec.ports.bind(ufrag, self._link, self._spec.udp_port)
             if len(self._ufrags) > 2:
                 self._spec.ports.unbind(self._ufrags.pop(0))
 
