@@ -34,6 +34,16 @@ _SOCKADDR_IN6 = struct.Struct("=H2s4s16sI")
 SockAddr = tuple[str, int] | tuple[str, int, int, int]
 
 
+def not_bound(error: OSError, what: str, key: str) -> OSError:
+    """The error again, with the port, the key that sets it, and what to do."""
+    hint = {
+        errno.EADDRINUSE: f"stop what has it (`ss -lnp` shows it), or set another {key}",
+        errno.EADDRNOTAVAIL: "no interface has this address",
+        errno.EACCES: f"ports below 1024 need privileges: set another {key}",
+    }.get(error.errno or 0, f"set another {key}")
+    return OSError(error.errno, f"{what}: {error.strerror}; {hint}")
+
+
 class Path(Protocol):
     """The way to one remote address. Writes never block: what does not fit is dropped and counted."""
 

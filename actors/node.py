@@ -19,7 +19,7 @@ from actors.impairment import Impairment, NetworkConditions
 from actors.journal import JournalActor, JournalPort, SetReceivers, open_journal, receivers_of
 from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
 from actors.messages.rooms import Drain, RoomsMessage
-from actors.net import Ports
+from actors.net import Ports, not_bound
 from actors.rooms import RoomsActor
 from actors.services import Services
 from actors.tcp import TcpActor
@@ -188,13 +188,13 @@ def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             listener.bind((address, port))
-        except OSError:
+        except OSError as error:
             listener.close()
             if address == "::1" or (address == "::" and not addresses):
                 continue  # IPv6 switched off: the IPv4 address serves.
             for other in listeners:
                 other.close()
-            raise
+            raise not_bound(error, f"TCP port {port} on {address}", "port") from None
         listener.listen(1024)
         listener.setblocking(False)
         listeners.append(listener)
@@ -209,10 +209,10 @@ def _open_media(config: Config, addresses: AddressPlan, ports: Ports) -> tuple[t
         udp = ports.open_udp(addresses.udp_binds, span.first, span.last, span.count)
     except OSError as error:
         which = f"{span.first}" if span.first == span.last else f"{span.first}-{span.last}"
-        raise OSError(error.errno, f"UDP port {which} ({span.why}): {error.strerror}") from None
+        raise not_bound(error, f"UDP port {which}", span.why) from None
     if config.rtc.tcp_port is None:
         return udp, None
     try:
         return udp, ports.open_tcp(addresses.tcp_binds, config.rtc.tcp_port)
     except OSError as error:
-        raise OSError(error.errno, f"TCP port {config.rtc.tcp_port} (rtc.tcp_port): {error.strerror}") from None
+        raise not_bound(error, f"TCP port {config.rtc.tcp_port}", "rtc.tcp_port") from None

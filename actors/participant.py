@@ -99,6 +99,8 @@ from lkactor.signal.join import JoinIntent
 
 JOIN_TIMEOUT = 60.0
 """Not ACTIVE by then: JOIN_FAILURE (livekit-surface 2.6)."""
+JOINED_NOTICE = 1.0
+"""Not ACTIVE by then: the others are told that it is there. Most are, and need no two updates."""
 CHANNEL_GRACE = 3.0
 """A connected peer whose data channels do not open becomes ACTIVE all the same."""
 FAILED_GRACE = 5.0
@@ -180,6 +182,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._primary = "subscriber"
         self._send(self._join_response())
         self.model.set_state(State.JOINED)
+        self.room.tell(ParticipantChanged(self.sid, self.info(), quiet=True))
+        self.start_timer("joined", JOINED_NOTICE)
         self._subscribing.known(self._spec.tracks)
         await self._spawn_transport("publisher")
         if not self._parameters.single:
@@ -429,7 +433,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             owner=self.context.ref,
             ports=services.ports,
             certificate=services.certificate,
-            candidates=services.candidates,
+            candidates=services.ports.spread(services.candidates),
             use=self._connectivity.candidates(),
             rng=services.rng,
             lite=config.rtc.use_ice_lite and not self._parameters.disable_ice_lite and self.protocol > 5,
@@ -523,6 +527,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         """ACTIVE means: media and data reach this participant. Peers start sending then (livekit-clients 5)."""
         if self._connected.get(self._primary) and self._channels_open and self.model.set_state(State.ACTIVE):
             self.cancel_timer("join")
+            self.cancel_timer("joined")
             self.cancel_timer("channels")
             self.log("active")
             self.room.tell(ParticipantChanged(self.sid, self.info()))
@@ -715,6 +720,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
         if self._rpc.on_timer(what) or self._subscribing.on_timer(what):
             return
         match what:
+            case "joined":
+                self.room.tell(ParticipantChanged(self.sid, self.info()))
             case "join":
                 self.end(models.DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, send_leave=True, why="never active")
             case "channels":

@@ -19,6 +19,7 @@ from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
 from lkactor.ice import Candidate, PreferenceMemory
 from lkactor.metrics import Metrics
+from lkactor.node_load import NodeLoad
 from lkactor.verdict import JoinBook
 
 
@@ -59,6 +60,16 @@ class Services:
 
     agents: ActorRef[AgentsMessage] | None = None
     """Set once it runs, before any room."""
+    load: NodeLoad = field(default_factory=NodeLoad)
+
+    @property
+    def over_limit(self) -> bool:
+        """This node carries all that it may: `limit.num_tracks`, `limit.bytes_per_sec`."""
+        limit = self.config.limit
+        if not (limit.num_tracks or limit.bytes_per_sec):
+            return False
+        media = self.metrics.media
+        return self.load.reached(limit, media.published + media.subscribed)
 
     def unix_ms(self) -> int:
         return int(self.unix() * 1000)

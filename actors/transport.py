@@ -39,7 +39,7 @@ from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
 from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerState, PeerStateChanged
-from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, DataChannels
+from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, UNLABELLED, DataChannels, as_user_packet
 from lkactor.peer.either import EitherNegotiation
 from lkactor.peer.negotiation import (
     AnswerNegotiation,
@@ -76,6 +76,7 @@ class TransportSpec:
     ports: Ports
     certificate: Certificate
     candidates: tuple[Candidate, ...]
+    """Ours; of the process's UDP ports they name one."""
     rng: random.Random
     lite: bool
     codecs: tuple[str, ...]
@@ -85,6 +86,10 @@ class TransportSpec:
     subscriber_sid: str
     egress: TransportEgress
     server_offers: ServerOffers = "never"
+
+    @property
+    def udp_port(self) -> int:
+        return next((candidate.port for candidate in self.candidates if candidate.transport == "udp"), 0)
 
 
 class TransportActor(Actor[TransportMessage]):
@@ -187,7 +192,7 @@ class TransportActor(Actor[TransportMessage]):
                 self._on_answer(sdp, now)
             case RemoteCandidate(candidate=candidate):
                 if candidate:
-                    self._peer.add_remote_candidate(candidate, now)
+                    self._add_candidate(candidate, now)
             case BindTrack(mid=mid):
                 self._tracks_in[mid] = message
                 self._router.set_layers(mid, message.layers)
@@ -212,6 +217,20 @@ class TransportActor(Actor[TransportMessage]):
 
     def _use_candidates(self, use: UseCandidates) -> None:
         self._peer.use_candidates(tcp_only=use.tcp_only, check_timeout=use.check_timeout)
+
+    def _add_candidate(self, candidate: str, now: float) -> None:
+        """A relayed path is often known by its packets before the candidate comes that says what it is."""
+        before = self._peer.path_kind
+        self._peer.add_remote_candidate(candidate, now)
+        path = self._peer.ice.selected
+        if path is not None and self._peer.path_kind is not before:
+            self._path_moved(path)
+
+    def _path_moved(self, address: Address) -> None:
+        if self._told in (PeerState.CONNECTED, PeerState.DISCONNECTED):
+            kind = self._peer.path_kind
+            detail = f"{kind.name.lower()} {address.ip}:{address.port}"
+            self._spec.owner.tell(to_owner.PathMoved(self._spec.role, kind, detail))
 
     def _on_offer(self, offer: RemoteOffer, now: float) -> None:
         if isinstance(self._negotiation, OfferNegotiation):
@@ -259,7 +278,7 @@ class TransportActor(Actor[TransportMessage]):
         ufrag = self._peer.ice.local_ufrag
         if ufrag not in self._ufrags:
             self._ufrags.append(ufrag)
-            self._spec.ports.bind(ufrag, self._link)
+            self._spec.ports.bind(ufrag, self._link, self._spec.udp_port)
             if len(self._ufrags) > 2:
                 self._spec.ports.unbind(self._ufrags.pop(0))
 
@@ -291,6 +310,8 @@ class TransportActor(Actor[TransportMessage]):
                     received.append((label == RELIABLE, payload))
                 elif label == DATA_TRACK:
                     self._data_track_in.append(payload)
+                elif label == UNLABELLED and self._spec.role == "publisher":
+                    received.append((True, as_user_packet(payload)))
                 else:
                     self._peer.counters.count("data.message_on_other_channel")
             case ChannelOpened(channel_id=channel, label=label) if self._peer.sctp is not None:
@@ -308,9 +329,7 @@ class TransportActor(Actor[TransportMessage]):
                 self._times.setdefault("ice", now)
                 self.egress.set_path(self._path(address))
                 self._rows.grant()
-                if self._told in (PeerState.CONNECTED, PeerState.DISCONNECTED):
-                    detail = f"{self._peer.path_kind.name.lower()} {address.ip}:{address.port}"
-                    self._spec.owner.tell(to_owner.PathMoved(self._spec.role, self._peer.path_kind, detail))
+                self._path_moved(address)
             case PeerStateChanged(state=state, detail=detail):
                 detail = self._explain(state, detail, now)
                 self._told = state

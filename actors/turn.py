@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import trio
 
 from actors.kernel import Actor
+from actors.net import not_bound
 from lkactor.config import Config, ConfigError
 from lkactor.counters import Counters
 from lkactor.errors import ProtocolViolation
@@ -109,6 +110,7 @@ def _tls_context(config: Config) -> ssl.SSLContext:
 
 
 def _bind(address: str, port: int, stream: bool) -> socket.socket:
+    """Raises OSError that names the port."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
     try:
@@ -122,7 +124,8 @@ def _bind(address: str, port: int, stream: bool) -> socket.socket:
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"TURN port {port} on {address}: {error.strerror}") from None
+        key = "turn.tls_port" if stream else "turn.udp_port"
+        raise not_bound(error, f"TURN port {port} on {address}", key) from None
     return sock
 
 

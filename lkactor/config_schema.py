@@ -33,7 +33,6 @@ WITHOUT_EFFECT = (
     "agents.enable_user_data_recording", "agents.enable_user_data_redaction", "agents.target_load",
     "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",
-    "limit.num_tracks", "limit.bytes_per_sec",
     "rtc.allow_udp_unstable_fallback", "rtc.reconnect_on_publication_error", "rtc.reconnect_on_subscription_error",
     "rtc.reconnect_on_data_channel_error", "rtc.congestion_control",
 )  # fmt: skip

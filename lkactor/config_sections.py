@@ -307,6 +307,9 @@ class GstSignallingConfig:
     key: str = ""
     keepalive: float = 30.0
     """Seconds of silence before a ping."""
+    bridge: Annotated[str, OneOf(("", "open", "token"))] = ""
+    """Who may be bridged into a LiveKit room: everybody, or who has a token for it ("", but in
+    development everybody)."""
 
 
 @dataclass(frozen=True, slots=True)

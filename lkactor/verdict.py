@@ -137,6 +137,7 @@ def _observe(verdict: Verdict, entry: LogEntry) -> None:
             waiting = verdict.first_pending() or "data"
             if entry.detail == "CLIENT_INITIATED":
                 verdict.outcome, verdict.cause = "left early", f"the client left while {waiting} was awaited"
+                verdict.fix = f"if it waited long: {remedy(waiting, '')}"
             else:
                 verdict.failed(waiting, entry.at, f"{_MISSING[waiting]}; session ended with {entry.detail}")
         case _:

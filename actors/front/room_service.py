@@ -62,6 +62,8 @@ class RoomServiceFront:
     async def _answer(self, message: Message, name: str) -> Message:
         match message:
             case room_api.CreateRoomRequest():
+                if self._services.over_limit:
+                    raise TwirpError("unknown", "reached configured limit for node")
                 try:
                     request = with_preset(message, self._services.config.room.room_configurations)
                 except UnknownPreset:

@@ -99,8 +99,12 @@ class RtcFront:
         self._services.events.record(trio.current_time(), room, identity, "join.refused", detail)
 
     async def _check_room(self, intent: JoinIntent) -> None:
-        if self._may_create(intent):
-            return
+        if not self._may_create(intent):
+            await self._check_existence(intent)
+        if self._services.over_limit:
+            raise JoinError(503, "node has exceeded its configured limit")
+
+    async def _check_existence(self, intent: JoinIntent) -> None:
         if await self._rooms.ask(FindRoom(intent.room), timeout=ASK_TIMEOUT) is None:
             if self._services.draining.on:
                 raise JoinError(503, "server is draining: no new rooms here")

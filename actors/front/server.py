@@ -9,7 +9,7 @@ from typing import Any
 
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
-from trio import current_time
+from trio import current_time, sleep
 
 from actors.front.admin import AdminFront
 from actors.front.agent import PATH as AGENT_PATH
@@ -26,6 +26,7 @@ from actors.front.whip import WhipFront
 from actors.kernel import Actor, ActorInfo, ActorRef, Timer
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.services import Services
+from lkactor.node_load import INTERVAL
 
 NOT_FOUND = Response(404, b"404 page not found\n")
 MAX_HEADER = 256 * 1024
@@ -80,6 +81,7 @@ class FrontActor(Actor[DrainDeadline]):
 
     async def started(self) -> None:
         self.context.start_soon(self._serve, self._spec.listeners, self._app)
+        self.context.start_soon(self._watch_load)
         if self._spec.scraped:
             self.context.start_soon(self._serve, self._spec.scraped, self._metrics.app)
         if self._services.draining.until is not None:
@@ -90,6 +92,12 @@ class FrontActor(Actor[DrainDeadline]):
             self._services.events.record(current_time(), "", "", "node.drain_deadline")
             self._spec.rooms.tell(Drain())
         return None
+
+    async def _watch_load(self) -> None:
+        load, ports = self._services.load, self._services.ports
+        while True:
+            load.sample(current_time(), ports.bytes_in + ports.bytes_out)
+            await sleep(INTERVAL)
 
     def _drain(self, seconds: float) -> None:
         self._services.events.record(current_time(), "", "", "node.draining", f"{seconds:.0f} s")

@@ -41,7 +41,7 @@ class RemoteWorkers:
         return workers.method(self._service, name)
 
     async def answer(self, name: str, message: Message, claims: Claims | None) -> Message:
-        workers.authorize(self._service, name, claims)
+        workers.authorize(self._service, name, message, claims)
         raise workers.not_connected(self._service)
 
 

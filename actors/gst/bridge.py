@@ -13,7 +13,7 @@ participant wants to send comes back as answers and, when the room changes, offe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from livekit.protocol import models, rtc
 from livekit.protocol import room as room_api
@@ -33,6 +33,7 @@ from actors.messages.participant import ParticipantMessage, SignalReceived
 from actors.messages.room import Join, Joined, RoomMessage
 from actors.messages.rooms import OpenRoom, RoomsMessage
 from actors.services import Services
+from lkactor.auth import Claims
 from lkactor.errors import ProtocolViolation
 from lkactor.gst import IceCandidate, OfferRequest, PeerSdp, parse_payload, write_sdp
 from lkactor.gst.client import BridgeClient
@@ -56,6 +57,8 @@ class BridgeSpec:
     server: ServerRef
     services: Services
     rooms: ActorRef[RoomsMessage]
+    claims: Claims | None = field(default=None, repr=False)
+    """Of the peer's token; None where none is needed."""
 
 
 class _Sink:
@@ -178,11 +181,18 @@ class BridgeActor(Actor[BridgeInput]):
             return None
         try:
             room: ActorRef[RoomMessage] | None = await self._spec.rooms.ask(
-                OpenRoom(request, config.room.auto_create), timeout=ASK_TIMEOUT
+                OpenRoom(request, self._may_create()), timeout=ASK_TIMEOUT
             )
         except (ActorDead, AskTimeout, MailboxFull):
             return None
         return room
+
+    def _may_create(self) -> bool:
+        services, claims = self._spec.services, self._spec.claims
+        video = claims.video if claims is not None else None
+        if services.draining.on or services.over_limit:
+            return False
+        return services.config.room.auto_create or (video is not None and video.room_create)
 
     async def _join(self, *, first: bool) -> None:
         """Once. What is there already is subscribed to before anything is described."""
@@ -194,6 +204,7 @@ class BridgeActor(Actor[BridgeInput]):
             now_unix=services.unix(),
             server_offers="first" if first else "later",
             api_key=next(iter(services.config.keys)),
+            token=self._spec.claims,
         )
         answer, sink = None, _Sink(self.context.ref)
         if room is not None:

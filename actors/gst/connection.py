@@ -15,6 +15,7 @@ from actors.gst.messages import ConnectionMessage, Frame, Opened, ServerRef
 from actors.kernel import Actor, ActorDead, AskTimeout, MailboxFull
 from lkactor.counters import Counters
 from lkactor.gst import Close, Send
+from lkactor.gst.access import token_of
 
 HEAD_LIMIT = 16 * 1024
 HEAD_TIMEOUT = 10.0
@@ -171,12 +172,14 @@ class ConnectionActor(Actor[ConnectionMessage]):
         if socket is None:
             self._spec.counters.count("gst.handshake_failed")
             return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
+        token = token_of(request.path, headers)
         self._socket = socket
         self._heard = trio.current_time()
         if self._spec.keepalive > 0:
             nursery.start_soon(self._keep_alive, socket)
         try:
-            await self._spec.server.ask(Opened(self._spec.number), timeout=SERVER_TIMEOUT)
+            await self._spec.server.ask(Opened(self._spec.number, token), timeout=SERVER_TIMEOUT)
             while True:
                 data = await socket.get_message()
                 self._heard = trio.current_time()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 from livekit.protocol import rtc
@@ -23,6 +23,8 @@ class Opened:
     """From a connection (asked): the WebSocket is up."""
 
     connection: int
+    token: str = field(default="", repr=False)
+    """Of the request; "" without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,11 @@ from actors.kernel import (
 )
 from actors.messages.rooms import FindRoom, RoomsMessage
 from actors.services import Services
+from lkactor.auth import Claims
+from lkactor.config import Config
 from lkactor.counters import Counters
 from lkactor.gst import BridgeClosed, BridgeMessage, BridgeWanted, Close, Send, SignallingServer, asked_room
+from lkactor.gst.access import claims_for
 
 MAX_CONNECTIONS = 4096
 LOOK_INTERVAL = 1.0
@@ -101,7 +104,7 @@ class GstServerActor(Actor[ServerMessage]):
     def __init__(self, spec: GstServerSpec) -> None:
         self._spec = spec
         self.counters = spec.counters if spec.counters is not None else Counters()
-        self._protocol = SignallingServer(bridges=spec.rooms is not None)
+        self._protocol = SignallingServer(bridges=spec.rooms is not None, allows=self._allows)
         self._protocol.counters = self.counters
         self._connections: dict[int, tuple[ActorRef[ConnectionMessage], Backlog]] = {}
         self._bridges: dict[int, ActorRef[BridgeInput]] = {}
@@ -116,8 +119,8 @@ class GstServerActor(Actor[ServerMessage]):
         match message:
             case Arrived(stream=stream):
                 await self._welcome(stream)
-            case Opened(connection=connection):
-                self._protocol.connected(connection)
+            case Opened(connection=connection, token=token):
+                self._protocol.connected(connection, token)
             case Frame(connection=connection, data=data):
                 await self._look_for(asked_room(data))
                 self._protocol.receive(connection, data)
@@ -234,6 +237,17 @@ class GstServerActor(Actor[ServerMessage]):
 
     # -- bridges ----------------------------------------------------------------------------------------------------
 
+    def _allows(self, token: str, room: str) -> bool:
+        services = self._spec.services
+        return services is not None and (bridge_is_open(services.config) or self._claims(token, room) is not None)
+
+    def _claims(self, token: str, room: str) -> Claims | None:
+        """Of a token that holds for this room; where the bridge is open, none is needed."""
+        services = self._spec.services
+        if services is None or (not token and bridge_is_open(services.config)):
+            return None
+        return claims_for(token, room, services.config.keys, services.unix(), self.counters)
+
     async def _start_bridge(self, wanted: BridgeWanted) -> None:
         services, rooms = self._spec.services, self._spec.rooms
         assert services is not None and rooms is not None
@@ -246,6 +260,7 @@ class GstServerActor(Actor[ServerMessage]):
             server=self.context.ref,
             services=services,
             rooms=rooms,
+            claims=self._claims(wanted.token, wanted.room),
         )
         self._numbers += 1
         former = self._bridges.pop(wanted.connection, None)
@@ -271,6 +286,11 @@ class GstServerActor(Actor[ServerMessage]):
         except MailboxFull:
             self.counters.count("gst.bridge_busy")
             bridge.kill()
+
+
+def bridge_is_open(config: Config) -> bool:
+    """Whoever reaches the port may join every room: by default only in development."""
+    return config.gst_signalling.bridge == "open" or (not config.gst_signalling.bridge and config.development)
 
 
 def listen(addresses: Sequence[str], port: int) -> list[socket.socket]:

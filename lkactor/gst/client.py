@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 from livekit.protocol import models, rtc
 
@@ -37,9 +38,11 @@ class BridgeClient:
         """Participant sid -> its tracks that were asked for."""
         self._descriptions = 0
 
-    def intent(self, *, now_unix: float, server_offers: ServerOffers, api_key: str) -> JoinIntent:
-        """The join of the participant, as if by a token that allows to publish and subscribe in this room."""
-        identity = IDENTITY_PREFIX + self._uid
+    def intent(
+        self, *, now_unix: float, server_offers: ServerOffers, api_key: str, token: Claims | None = None
+    ) -> JoinIntent:
+        """The join of the participant: by its token, or as if by one that allows to publish and subscribe."""
+        identity = (token.identity if token is not None else "") or IDENTITY_PREFIX + self._uid
         client = models.ClientInfo(os="gstreamer", protocol=PROTOCOL)
         attributes = {IN_ROOM: self._room} if self._in_room else {}
         claims = Claims(
@@ -50,6 +53,9 @@ class BridgeClient:
             attributes=attributes,
             video=VideoGrant(room_join=True, room=self._room, can_publish_data=False),
         )
+        if token is not None:
+            attributes = {**token.attributes, **attributes}
+            claims = replace(token, identity=identity, name=token.name or self._uid, attributes=attributes)
         parameters = JoinParameters(
             client=client, single=True, auto_subscribe=False, disable_ice_lite=True, server_offers=server_offers
         )

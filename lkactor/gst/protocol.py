@@ -6,7 +6,7 @@ Words over WebSocket text frames. A peer registers, then is in a session with on
 |---------|----------------------------|-------------------------------------------------------------------------|
 | NEW     | HELLO <uid>                | HELLO: IDLE. Bad or taken uid, any other word: close 1002                |
 | IDLE    | SESSION <uid>              | SESSION_OK to the caller, both are in SESSION; or ERROR                  |
-| IDLE    | SESSION lkactor:<room>     | `BridgeWanted`: CALLING until `bridge_ready` or `bridge_ended`           |
+| IDLE    | SESSION lkactor:<room>     | `BridgeWanted`: CALLING until `bridge_ready` or `bridge_ended`; or ERROR |
 | IDLE    | ROOM <id>                  | ROOM_OK and the members, who get ROOM_PEER_JOINED: ROOM; or ERROR        |
 | CALLING | anything                   | ignored                                                                 |
 | SESSION | anything                   | relayed to the other as it is                                           |
@@ -19,16 +19,19 @@ own server departs from its protocol's document, the document is followed: ROOM_
 session or a room is busy, and a command without its argument is an error, not the end of the connection.
 
 The bridge is a peer of our own, `lkactor:<room>`: to a session or room it is one more member, behind it is a LiveKit
-room. Every peer has a bridge of its own; the caller runs them and speaks for them with `bridge_send`.
+room. Every peer has a bridge of its own; the caller runs them and speaks for them with `bridge_send`, and says who may
+have one (lkactor/gst/access.py). To who may not, the bridge is no member of a room.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lkactor.counters import Counters
+from lkactor.gst.access import split_call
 
 BRIDGE_PREFIX = "lkactor:"
 MAX_ID = 200
@@ -78,6 +81,8 @@ class BridgeWanted:
     room: str
     in_room: bool
     offer: bool
+    token: str = field(default="", repr=False)
+    """By which it was allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,8 @@ class _Peer:
     """SESSION: the other's connection; None if it is a bridge."""
     room: str = ""
     """ROOM: its id. CALLING and SESSION with a bridge: the LiveKit room."""
+    token: str = field(default="", repr=False)
+    """That it came with; "" without."""
     bridged: bool = False
     """Has a bridge: `BridgeWanted` was said and neither side has ended it."""
 
@@ -121,8 +128,10 @@ class _Room:
 class SignallingServer:
     """All peers of one server. Verbs: `connected`, `receive`, `disconnected`, `next_event`; for bridges `bridge_*`."""
 
-    def __init__(self, *, bridges: bool = False) -> None:
+    def __init__(self, *, bridges: bool = False, allows: Callable[[str, str], bool] = lambda token, room: True) -> None:
+        """`allows(token, room)` says who may be bridged into a LiveKit room; the token may be ""."""
         self._bridges = bridges
+        self._allows = allows
         self._peers: dict[int, _Peer] = {}
         self._by_uid: dict[str, _Peer] = {}
         self._rooms: dict[str, _Room] = {}
@@ -140,12 +149,12 @@ class SignallingServer:
 
     # -- connections ------------------------------------------------------------------------------------------------
 
-    def connected(self, connection: int) -> None:
+    def connected(self, connection: int, token: str = "") -> None:
         if len(self._peers) >= MAX_PEERS:
             self.counters.count("gst.too_many_peers")
             self._events.append(Close(connection, TRY_AGAIN_LATER, "too many peers"))
             return
-        self._peers[connection] = _Peer(connection)
+        self._peers[connection] = _Peer(connection, token=token)
 
     def disconnected(self, connection: int) -> None:
         """Known or not: a refused connection ends, too."""
@@ -226,12 +235,16 @@ class SignallingServer:
             self._send(peer, "SESSION_OK")
 
     def _call_bridge(self, peer: _Peer, uid: str) -> None:
-        room = uid.removeprefix(BRIDGE_PREFIX)
+        uid, token = split_call(uid)
+        room, token = uid.removeprefix(BRIDGE_PREFIX), token or peer.token
         if not _is_name(room):
             self._error(peer, f"peer {_shown(uid)} not found", "gst.peer_not_found")
             return
+        if not self._allows(token, room):
+            self._error(peer, f"peer {_shown(uid)} needs a token that allows to join the room", "gst.not_allowed")
+            return
         peer.state, peer.room = State.CALLING, room
-        self._want_bridge(peer, offer=False)
+        self._want_bridge(peer, token, offer=False)
 
     def _join_room(self, peer: _Peer, name: str) -> None:
         # "session" is what GStreamer's server calls the state of those in a session, where it keeps a room's name.
@@ -249,9 +262,9 @@ class SignallingServer:
             self._send(member, f"ROOM_PEER_JOINED {peer.uid}")
         peer.state, peer.room = State.ROOM, name
         room.members[peer.uid] = peer
-        if room.live:
+        if room.live and self._allows(peer.token, name):
             others.insert(0, BRIDGE_PREFIX + name)
-            self._want_bridge(peer, offer=False)
+            self._want_bridge(peer, peer.token, offer=False)
         # A blank after ROOM_OK also when nobody is there: GStreamer's clients look for it.
         self._send(peer, f"ROOM_OK {' '.join(others)}")
 
@@ -320,8 +333,9 @@ class SignallingServer:
             return
         if live and not room.live:
             for member in room.members.values():
-                self._send(member, f"ROOM_PEER_JOINED {BRIDGE_PREFIX}{name}")
-                self._want_bridge(member, offer=True)
+                if self._allows(member.token, name):
+                    self._send(member, f"ROOM_PEER_JOINED {BRIDGE_PREFIX}{name}")
+                    self._want_bridge(member, member.token, offer=True)
         room.live = live
 
     def bridge_ready(self, connection: int) -> None:
@@ -356,10 +370,10 @@ class SignallingServer:
         else:
             self._send(peer, f"ROOM_PEER_LEFT {BRIDGE_PREFIX}{peer.room}")
 
-    def _want_bridge(self, peer: _Peer, *, offer: bool) -> None:
+    def _want_bridge(self, peer: _Peer, token: str, *, offer: bool) -> None:
         peer.bridged = True
         in_room = peer.state is State.ROOM
-        self._events.append(BridgeWanted(peer.connection, peer.uid, peer.room, in_room, offer))
+        self._events.append(BridgeWanted(peer.connection, peer.uid, peer.room, in_room, offer, token))
 
     # -- small things -----------------------------------------------------------------------------------------------
 

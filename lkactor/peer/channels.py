@@ -7,16 +7,22 @@
 | `_data_track` | no      | 0           | data track frames             |
 
 Source: livekit-media section 1.9. Where the server offers it opens them; where the client offers the client does.
+A client may open channels of other labels beside them: what it sends there is no DataPacket but bare bytes, and goes
+out to everybody as the payload of a reliable user packet (transport.go, OnDataMessageUnlabeled).
 """
 
 from __future__ import annotations
 
 from collections import deque
 
+from livekit.protocol import models
+
 from lkactor.counters import Counters
 from lkactor.sctp import SctpAssociation
 
 RELIABLE, LOSSY, DATA_TRACK = "_reliable", "_lossy", "_data_track"
+UNLABELLED = ""
+"""What `label_of` says of an open channel with any other label."""
 EARLY_DATA_BYTES = 1024 * 1024
 """Reliable data that may wait for the channel to open. Above that the peer has failed, see `send`."""
 LOSSY_BUFFER = 256 * 1024
@@ -24,6 +30,11 @@ LOSSY_BUFFER = 256 * 1024
 DATA_TRACK_BUFFER = 64 * 1024
 """About 100 ms at 5 Mbit/s (livekit-media 1.9)."""
 HIGH_WATER, LOW_WATER = 4 * 1024 * 1024, 1024 * 1024
+
+
+def as_user_packet(payload: bytes) -> bytes:
+    """Bare bytes of an unlabelled channel as the DataPacket they travel in. The sender is stamped on it later."""
+    return models.DataPacket(user=models.UserPacket(payload=payload)).SerializeToString()
 
 
 class DataChannels:
@@ -50,6 +61,7 @@ class DataChannels:
     def opened(self, channel_id: int, label: str, sctp: SctpAssociation, now: float) -> None:
         if label not in (RELIABLE, LOSSY, DATA_TRACK):
             self.counters.count("data.unlabelled_channel")
+            self._labels[channel_id] = UNLABELLED
             return
         self._ids[label] = channel_id
         self._labels[channel_id] = label

@@ -15,7 +15,7 @@ from actors.kernel import FailNext
 from actors.messages.participant import Disconnect, UpdateParticipant
 from actors.messages.room import CloseRoom, GetRoom, ListParticipants, OutboundData, PublishData, UpdateRoomMetadata
 from actors.messages.rooms import Drain
-from actors.participant import JOIN_TIMEOUT, REFRESH_INTERVAL
+from actors.participant import JOIN_TIMEOUT, JOINED_NOTICE, REFRESH_INTERVAL
 from actors.room import QUALITY_FIRST, ROOM_UPDATE_INTERVAL
 from actors.subscribing import NOT_FOUND_AFTER
 
@@ -50,6 +50,32 @@ def test_join_is_first_then_the_token_and_the_others_hear_in_order() -> None:
         assert ben.heard("join")[0].participant.state == State.JOINING
         states = ann.states_of("ben")
         assert states == sorted(states) and states[-1] == State.ACTIVE
+
+    virtual(test)
+
+
+def test_who_is_slow_to_connect_is_seen_as_joined() -> None:
+    async def test(hall: World) -> None:
+        ann = await hall.join("ann")
+        await hall.join("ben", media=False, attributes={"seat": "3"})
+        assert ann.states_of("ben") == []  # most are ACTIVE in a moment: one update, not two
+        eve = await hall.join("eve")
+        (ben,) = [p for p in eve.heard("join")[0].other_participants if p.identity == "ben"]
+        assert (ben.state, dict(ben.attributes)) == (State.JOINED, {"seat": "3"})
+        await trio.sleep(JOINED_NOTICE + 0.1)
+        await settle()
+        assert ann.states_of("ben") == [State.JOINED]
+
+    virtual(test)
+
+
+def test_who_never_connected_goes_with_its_signal_connection() -> None:
+    async def test(hall: World) -> None:
+        ann = await hall.join("ann")
+        ben = await hall.join("ben", media=False)
+        await trio.sleep(JOINED_NOTICE + 0.1)
+        await ben.lose_signal()
+        assert ann.states_of("ben") == [State.JOINED, State.DISCONNECTED]
 
     virtual(test)
 

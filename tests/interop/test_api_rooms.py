@@ -180,13 +180,19 @@ def test_moved_page_goes_on_in_the_other_room(lk_server: Server, lk_room: str, b
         ("Egress", "ListEgress", {}, 401, "unauthenticated", "permissions denied"),
         ("Egress", "ListEgress", {"roomRecord": True}, 500, "internal", "egress not connected (redis required)"),
         ("Ingress", "ListIngress", {"ingressAdmin": True}, 500, "internal", "ingress not connected (redis required)"),
-        ("SIP", "ListSIPTrunk", {}, 500, "internal", "sip not connected (redis required)"),
+        ("SIP", "ListSIPTrunk", {"roomAdmin": True}, 401, "unauthenticated", "permissions denied"),
+        ("SIP", "ListSIPTrunk", {"sip": {"call": True}}, 401, "unauthenticated", "permissions denied"),
+        ("SIP", "ListSIPTrunk", {"sip": {"admin": True}}, 500, "internal", "sip not connected (redis required)"),
+        ("SIP", "CreateSIPParticipant", {"sip": {"admin": True}}, 401, "unauthenticated", "permissions denied"),
+        ("SIP", "CreateSIPParticipant", {"sip": {"call": True}}, 500, "internal", "sip not connected (redis required)"),
+        ("SIP", "TransferSIPParticipant", {}, 400, "invalid_argument", "twirp error unknown: Missing room name"),
     ],
 )
 def test_services_without_workers(
     lk_server: Server, service: str, method: str, grants: dict[str, Any], status: int, code: str, text: str
 ) -> None:
-    headers = {"Authorization": f"Bearer {raw_token(lk_server, video=grants)}"}
+    claims = {"sip": grants["sip"]} if "sip" in grants else {"video": grants}
+    headers = {"Authorization": f"Bearer {raw_token(lk_server, **claims)}"}
     url = f"{lk_server.http_url}/twirp/livekit.{service}/{method}"
     answer = httpx.post(url, json={}, headers=headers, timeout=LIMIT)
     assert (answer.status_code, answer.json()["code"]) == (status, code)

@@ -15,7 +15,7 @@ from lkactor.testing import LkServer
 pytestmark = [*MARKS, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 # libnice does not gather loopback addresses, so the server must be announced at another one.
-CONFIG = "gst_signalling: {port: 0}\nbind_addresses: ['0.0.0.0']\n"
+CONFIG = "gst_signalling: {port: 0, bridge: open}\nbind_addresses: ['0.0.0.0']\n"
 
 
 @pytest.fixture
@@ -175,4 +175,21 @@ def test_a_room_that_may_not_be_made_is_not_found() -> None:
             await one.said("ERROR peer 'lkactor:none' not found")
 
     with LkServer(CONFIG + "room: {auto_create: false}\n") as server:
+        run(lambda: test(server))
+
+
+def test_by_a_token() -> None:
+    """Its identity, its name and what it permits; the address of webrtc-sendrecv's `--server` carries it."""
+
+    async def test(server: LkServer) -> None:
+        token = server.token(identity="lobby-camera", room="lobby", name="Lobby")
+        address = f"{signalling(server)}/?access_token={token}"
+        async with party(server, "lobby") as guests, gst_peers(address) as peers:
+            alice = await guests.join("alice")
+            peer = await peers.start("cam1", "--call", "lkactor:lobby", "--audio-only", "--tone", "1000")
+            await hears_tone(await from_gst(alice, "lobby-camera", rtc.TrackKind.KIND_AUDIO), 1000)
+            assert alice.remote("lobby-camera").name == "Lobby"
+            await peer.hang_up()
+
+    with LkServer(CONFIG.replace("open", "token")) as server:
         run(lambda: test(server))

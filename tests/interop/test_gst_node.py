@@ -15,7 +15,9 @@ import pytest
 from support.interop import MARKS, run
 from support.tls import self_signed
 
+from actors.gst.server import bridge_is_open
 from lkactor.cli.main import main
+from lkactor.config import Config, ConfigError
 from lkactor.testing import LkServer
 
 pytestmark = MARKS
@@ -24,7 +26,13 @@ Socket = aiohttp.ClientWebSocketResponse
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LkServer]:
-    with LkServer("gst_signalling: {port: 0}") as running:
+    with LkServer("gst_signalling: {port: 0, bridge: open}") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[LkServer]:
+    with LkServer("gst_signalling: {port: 0, bridge: token}") as running:
         yield running
 
 
@@ -127,3 +135,81 @@ def test_the_command_says_why_it_cannot_start(tmp_path: Path, capsys: pytest.Cap
         port = str(taken.getsockname()[1])
         assert main(["gst-signalling", "--addr", "127.0.0.1", "--port", port]) == 1
     assert "in use" in capsys.readouterr().err
+
+
+# -- tokens
+
+
+async def knock(session: aiohttp.ClientSession, server: LkServer, name: str, token: str = "", **headers: str) -> Socket:
+    query = f"?access_token={token}" if token else ""
+    client = await session.ws_connect(f"ws://127.0.0.1:{server.node.gst_port}/{query}", headers=headers)
+    await client.send_str(f"HELLO {name}")
+    assert await heard(client) == "HELLO"
+    return client
+
+
+def test_a_call_needs_a_token_for_that_room(guarded: LkServer) -> None:
+    async def test() -> None:
+        refusal = "ERROR peer 'lkactor:den' needs a token that allows to join the room"
+        right = guarded.token(room="den")
+        async with aiohttp.ClientSession() as session:
+            nobody = await knock(session, guarded, "nobody")
+            other = guarded.token(room="other")
+            stale = guarded.token(room="den", ttl=-3600.0)
+            for token in ("", f"?access_token={other}", f"?access_token={stale}", f"?access_token={right}x"):
+                await nobody.send_str(f"SESSION lkactor:den{token}")
+                assert await heard(nobody) == refusal
+            assert "den" not in guarded.rooms()
+            counts = guarded.counters()
+            assert (counts["gst.no_token"], counts["gst.no_grant"], counts["gst.bad_token"]) == (1, 1, 2)
+            # The name that is called, the address, the header.
+            await nobody.send_str(f"SESSION lkactor:den?access_token={right}")
+            assert await heard(nobody) == "SESSION_OK"
+            by_address = await knock(session, guarded, "one", right)
+            await by_address.send_str("SESSION lkactor:den")
+            assert await heard(by_address) == "SESSION_OK"
+            by_header = await knock(session, guarded, "two", Authorization=f"Bearer {right}")
+            await by_header.send_str("SESSION lkactor:den")
+            assert await heard(by_header) == "SESSION_OK"
+            await by_header.close()
+            plain = await knock(session, guarded, "three", right)
+            await plain.send_str("SESSION nobody-else")
+            assert await heard(plain) == "ERROR peer 'nobody-else' not found"
+
+    run(test)
+    assert not any("eyJ" in str(entry) for entry in guarded.events())
+
+
+def test_the_bridge_is_no_member_of_a_room_for_who_has_no_token(guarded: LkServer) -> None:
+    async def test() -> None:
+        token = guarded.token(room="hall")
+        async with aiohttp.ClientSession() as session:
+            one = await knock(session, guarded, "one")
+            await one.send_str("ROOM hall")
+            assert await heard(one) == "ROOM_OK "
+            two = await knock(session, guarded, "two", token)
+            await two.send_str("ROOM hall")
+            assert await heard(two) == "ROOM_OK one"
+            assert await heard(one) == "ROOM_PEER_JOINED two"
+            caller = await knock(session, guarded, "caller", token)
+            await caller.send_str("SESSION lkactor:hall")
+            assert await heard(caller) == "SESSION_OK"
+            assert await heard(two) == "ROOM_PEER_JOINED lkactor:hall"
+            assert (await heard(two)).startswith("ROOM_PEER_MSG lkactor:hall {")
+            await one.send_str("ROOM_PEER_MSG lkactor:hall {}")
+            assert await heard(one) == "ERROR peer 'lkactor:hall' not found"
+            await one.send_str("ROOM_PEER_LIST")
+            assert await heard(one) == "ROOM_PEER_LIST two"
+
+    run(test)
+
+
+def test_the_bridge_is_open_in_development_only() -> None:
+    def config(text: str = "", *, dev: bool = False) -> Config:
+        return Config.load(f"keys: {{k: s}}\n{text}", dev=dev)
+
+    assert bridge_is_open(config(dev=True)) and not bridge_is_open(config())
+    assert bridge_is_open(config("gst_signalling: {bridge: open}"))
+    assert not bridge_is_open(config("gst_signalling: {bridge: token}", dev=True))
+    with pytest.raises(ConfigError, match="gst_signalling"):
+        config("gst_signalling: {bridge: closed}")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from livekit import rtc
 from support.browser import Browser, Page, missing
-from support.interop import BLUE, MARKS, RED, run
+from support.interop import BLUE, LIMIT, MARKS, RED, Client, hears_tone, party, run, sees_colours
 from support.turn import turn_server
 
 from lkactor.testing import LkServer
@@ -34,10 +35,20 @@ async def enter(server: LkServer, page: Page, identity: str, single_pc: bool, co
     await page.call("connect", server.url, token, {"singlePeerConnection": single_pc}, connect)
 
 
-def relay_gone(server: LkServer) -> bool:
-    """Every allocation has ended."""
-    counters = server.counters()
-    return counters.get("turn.allocated", 0) == counters.get("turn.allocation_ended", 0)
+def paths(server: LkServer, identity: str) -> dict[str, str]:
+    """What each connection of this client goes over, as the server knows it: {"publisher": "relay"}."""
+    found: dict[str, str] = {}
+    for entry in server.events("r"):
+        role, _, what = entry.event.partition(".")
+        detail = entry.detail.partition(" over ")[2] if what == "connected" else entry.detail
+        if entry.participant == identity and what in ("connected", "path") and detail:
+            found[role] = detail.partition(" ")[0]
+    return found
+
+
+def relays(server: LkServer) -> int:
+    """Open relay sockets."""
+    return sum("read_relay" in task for task in server.tasks())
 
 
 @pytest.mark.browser
@@ -59,5 +70,73 @@ def test_pages_call_through_a_relay(tmp_path: Path, single_pc: bool, trusting: B
 
     with turn_server(tmp_path, udp=over == "udp", tls=over == "tls") as server:
         run(lambda: call(server))
-        connected = [entry.detail for entry in server.events("r") if entry.event.endswith(".connected")]
-        assert connected and all(" over relay " in detail for detail in connected)
+        for identity in ("ann", "ben"):
+            assert set(paths(server, identity).values()) == {"relay"}
+
+
+@pytest.mark.browser
+def test_a_page_that_vanishes_leaves_no_relay(tmp_path: Path, single_pc: bool, trusting: Browser) -> None:
+    """It closes without a word: TURN over TLS ends with its connection, the session when nobody comes back."""
+
+    async def call(server: LkServer) -> None:
+        async with trusting.pages() as (ann,):
+            await enter(server, ann, "ann", single_pc)
+            await ann.call("publishTone", 440)
+            assert relays(server) > 0
+
+    with turn_server(tmp_path, udp=False) as server:
+        tasks = server.tasks()
+        run(lambda: call(server))
+        server.wait_for(lambda _: relays(server) == 0)
+        server.close_room("r")
+        server.check_no_leaks(tasks=tasks)
+
+
+def python_relay(single_pc: bool) -> rtc.RoomOptions:
+    return rtc.RoomOptions(
+        single_peer_connection=single_pc,
+        rtc_config=rtc.RtcConfiguration(
+            ice_transport_type=rtc.IceTransportType.TRANSPORT_RELAY,
+            continual_gathering_policy=rtc.ContinualGatheringPolicy.GATHER_ONCE,
+            ice_servers=[],
+        ),
+    )
+
+
+def test_python_sound_and_pictures_through_turn_udp(tmp_path: Path, single_pc: bool) -> None:
+    async def call(server: LkServer) -> None:
+        ann, ben = Client(server, "ann"), Client(server, "ben")
+        try:
+            for client in (ann, ben):
+                token = server.token(client.identity, "r")
+                await asyncio.wait_for(client.room.connect(server.url, token, python_relay(single_pc)), LIMIT)
+            await ann.publish_tone(440)
+            await ben.publish_picture(RED, BLUE)
+            await hears_tone(await ben.track("ann", "tone"), 440)
+            await sees_colours(await ann.track("ben", "picture"), RED, BLUE)
+        finally:
+            await asyncio.gather(ann.close(), ben.close())
+
+    with turn_server(tmp_path, tls=False) as server:
+        run(lambda: call(server))
+        for identity in ("ann", "ben"):
+            assert set(paths(server, identity).values()) == {"relay"}
+        server.wait_for(lambda _: relays(server) == 0)
+
+
+@pytest.mark.browser
+def test_page_talks_by_tls_to_python_by_udp(tmp_path: Path, trusting: Browser) -> None:
+    """Everyone comes as best they can; the relay is nobody else's business."""
+
+    async def call(server: LkServer) -> None:
+        async with party(server, "r") as guests, trusting.pages() as (web,):
+            pat = await guests.join("pat")
+            await enter(server, web, "web", True)
+            await pat.publish_picture(RED, BLUE)
+            await web.call("publishTone", 1000)
+            await hears_tone(await pat.track("web", "tone"), 1000)
+            await web.call("colours", "pat", "picture", RED, BLUE)
+
+    with turn_server(tmp_path, udp=False) as server:
+        run(lambda: call(server))
+        assert (paths(server, "pat"), paths(server, "web")) == ({"publisher": "udp"}, {"publisher": "relay"})

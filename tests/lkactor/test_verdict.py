@@ -60,6 +60,7 @@ def test_a_failure_names_its_step(entries, cause):
 def test_a_client_that_leaves_early_has_not_failed():
     verdict = told(JOINED, OFFERED, (2.0, "left", "CLIENT_INITIATED"), (2.0, "participant.left", "CLIENT_INITIATED"))
     assert (verdict.outcome, verdict.cause) == ("left early", "the client left while ice was awaited")
+    assert verdict.fix.startswith("if it waited long: open the media ports")
 
 
 def test_what_happens_after_a_join_does_not_change_its_verdict():

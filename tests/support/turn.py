@@ -14,7 +14,7 @@ from lkactor.testing import LkServer
 
 @contextmanager
 def turn_server(directory: Path, *, udp: bool = True, tls: bool = True, **rtc: Any) -> Iterator[LkServer]:
-    """TURN on free ports over UDP, over TLS with a certificate for localhost, or both; `rtc` is of the configuration."""
+    """TURN on free ports over UDP, over TLS (certificate for localhost), or both; `rtc` is of the configuration."""
     turn: dict[str, Any] = {
         "enabled": True, "bind_addresses": ["127.0.0.1"], "allow_restricted_peer_cidrs": ["127.0.0.0/8"], "udp_port": 0,
         # apart from the ports that the kernel gives to clients

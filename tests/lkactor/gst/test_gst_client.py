@@ -1,12 +1,14 @@
 """What peers say through the server, and what the bridge makes of it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol import models, rtc
 
+from lkactor.auth import Claims, VideoGrant
 from lkactor.errors import ProtocolViolation
 from lkactor.gst import IceCandidate, OfferRequest, PeerSdp, parse_payload, write_sdp
 from lkactor.gst.client import IN_ROOM, MAX_TRACKS, BridgeClient
@@ -167,3 +169,16 @@ def test_peers_of_the_same_room_have_each_other_already() -> None:
     assert wanted(in_room, member) == []
     assert wanted(called, member) == ["TR_1"]
     assert wanted(in_room, person("gst-y", "TR_2", room="other")) == ["TR_2"]
+
+
+def test_a_token_gives_its_identity_and_permissions():
+    video = VideoGrant(room_join=True, room="studio", can_publish=False)
+    claims = Claims(api_key="k", identity="cam", expires_at=5.0, name="Cam", attributes={"a": "b"}, video=video)
+    client = BridgeClient("uid", "studio", in_room=True)
+    intent = client.intent(now_unix=0.0, server_offers="later", api_key="other", token=claims)
+    assert (intent.identity, intent.claims.name, intent.claims.api_key) == ("cam", "Cam", "k")
+    assert intent.claims.video == video
+    assert intent.claims.attributes == {"a": "b", IN_ROOM: "studio"}
+    nameless = replace(claims, identity="", name="")
+    intent = client.intent(now_unix=0.0, server_offers="later", api_key="other", token=nameless)
+    assert (intent.identity, intent.claims.identity, intent.claims.name) == ("gst-uid", "gst-uid", "uid")
