@@ -233,11 +233,15 @@ class PublishingDesk:
         publication = self.publications.find(request.track_sid)
         if publication is None:
             return False
-        if isinstance(request, rtc.UpdateLocalAudioTrack):
-            del publication.info.audio_features[:]
-            publication.info.audio_features.extend(request.features)
+        info = publication.info
+        if isinstance(request, rtc.UpdateLocalVideoTrack):
+            info.width, info.height = request.width, request.height
         else:
-            publication.info.width, publication.info.height = request.width, request.height
+            features = list(dict.fromkeys(request.features))
+            del info.audio_features[:]
+            info.audio_features.extend(features)
+            info.stereo = models.AudioTrackFeature.TF_STEREO in features
+            info.disable_dtx = models.AudioTrackFeature.TF_NO_DTX in features
         self._participant.changed()
         return True
 

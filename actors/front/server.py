@@ -28,6 +28,9 @@ from actors.messages.rooms import Drain, RoomsMessage
 from actors.services import Services
 from lkactor.node_load import INTERVAL
 
+PROBE_AFTER, PROBE_INTERVAL, PROBES = 20, 10, 4
+"""TCP keep-alive: seconds of silence before the first probe, seconds between probes, unanswered ones that are the end."""
+DEAD_AFTER = PROBE_AFTER + PROBE_INTERVAL * PROBES
 NOT_FOUND = Response(404, b"404 page not found\n")
 MAX_HEADER = 256 * 1024
 """A join_request travels in the request target: about 3 kB today, more with large offers."""
@@ -118,9 +121,12 @@ class FrontActor(Actor[DrainDeadline]):
     async def _serve(self, listeners: Sequence[socket.socket], app: Application) -> None:
         config = FrontConfig()
         config.services = self._services
+        for listener in listeners:
+            _find_dead_peers(listener)
         config.bind = [f"fd://{listener.dup().detach()}" for listener in listeners]
         config.h11_max_incomplete_size = MAX_HEADER
-        config.websocket_ping_interval = 10
+        # Its ping task would keep an ended connection open until the next ping is due.
+        config.websocket_ping_interval = None
         config.graceful_timeout = 0.2
         config.accesslog = None
         config.errorlog = None
@@ -169,6 +175,17 @@ class FrontActor(Actor[DrainDeadline]):
             if page is not None:
                 return page
         return NOT_FOUND
+
+
+def _find_dead_peers(listener: socket.socket) -> None:
+    """For all connections that come in by it: one whose peer is silently gone ends within about DEAD_AFTER seconds."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {"TCP_KEEPIDLE": PROBE_AFTER, "TCP_KEEPINTVL": PROBE_INTERVAL, "TCP_KEEPCNT": PROBES}
+    options["TCP_USER_TIMEOUT"] = DEAD_AFTER * 1000
+    for name, value in options.items():
+        option = getattr(socket, name, None)  # Linux has all of them, others some.
+        if option is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -32,7 +32,15 @@ DEFAULTS: dict[str, object] = {
     "rtc.udp_port": 0,
     "rtc.tcp_port": 0,
 }
-HYPERCORN = ("hypercorn.", "trio._highlevel_serve_listeners.", "trio.serve_listeners", "<TrioToken.run_sync_soon")
+LISTENING = (
+    "hypercorn.utils.raise_shutdown",
+    "trio._highlevel_serve_listeners._serve_one_listener",
+    "trio.serve_listeners",
+    "<TrioToken.run_sync_soon",
+)
+"""There as long as the server; hypercorn may start them after the banner."""
+CONNECTION, IDLE = "trio._highlevel_serve_listeners._run_handler", "hypercorn.trio.tcp_server.TCPServer._idle_timeout"
+"""Between two requests a connection waits some seconds for the next: that is no leak."""
 T = TypeVar("T")
 
 
@@ -297,7 +305,8 @@ def _task_names() -> list[str]:
     while waiting:
         task = waiting.pop()
         if task is not None:
-            if not task.name.startswith(HYPERCORN):
+            if not task.name.startswith(LISTENING):
                 names.append(task.name)
             waiting.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
-    return sorted(names)
+    waiting_ones = Counter({CONNECTION: names.count(IDLE), IDLE: names.count(IDLE)})
+    return sorted((Counter(names) - waiting_ones).elements())
