@@ -23,3 +23,8 @@ fi
 .venv/bin/pip install -q --disable-pip-version-check -e '.[test,dev]'
 [ -d tests/interop/web/node_modules/livekit-client ] || (cd tests/interop/web && npm ci --silent --no-audit --no-fund)
 [ -d tests/interop/node/node_modules/livekit-server-sdk ] || (cd tests/interop/node && npm ci --silent --no-audit --no-fund)
+# The worker of the agent tests is a process of its own environment: it wants an older livekit than the tests do.
+agents=tests/interop/agents
+[ -x $agents/.venv/bin/python ] || python3 -m venv $agents/.venv
+$agents/.venv/bin/python -c 'import livekit.agents' 2>/dev/null ||
+    $agents/.venv/bin/pip install -q --disable-pip-version-check -r $agents/requirements.txt

@@ -29,7 +29,7 @@ from actors.services import Services
 from lkactor.node_load import INTERVAL
 
 PROBE_AFTER, PROBE_INTERVAL, PROBES = 20, 10, 4
-"""TCP keep-alive: seconds of silence before the first probe, seconds between probes, unanswered ones that are the end."""
+"""TCP keep-alive: seconds of silence before the first probe, seconds between probes, how many may go unanswered."""
 DEAD_AFTER = PROBE_AFTER + PROBE_INTERVAL * PROBES
 NOT_FOUND = Response(404, b"404 page not found\n")
 MAX_HEADER = 256 * 1024

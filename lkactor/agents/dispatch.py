@@ -116,6 +116,8 @@ class Dispatches:
         """News of a job; what is to be launched in its place. `present`: who is in the room, by identity."""
         dispatch = self._dispatches.get(job.dispatch_id)
         if dispatch is None:
+            if job.state.status in ENDED:
+                self._finished_by_us.discard(job.id)
             return None
         self._keep(dispatch, job)
         if job.state.participant_identity:

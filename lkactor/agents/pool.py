@@ -77,8 +77,8 @@ class Worker:
 
     @property
     def capacity(self) -> float:
-        """Its weight in the choice."""
-        return max(0.0, 1.0 - self.load) if self.status == agent.WorkerStatus.WS_AVAILABLE else 0.0
+        """Its weight in the choice, 0 to 1."""
+        return max(0.0, min(1.0, 1.0 - self.load)) if self.status == agent.WorkerStatus.WS_AVAILABLE else 0.0
 
 
 @dataclass(slots=True)
@@ -217,10 +217,11 @@ class WorkerPool:
     def _take_back(self, worker: Worker, job_ids: Iterable[str]) -> None:
         """A worker that lost its connection, not its jobs."""
         for id in job_ids:
-            assigned = self._lost.pop(id, None)
+            assigned = self._lost.get(id)
             if assigned is None or assigned.job.agent_name != worker.key.agent_name:
                 self.counters.count("agents.migrate_unknown_job")
                 continue
+            del self._lost[id]
             assigned.job.state.worker_id = worker.id
             worker.jobs[id] = assigned
             self._changed(assigned)

@@ -175,7 +175,6 @@ def test_moved_page_goes_on_in_the_other_room(lk_server: Server, lk_room: str, b
 @pytest.mark.parametrize(
     ("service", "method", "grants", "status", "code", "text"),
     [
-        ("AgentDispatchService", "CreateDispatch", {}, 501, "unimplemented", "not implemented yet"),
         ("AgentDispatchService", "Nonsense", {}, 404, "bad_route", "no handler"),
         ("Egress", "ListEgress", {}, 401, "unauthenticated", "permissions denied"),
         ("Egress", "ListEgress", {"roomRecord": True}, 500, "internal", "egress not connected (redis required)"),
