@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from actors.egress import TransportEgress
 from actors.kernel import ActorDead, ActorRef, MailboxFull
 from actors.messages.participant import DownlinkQuality, ParticipantMessage, TrackReceived, UnsupportedCodec
-from actors.messages.track import AddLeg, LegKeyFrameRequest, LegNack, LegReport, RemoveLeg
+from actors.messages.track import AddLeg, LegKeyFrameRequest, LegNack, LegProbe, LegReport, LimitLeg, RemoveLeg
 from actors.messages.transport import OutgoingTrack
 from lkactor.counters import Counters
 from lkactor.plane import Plane
@@ -137,6 +137,10 @@ class LegTable:
         self._legs[track.sid] = leg
         self._by_ssrc[leg.ssrc] = leg
 
+    def legs(self) -> Collection[Leg]:
+        """Those that media can flow on."""
+        return self._by_ssrc.values()
+
     # -- quality ----------------------------------------------------------------------------------------------------
 
     def next_timeout(self) -> float | None:
@@ -154,7 +158,7 @@ class LegTable:
         if not self._egress.ready:
             return
         for sid, leg in self._legs.items():
-            if sid not in self._granted and self._tell_track(sid, AddLeg(leg)):
+            if sid not in self._granted and self.tell_track(sid, AddLeg(leg)):
                 self._granted.add(sid)
                 self._tell_owner(TrackReceived(sid))
 
@@ -162,7 +166,7 @@ class LegTable:
         """A track actor was restarted and knows no legs."""
         for sid, outgoing in self._wanted.items():
             if outgoing.track == track and sid in self._granted:
-                self._tell_track(sid, AddLeg(self._legs[sid]))
+                self.tell_track(sid, AddLeg(self._legs[sid]))
 
     def revoke_all(self) -> None:
         for sid in list(self._legs):
@@ -177,7 +181,7 @@ class LegTable:
         self._by_ssrc.pop(leg.ssrc, None)
         if sid in self._granted:
             self._granted.discard(sid)
-            self._tell_track(sid, RemoveLeg(leg))
+            self.tell_track(sid, RemoveLeg(leg))
 
     # -- feedback of the subscriber ---------------------------------------------------------------------------------
 
@@ -186,7 +190,7 @@ class LegTable:
         if leg is None:
             self.counters.count("rtcp.nack_unknown_ssrc")
         else:
-            self._feedback(leg, LegNack(leg, nack.sequences))
+            self.feed_back(leg, LegNack(leg, nack.sequences))
 
     def on_key_frame_request(self, ssrc: int, *, fir: bool = False) -> None:
         leg = self._by_ssrc.get(ssrc)
@@ -195,7 +199,7 @@ class LegTable:
         else:
             leg.plis += not fir
             leg.firs += fir
-            self._feedback(leg, LegKeyFrameRequest(leg))
+            self.feed_back(leg, LegKeyFrameRequest(leg))
 
     def on_blocks(self, blocks: Sequence[ReportBlock], now: float) -> None:
         for block in blocks:
@@ -205,9 +209,9 @@ class LegTable:
                     self._window_ends = now + WINDOW
                 leg.report = block
                 self._scores.report(leg, block, now)
-                self._feedback(leg, LegReport(leg, block, now))
+                self.feed_back(leg, LegReport(leg, block, now))
 
-    def _feedback(self, leg: Leg, item: LegNack | LegKeyFrameRequest | LegReport) -> None:
+    def feed_back(self, leg: Leg, item: LegNack | LegKeyFrameRequest | LegReport | LegProbe) -> None:
         track = self._wanted.get(leg.track_id)
         if track is not None:
             try:
@@ -215,7 +219,7 @@ class LegTable:
             except ActorDead:
                 self.counters.count("rtcp.track_gone")
 
-    def _tell_track(self, sid: str, message: AddLeg | RemoveLeg) -> bool:
+    def tell_track(self, sid: str, message: AddLeg | RemoveLeg | LimitLeg) -> bool:
         track = self._wanted.get(sid)
         if track is None:
             return False

@@ -49,6 +49,7 @@ from actors.messages.participant import (
     SlowReader,
     SpeakersUpdated,
     StreamBound,
+    StreamStates,
     TrackHandle,
     TrackReceived,
     TracksPublished,
@@ -91,6 +92,7 @@ from actors.simulation import SimulationDesk
 from actors.subscribing import SubscribingDesk
 from actors.transport import TransportActor, TransportSpec
 from lkactor.auth import issue_refresh_token
+from lkactor.config import CongestionControlConfig
 from lkactor.peer import PeerState
 from lkactor.room.model import RoomModel
 from lkactor.room.participant import ParticipantModel, State
@@ -241,6 +243,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._quality.uplink(sid, score)
             case DownlinkQuality(score=score):
                 self._quality.downlink(score)
+            case StreamStates(states=states):
+                self._subscribing.stream_states(states)
             case QualitiesUpdated(infos=infos):
                 self._quality.tell_client(infos, self._subscribing.publishers())
             case PauseData():
@@ -442,12 +446,18 @@ class ParticipantActor(Actor[ParticipantMessage]):
             subscriber_sid=self.sid,
             egress=egress,
             server_offers=self._parameters.server_offers,
+            congestion=self._congestion(),
         )
         self._transports[role] = await self.context.spawn(lambda: TransportActor(spec), role, restart=Restart.TEMPORARY)
         self._connected[role] = False
         self.context.watch(self._transports[role])
         if role == "publisher":
             self._publishing.egress = egress
+
+    def _congestion(self) -> CongestionControlConfig:
+        """The client may say for itself whether its videos may be paused."""
+        config, asked = self._services.config.rtc.congestion_control, self._parameters.subscriber_allow_pause
+        return config if asked is None else replace(config, allow_pause=asked)
 
     async def _on_transport(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from livekit.protocol import models, rtc
 
 from actors.messages.room import SimulatedSpeaker
+from actors.messages.transport import SetChannelCapacity
 
 if TYPE_CHECKING:
     from actors.participant import ParticipantActor
@@ -46,6 +47,8 @@ class SimulationDesk:
                 participant.start_timer("scenario", ON_RESUME_WINDOW)
             case "switch_candidate_protocol" if scenario.switch_candidate_protocol in PROTOCOLS:
                 participant.switch_protocol(scenario.switch_candidate_protocol)
+            case "subscriber_bandwidth":
+                participant.tell_downlink(SetChannelCapacity(max(0, scenario.subscriber_bandwidth)))
             case "leave_request_full_reconnect":
                 # The original leaves this one unhandled.
                 participant.end(reasons.UNKNOWN_REASON, Action.RECONNECT, send_leave=True, why=kind)

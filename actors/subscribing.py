@@ -12,7 +12,7 @@ from livekit.protocol import models, rtc
 from actors.messages.participant import TrackHandle
 from actors.messages.room import FirstSubscription
 from actors.messages.track import LegSettings
-from actors.messages.transport import OutgoingTrack, SetSendTracks
+from actors.messages.transport import OutgoingTrack, SetSendTracks, SetTrackPriority
 from lkactor.room.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class SubscribingDesk:
             limits={"audio": limit.subscription_limit_audio, "video": limit.subscription_limit_video},
         )
         self._settings: dict[str, LegSettings] = {}
+        self._priorities: dict[str, int] = {}
+        """Of known tracks, where the client has named one."""
         self._looking: set[str] = set()
         self._asked: frozenset[str] = frozenset()
         self._received: set[str] = set()
@@ -90,6 +92,9 @@ class SubscribingDesk:
             handle = self._subscriptions.available.get(sid)
             if handle is not None:
                 self._participant.tell_track(handle.track, settings)
+                if request.priority != self._priorities.get(sid, 0):
+                    self._priorities[sid] = request.priority
+                    self._participant.tell_downlink(SetTrackPriority(sid, request.priority))
 
     def set_can_subscribe(self, allowed: bool) -> None:
         if self._subscriptions.can_subscribe != allowed:
@@ -123,6 +128,7 @@ class SubscribingDesk:
         self._subscriptions.withdraw(sids)
         for sid in sids:
             self._settings.pop(sid, None)
+            self._priorities.pop(sid, None)
         self.sync()
 
     def received(self, sid: str) -> None:
@@ -140,6 +146,24 @@ class SubscribingDesk:
         self._participant.log("subscription.failed", "codec_unsupported")
         error = rtc.SubscriptionResponse(track_sid=sid, err=models.SubscriptionError.SE_CODEC_UNSUPPORTED)
         self._participant.send(rtc.SignalResponse(subscription_response=error))
+
+    def stream_states(self, states: Iterable[tuple[str, bool]]) -> None:
+        """The downlink has no room for a track, or has again (livekit-media 4.13)."""
+        available = self._subscriptions.available
+        infos = [
+            rtc.StreamStateInfo(
+                participant_sid=available[sid].publisher_sid,
+                track_sid=sid,
+                state=rtc.StreamState.PAUSED if paused else rtc.StreamState.ACTIVE,
+            )
+            for sid, paused in states
+            if sid in available
+        ]
+        for info in infos:
+            self._participant.log("stream." + rtc.StreamState.Name(info.state).lower(), info.track_sid)
+        if infos:
+            update = rtc.StreamStateUpdate(stream_states=infos)
+            self._participant.send(rtc.SignalResponse(stream_state_update=update))
 
     def publishers(self) -> frozenset[str]:
         """The sids of those whose tracks this participant is to receive."""

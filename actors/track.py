@@ -23,8 +23,10 @@ from actors.messages.track import (
     AddLeg,
     LegKeyFrameRequest,
     LegNack,
+    LegProbe,
     LegReport,
     LegSettings,
+    LimitLeg,
     MediaBurst,
     PublisherReport,
     QualityWindow,
@@ -133,6 +135,8 @@ class TrackActor(Actor[TrackMessage]):
             case LegSettings():
                 self._settings[message.subscriber] = message
                 self._apply(message, now)
+            case LimitLeg(leg=leg, layer=layer, temporal=temporal, halted=halted):
+                renditions.set_limit(leg, layer, temporal, halted, now)
             case SetPublisherMuted(muted=muted):
                 renditions.set_muted(muted, now)
                 if self._dynacast is not None:
@@ -177,6 +181,8 @@ class TrackActor(Actor[TrackMessage]):
                         forwarder.on_sender_report(layer, report, now)
                 case LegNack(leg=leg, sequences=sequences):
                     renditions.of(leg).on_nack(leg, sequences, now)
+                case LegProbe(leg=leg, octets=octets):
+                    renditions.of(leg).on_probe(leg, octets, now)
                 case LegKeyFrameRequest(leg=leg):
                     renditions.of(leg).on_key_frame_request(leg, now)
                 case LegReport(leg=leg, block=block):
@@ -195,7 +201,8 @@ class TrackActor(Actor[TrackMessage]):
         for leg in self._renditions.legs:
             if leg.subscriber == settings.subscriber:
                 self._renditions.set_paused(leg, settings.disabled, now)
-                self._renditions.set_wanted(leg, settings.quality, settings.width, settings.height, now)
+                wanted = (settings.quality, settings.width, settings.height)
+                self._renditions.set_wanted(leg, *wanted, now, settings.fps)
 
     def _on_codec(self, message: AddCodec | RemoveCodec, now: float) -> None:
         """A backup codec comes or goes. Legs that move keep what their subscribers asked for."""
@@ -226,8 +233,9 @@ class TrackActor(Actor[TrackMessage]):
                 self._audio_codecs = needed
                 self._tell_owner(WantedAudioCodecs(sid, needed))
             return
-        for index, (codec, quality) in enumerate(renditions.wanted().items()):
-            settled = bool(self._settings) if index == 0 else renditions.serves(codec)
+        primary = renditions.codecs[0]
+        for codec, quality in renditions.wanted().items():
+            settled = renditions.serves(codec) or (codec == primary and bool(self._settings))
             self._dynacast.want(codec, quality, now, settled=settled)
         wanted = self._dynacast.take()
         if wanted is not None:

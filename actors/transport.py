@@ -13,6 +13,7 @@ from typing import assert_never
 
 from trio import current_time
 
+from actors.allocating import AllocationDesk
 from actors.egress import TransportEgress
 from actors.kernel import Actor, ActorRef, Exit, MailboxFull, MediaLink, Restarted, Terminated, Timer
 from actors.legs import LegTable
@@ -29,12 +30,15 @@ from actors.messages.transport import (
     RestartIce,
     SendData,
     SendDataTrack,
+    SetChannelCapacity,
     SetSendTracks,
+    SetTrackPriority,
     Tick,
     TransportMessage,
     UseCandidates,
 )
 from actors.net import Path, Ports
+from lkactor.config import CongestionControlConfig
 from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
@@ -57,7 +61,7 @@ from lkactor.sdp.either import EitherSide
 from lkactor.sfu import RtpRouter, TwccRecorder
 from lkactor.signal.join import ServerOffers
 from lkactor.wire.address import Address
-from lkactor.wire.rtcp import Fir, Nack, Pli, ReceiverReport, RtcpPacket, SenderReport, build_rtcp
+from lkactor.wire.rtcp import Fir, Nack, Pli, ReceiverReport, Remb, RtcpPacket, SenderReport, build_rtcp
 
 OWNER_RETRY = 0.01
 """Seconds until received data is offered again to an owner whose mailbox was full."""
@@ -85,6 +89,7 @@ class TransportSpec:
     reuse_sections: bool
     subscriber_sid: str
     egress: TransportEgress
+    congestion: CongestionControlConfig
     server_offers: ServerOffers = "never"
 
     @property
@@ -126,6 +131,13 @@ class TransportActor(Actor[TransportMessage]):
         self._tracks_in: dict[str, BindTrack] = {}
         self._rows = LegTable(
             subscriber=spec.subscriber_sid, egress=spec.egress, owner=spec.owner, rng=spec.rng, plane=spec.ports.plane
+        )
+        self._allocation = AllocationDesk(
+            self._rows,
+            self._tell_states,
+            enabled=spec.congestion.enabled,
+            allow_pause=spec.congestion.allow_pause,
+            now=current_time(),
         )
         self._paused = False
         self._unsent_to_owner: list[tuple[bool, bytes]] = []
@@ -180,12 +192,17 @@ class TransportActor(Actor[TransportMessage]):
                 self._peer.handle_timeout(now)
                 self._negotiation.handle_timeout(now)
                 self._rows.handle_timeout(now)
+                self._allocation.handle_timeout(now)
             case SendData(messages=messages):
                 self._send_data(messages, now)
             case SendDataTrack(packets=packets):
                 self._send_data_track(packets, now)
             case SetSendTracks(tracks=tracks):
                 self._set_send_tracks(tracks, now)
+            case SetChannelCapacity(bitrate=bitrate):
+                self._allocation.impose(bitrate, now)
+            case SetTrackPriority(sid=sid, priority=priority):
+                self._allocation.set_priority(sid, priority, now)
             case RemoteOffer():
                 self._on_offer(message, now)
             case RemoteAnswer(sdp=sdp):
@@ -374,6 +391,7 @@ class TransportActor(Actor[TransportMessage]):
             self._negotiation.next_timeout(),
             self._twcc.next_timeout(),
             self._rows.next_timeout(),
+            self._allocation.next_timeout(),
         )
         self._schedule_at(min((at for at in deadlines if at is not None), default=None), now)
 
@@ -445,6 +463,12 @@ class TransportActor(Actor[TransportMessage]):
         for packet in self._peer.take_rtcp():
             self._on_rtcp(packet, now)
 
+    def _tell_states(self, states: to_owner.StreamStates) -> None:
+        try:
+            self._spec.owner.tell(states)
+        except MailboxFull:
+            self._peer.counters.count("leg.state_untold")  # What the client shows of it is all that is wrong then.
+
     def _announce_stream(self, bound: to_owner.StreamBound) -> None:
         try:
             self._spec.owner.tell(bound)
@@ -465,6 +489,9 @@ class TransportActor(Actor[TransportMessage]):
                 self._rows.on_blocks(packet.reports, now)
             case Nack():
                 self._rows.on_nack(packet, now)
+            case Remb(bitrate=bitrate):
+                self._allocation.on_remb(bitrate, now)
+                self._schedule_at(self._allocation.next_timeout(), now)
             case Pli():
                 self._rows.on_key_frame_request(packet.media_ssrc)
             case Fir():

@@ -149,6 +149,13 @@ class DownlinkQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamStates:
+    """(track sid, held back) of videos that the client's downlink has no room for, or has again."""
+
+    states: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SlowReader:
     """The client does not read its reliable data: its send buffer is full."""
 
@@ -377,6 +384,7 @@ ParticipantMessage = (
     | DataReceived
     | DataTrackReceived
     | DownlinkQuality
+    | StreamStates
     | WantedQualityChanged
     | WantedAudioCodecs
     | StreamBound

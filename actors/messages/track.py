@@ -55,7 +55,15 @@ class LegReport:
     now: float
 
 
-LinkItem = MediaBurst | PublisherReport | LegNack | LegKeyFrameRequest | LegReport
+@dataclass(frozen=True, slots=True)
+class LegProbe:
+    """So many octets more are to go out on this leg now, to see whether they arrive."""
+
+    leg: Leg
+    octets: int
+
+
+LinkItem = MediaBurst | PublisherReport | LegNack | LegKeyFrameRequest | LegReport | LegProbe
 
 
 # -- control
@@ -84,6 +92,16 @@ class LegSettings:
     width: int
     height: int
     fps: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitLeg:
+    """What the subscriber's downlink has room for: layers up to these, or with `halted` nothing."""
+
+    leg: Leg
+    layer: int
+    temporal: int
+    halted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +134,6 @@ class QualityWindow:
     """To itself: a window of the quality score is over."""
 
 
-TrackMessage = AddLeg | RemoveLeg | LegSettings | SetPublisherMuted | AddCodec | RemoveCodec | TrackTick | QualityWindow
+TrackMessage = (
+    AddLeg | RemoveLeg | LegSettings | LimitLeg | SetPublisherMuted | AddCodec | RemoveCodec | TrackTick | QualityWindow
+)

@@ -96,6 +96,21 @@ class UseCandidates:
 
 
 @dataclass(frozen=True, slots=True)
+class SetChannelCapacity:
+    """SimulateScenario: the downlink is to be taken for so many bits per second; 0: for what it is."""
+
+    bitrate: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTrackPriority:
+    """The subscriber's wish: 1..255, the higher goes first when bandwidth is short; 0: as usual."""
+
+    sid: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class PauseData:
     """Back-pressure: a receiver of this peer's reliable data is behind."""
 
@@ -122,6 +137,8 @@ TransportMessage = (
     | SendDataTrack
     | RestartIce
     | UseCandidates
+    | SetChannelCapacity
+    | SetTrackPriority
     | PauseData
     | Tick
     | FlushData

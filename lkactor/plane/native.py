@@ -12,6 +12,7 @@ from lkactor.sfu.fanout import Fanout
 from lkactor.sfu.leg import HISTORY, Leg, Rewritten, Sent
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
 from lkactor.sfu.svc import Rewrite
+from lkactor.sfu.thinning import Vp8Thinner
 from lkactor.srtp import SrtpSender, kernel_access
 from lkactor.wire.extensions import abs_send_time
 
@@ -176,7 +177,7 @@ class KernelVp8(Vp8Munger):
 class KernelLeg(Leg):
     """A `Leg` whose numbers live in a row that the kernel runs packets through."""
 
-    __slots__ = ("_red", "_red_source", "_types", "row")
+    __slots__ = ("_red", "_red_source", "_thinner", "_types", "row")
 
     current_layer = _field("layer")
     need_switch = _field("need_switch", bool)
@@ -192,6 +193,7 @@ class KernelLeg(Leg):
         self.row = ffi.new("lk_row *")
         self._red: Mapping[int, int] = {}
         self._red_source: Mapping[int, int] = {}
+        self._thinner: Vp8Thinner | None = None
         super().__init__(egress=egress, **row)
         cell: KernelEgress = egress.cell
         self.row.egress = cell.cell
@@ -223,10 +225,20 @@ class KernelLeg(Leg):
         self._red_source = red
         self._decide()
 
+    @property
+    def thinner(self) -> Vp8Thinner | None:
+        return self._thinner
+
+    @thinner.setter
+    def thinner(self, thinner: Vp8Thinner | None) -> None:
+        self._thinner = thinner
+        self._decide()
+
     def _decide(self) -> None:
-        """RED passes as it is only if the numbers inside are the same on both sides."""
+        """RED passes as it is only if the numbers inside are the same on both sides. Frames are picked by Python."""
         source, types = self._red_source, self._types
-        self.row.plain = all(self._red.get(number) == inside for number, inside in source.items() if number in types)
+        same = all(self._red.get(number) == inside for number, inside in source.items() if number in types)
+        self.row.plain = same and self._thinner is None
 
 
 class KernelFanout:

@@ -15,6 +15,15 @@ REPORT_TIMEOUT = 30.0
 """Without a receiver report for this long there is no score."""
 
 
+def layers_missing(leg: Leg) -> int:
+    """By how many sizes of the picture the leg is behind what is wished and sent."""
+    sent = [spatial for spatial, row in enumerate(leg.offer.rates) if any(row)]
+    within = [spatial for spatial in sent if spatial <= leg.wanted_layer]
+    if leg.kind != "video" or not within:
+        return 0
+    return max(0, within[-1] - (leg.target_layer if leg.svc is not None else leg.current_layer))
+
+
 class _Stream:
     __slots__ = ("lost", "lost_before", "reported_at", "score", "sent_before")
 
@@ -50,9 +59,12 @@ class DownlinkScores:
                 continue
             sent, lost = leg.packets - stream.sent_before, stream.lost - stream.lost_before
             stream.sent_before, stream.lost_before = leg.packets, stream.lost
-            if leg.paused or sent <= 0:
+            if leg.halted and not leg.disabled:
+                score = stream.score.halt()
+            elif leg.paused or sent <= 0:
                 stream.score.rest()
                 continue
-            score = stream.score.window(sent, lost)
+            else:
+                score = stream.score.window(sent, lost, layers_missing=layers_missing(leg))
             worst = score if worst is None else min(worst, score)
         return worst

@@ -25,10 +25,12 @@ from lkactor.sfu.layers import (
     layer_for_quality,
     takes_keyframe,
 )
-from lkactor.sfu.leg import HISTORY, Egress, Leg, Rewritten, Sent
+from lkactor.sfu.leg import HISTORY, MAX_TEMPORAL, Egress, Leg, Rewritten, Sent
 from lkactor.sfu.munger import write_vp8
+from lkactor.sfu.rates import Offer, RateMeter, temporal_for
 from lkactor.sfu.receiver import LayerReceiver
 from lkactor.sfu.svc import LayerReader, Layers, Rewrite, select
+from lkactor.sfu.thinning import Vp8Thinner
 from lkactor.srtp import SendBuffer
 from lkactor.wire import codecs
 from lkactor.wire.codecs import red, vp8
@@ -54,6 +56,8 @@ SEEDING_INTERVAL = 1.0
 DEFAULT_THROTTLE = (0.5, 1.0, 1.0)
 NACK_SUPPRESS = 0.1
 MAX_RESENDS = 3
+PROBE_DEPTH = 8
+"""A probe sends the last packets again, so many of them."""
 RESUME_SLACK = 0.2
 RECOVERED_KEPT = 16
 LAYERED_MIMES = ("video/vp9", "video/av1")
@@ -77,6 +81,12 @@ class TrackFormat:
     throttle: tuple[float, float, float] = DEFAULT_THROTTLE
     dependency_id: int = 0
     """The publisher's id of the dependency descriptor, 0 without."""
+    screen: bool = False
+
+    @property
+    def mime(self) -> str:
+        """Of what comes; "" while nothing is known."""
+        return self.codecs[0].mime if self.codecs else ""
 
     @property
     def layered(self) -> str:
@@ -129,6 +139,8 @@ class TrackForwarder:
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
         self._reader: LayerReader | None = None
         self._layered = format.layered
+        self._meter = RateMeter(format.mime, screen=format.screen)
+        self._rates: tuple[tuple[int, ...], ...] = ()
         self._layers: list[LayerReceiver | None] = [None] * MAX_LAYERS
         self.legs: list[Leg] = []
         self._fanouts = fanouts
@@ -151,6 +163,7 @@ class TrackForwarder:
         self._format = format
         self._reader = None
         self._layered = format.layered
+        self._meter = RateMeter(format.mime, screen=format.screen)
         self._codecs = {codec.payload_type: codec for codec in format.codecs}
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
         self._fanout = self._fanouts(format.kind, format.red_types)
@@ -166,6 +179,7 @@ class TrackForwarder:
             leg.need_switch = True
         self.legs.append(leg)
         self._fanout.set_legs(self.legs)
+        self._offer(leg)
         self._want_key_frames(now)
 
     def remove_leg(self, leg: Leg) -> None:
@@ -173,18 +187,41 @@ class TrackForwarder:
             self.legs.remove(leg)
             self._fanout.set_legs(self.legs)
 
-    def set_wanted(self, leg: Leg, quality: int, width: int, height: int, now: float) -> None:
+    def set_wanted(self, leg: Leg, quality: int, width: int, height: int, now: float, fps: int = 0) -> None:
         """What the subscriber asked for: a size wins over a quality (livekit-media 4.14)."""
-        layers, before = self._format.layers, leg.target_layer
+        layers = self._format.layers
         if width and height and any(layer.width and layer.height for layer in layers):
-            leg.target_layer = layer_for_dimensions(width, height, layers)
+            leg.wanted_layer = layer_for_dimensions(width, height, layers)
         else:
-            leg.target_layer = layer_for_quality(quality, layers)
-        if leg.target_layer != before:
-            leg.refused_since = None
+            leg.wanted_layer = layer_for_quality(quality, layers)
+        leg.wanted_fps = fps
+        leg.wanted_temporal = temporal_for(fps, leg.offer.frames, MAX_TEMPORAL)
+        self._retarget(leg)
         self._want_key_frames(now)
 
+    def set_limit(self, leg: Leg, layer: int, temporal: int, halted: bool, now: float) -> None:
+        """What the subscriber's downlink has room for."""
+        leg.limit_layer, leg.limit_temporal, leg.halted = max(layer, 0), max(temporal, 0), halted
+        self._retarget(leg)
+        self._set_closed(leg, now)
+        self._want_key_frames(now)
+
+    def _retarget(self, leg: Leg) -> None:
+        before = leg.target_layer
+        leg.target_layer = min(leg.wanted_layer, leg.limit_layer)
+        leg.target_temporal = min(leg.wanted_temporal, leg.limit_temporal)
+        if leg.target_temporal < MAX_TEMPORAL and leg.thinner is None and self._format.mime == "video/vp8":
+            leg.thinner = Vp8Thinner(MAX_TEMPORAL)
+        if leg.target_layer != before:
+            leg.refused_since = None
+
     def set_paused(self, leg: Leg, paused: bool, now: float) -> None:
+        """The subscriber's wish."""
+        leg.disabled = paused
+        self._set_closed(leg, now)
+
+    def _set_closed(self, leg: Leg, now: float) -> None:
+        paused = leg.disabled or leg.halted
         if leg.paused != paused:
             leg.paused = paused
             if not paused:
@@ -201,6 +238,26 @@ class TrackForwarder:
                     layer.report = None  # From before the pause: its clock may have jumped.
             self._want_key_frames(now)
         self.muted = muted
+        for leg in self.legs:
+            self._offer(leg)
+
+    def _offer(self, leg: Leg) -> None:
+        """Tell a leg what there is to choose from."""
+        format = self._format
+        if format.kind == "video":
+            several = len(format.layers) > 1
+            leg.offer = Offer(self._rates, self._meter.frames, self.muted, format.screen, several)
+
+    def _measure(self, now: float) -> None:
+        if self._format.kind != "video":
+            return
+        self._rates = self._meter.measure(self._layers, now, layered=bool(self._layered))
+        for leg in self.legs:
+            self._offer(leg)
+            temporal = temporal_for(leg.wanted_fps, leg.offer.frames, MAX_TEMPORAL)
+            if temporal != leg.wanted_temporal:
+                leg.wanted_temporal = temporal
+                self._retarget(leg)
 
     # -- packets ----------------------------------------------------------------------------------------------------
 
@@ -322,6 +379,8 @@ class TrackForwarder:
                 if rewrite is None:
                     leg.munger.skip(frame.extended)
                     continue
+            elif leg.thinner is not None and self._thinned(leg, leg.thinner, frame):
+                continue
             segment = self._write(leg, layer, frame, len(segments), stamp, now, rewrite)
             if segment is not None:
                 segments.append(segment)
@@ -330,6 +389,24 @@ class TrackForwarder:
                     segments = []
         if segments:
             leg.egress.send_run(segments)
+
+    def _thinned(self, leg: Leg, thinner: Vp8Thinner, frame: Frame) -> bool:
+        """This packet is of a temporal layer that this leg does not get now."""
+        descriptor, munger = frame.descriptor, leg.munger
+        if descriptor is None:
+            return False
+        if frame.extended <= munger.newest:
+            return thinner.was_dropped(descriptor)
+        contiguous = frame.extended == munger.newest + 1
+        goes, begins = thinner.takes(descriptor, leg.target_temporal, contiguous=contiguous)
+        if goes:
+            if thinner.current >= MAX_TEMPORAL:
+                leg.thinner = None  # Everything goes out again.
+            return False
+        if begins:
+            leg.vp8.drop()
+        munger.skip(frame.extended)
+        return True
 
     def _write(
         self, leg: Leg, layer: int, frame: Frame, slot: int, stamp: int, now: float, rewrite: Rewrite | None = None
@@ -349,7 +426,11 @@ class TrackForwarder:
         if newest:
             munger.last_timestamp = timestamp
             leg.last_sent_at = now
-        ids: Rewritten = leg.vp8.map(frame.descriptor, newest) if frame.descriptor is not None else rewrite
+        ids: Rewritten = rewrite
+        if frame.descriptor is not None:
+            thinner = leg.thinner if not newest else None
+            dropped = thinner.dropped_since(frame.descriptor) if thinner is not None else 0
+            ids = leg.vp8.map(frame.descriptor, newest, dropped)
         leg.history[sequence & (HISTORY - 1)] = (sequence, frame.extended, layer, ids, now, 0, timestamp)
         return self._emit(leg, frame.packet, frame.payload, payload_type, sequence, timestamp, leg.ssrc, slot, stamp,
                           frame.descriptor, ids, recovered=frame.recovered)  # fmt: skip
@@ -477,6 +558,8 @@ class TrackForwarder:
             munger.switch(frame.extended, frame.packet.timestamp, out)
         if frame.descriptor is not None:
             leg.vp8.switch(frame.descriptor)
+            if leg.thinner is not None:
+                leg.thinner.switched(leg.target_temporal)
         leg.svc = None
         leg.current_layer, leg.need_switch = layer, False
         leg.key_frame_wanted_since = leg.refused_since = None
@@ -566,7 +649,10 @@ class TrackForwarder:
                 leg.unanswered_nacks += 1
                 continue
             _, extended, layer, ids, sent_at, tries, timestamp = entry
-            if tries >= MAX_RESENDS or now - sent_at < suppress:
+            if now - sent_at < suppress:
+                continue
+            leg.repeated_nacks += tries > 0
+            if tries >= MAX_RESENDS:
                 continue
             octets = leg.octets
             segment = self._resend(leg, entry, len(segments), now)
@@ -578,6 +664,30 @@ class TrackForwarder:
                 if len(segments) == SLOTS:
                     leg.egress.send_run(segments)
                     segments = []
+        if segments:
+            leg.egress.send_run(segments)
+
+    def on_probe(self, leg: Leg, octets: int, now: float) -> None:
+        """Send about so many octets more: the last packets again, as retransmissions (livekit-media 4.9)."""
+        if leg.revoked or not leg.egress.ready or not leg.munger.started:
+            return
+        newest, entries = leg.munger.last_sequence, []
+        for back in range(PROBE_DEPTH):
+            entry = leg.history[(newest - back) & (HISTORY - 1)]
+            if entry is not None and entry[0] == (newest - back) & 0xFFFF:
+                entries.append(entry)
+        if not entries or not leg.rtx_ssrc or not leg.rtx_payload_types:
+            self.counters.count("leg.no_probe")
+            return
+        segments: list[memoryview] = []
+        before = leg.octets
+        for index in range(SLOTS):
+            if leg.octets - before >= octets:
+                break
+            segment = self._resend(leg, entries[index % len(entries)], len(segments), now)
+            if segment is not None:
+                segments.append(segment)
+        leg.resent_octets += leg.octets - before
         if segments:
             leg.egress.send_run(segments)
 
@@ -689,6 +799,7 @@ class TrackForwarder:
         if self._report_due is not None and now >= self._report_due:
             self._receiver_reports(now)
             self._report_to_legs(now)
+            self._measure(now)
             live = any(layer is not None and layer.live(now) for layer in self._layers)
             self._report_due = now + REPORT_INTERVAL if live or self.legs else None
 
@@ -697,7 +808,7 @@ class TrackForwarder:
     def wanted_quality(self) -> int:
         """The highest quality that an open leg wants; -1: none (livekit-media 3.10)."""
         qualities = sorted({layer.quality for layer in self._format.layers if layer.quality != models.VideoQuality.OFF})
-        wanted = [leg.target_layer for leg in self.legs if not (leg.paused or leg.revoked)]
+        wanted = [leg.wanted_layer for leg in self.legs if not (leg.disabled or leg.revoked)]
         if not wanted:
             return -1
         top = max(wanted)
@@ -740,6 +851,7 @@ def format_of(
         history=history,
         throttle=throttle,
         dependency_id=media.extensions.get(DEPENDENCY_DESCRIPTOR, 0),
+        screen=info.source == models.TrackSource.SCREEN_SHARE,
     )
 
 

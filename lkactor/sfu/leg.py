@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
+from lkactor.sfu.rates import Offer
 from lkactor.sfu.svc import Rewrite, Selector
+from lkactor.sfu.thinning import Vp8Thinner
 from lkactor.srtp import SrtpSender
 from lkactor.wire.rtcp import ReportBlock
 
@@ -56,23 +58,29 @@ class Leg:
         "codecs",
         "current_layer",
         "dependency_id",
+        "disabled",
         "egress",
         "firs",
         "fixed_codec",
+        "halted",
         "history",
         "key_frame_wanted_since",
         "kind",
         "last_sent_at",
+        "limit_layer",
+        "limit_temporal",
         "munger",
         "nacks",
         "need_switch",
         "octets",
+        "offer",
         "packets",
         "paused",
         "payload_types",
         "plis",
         "red_payload_types",
         "refused_since",
+        "repeated_nacks",
         "report",
         "report_ntp",
         "report_sent_at",
@@ -89,9 +97,13 @@ class Leg:
         "svc",
         "target_layer",
         "target_temporal",
+        "thinner",
         "track_id",
         "unanswered_nacks",
         "vp8",
+        "wanted_fps",
+        "wanted_layer",
+        "wanted_temporal",
     )
 
     def __init__(
@@ -119,10 +131,27 @@ class Leg:
         self.abs_send_time_id = 0
         self.dependency_id = 0
         """The subscriber's id of the dependency descriptor, for AV1; 0 without."""
+        self.offer = Offer()
+        """What there is to choose from, as the track last measured it."""
+        self.wanted_layer = 2
+        self.wanted_temporal = MAX_TEMPORAL
+        self.wanted_fps = 0
+        """Of the subscriber; 0: as many as there are."""
+        self.limit_layer = 2
+        self.limit_temporal = MAX_TEMPORAL
+        """Of its downlink."""
         self.target_layer = 2
         self.target_temporal = MAX_TEMPORAL
+        """The lesser of both."""
+        self.thinner: Vp8Thinner | None = None
+        """While temporal layers of VP8 are left out."""
         self.current_layer = -1
+        self.disabled = False
+        """The subscriber does not want it now."""
+        self.halted = False
+        """Its downlink has no room for it."""
         self.paused = False
+        """Either of them: nothing goes out."""
         self.revoked = False
         self.need_switch = False
         """The source has changed or paused: the next key frame re-synchronises the numbers."""
@@ -139,6 +168,8 @@ class Leg:
         self.last_sent_at = 0.0
         self.packets = self.octets = 0
         self.nacks = self.resent = self.resent_octets = self.unanswered_nacks = 0
+        self.repeated_nacks = 0
+        """Asked for again, though sent again already."""
         self.plis = self.firs = 0
         self.report: ReportBlock | None = None
         """The subscriber's last one about this stream."""

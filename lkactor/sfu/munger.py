@@ -83,9 +83,14 @@ class Vp8Munger:
         if self._last_keyidx >= 0 and first.keyidx >= 0:
             self._keyidx_offset = self._last_keyidx + 1 - first.keyidx
 
-    def map(self, descriptor: Vp8Descriptor, newest: bool) -> tuple[int, int, int]:
-        """(picture id, TL0PICIDX, KEYIDX) to write; `newest`: the packet is not late."""
-        picture = (descriptor.picture_id + self._picture_offset) & (0x7FFF if descriptor.wide else 0x7F)
+    def drop(self) -> None:
+        """A picture is left out: what comes after it closes up."""
+        self._picture_offset -= 1
+
+    def map(self, descriptor: Vp8Descriptor, newest: bool, dropped: int = 0) -> tuple[int, int, int]:
+        """(picture id, TL0PICIDX, KEYIDX) to write; `newest`: the packet is not late; `dropped`: pictures that were
+        left out after a late one."""
+        picture = (descriptor.picture_id + self._picture_offset + dropped) & (0x7FFF if descriptor.wide else 0x7F)
         tl0 = (descriptor.tl0picidx + self._tl0_offset) & 0xFF
         keyidx = (descriptor.keyidx + self._keyidx_offset) & 31
         if newest:

@@ -49,6 +49,11 @@ class StreamScore:
         self.value += factor * (score - self.value)
         return self.value
 
+    def halt(self) -> float:
+        """The connection has no room for it: as bad as a live stream can be, at once."""
+        self.value = FLOOR
+        return self.value
+
     def rest(self) -> None:
         """Muted or paused on purpose: nothing can be held against the connection."""
         self.value = BEST

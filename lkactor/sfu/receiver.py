@@ -129,6 +129,12 @@ class LayerReceiver:
         slot = extended & self._mask
         return self._history[slot] if self._history_sequence[slot] == extended else None
 
+    def recent(self, count: int) -> list[RtpPacket]:
+        """The last `count` packets at most, in order, without those that are missing."""
+        first = max(self.first, self.highest - min(count, self._mask + 1) + 1, 0)
+        packets = (self.packet(extended) for extended in range(first, self.highest + 1))
+        return [packet for packet in packets if packet is not None]
+
     def live(self, now: float) -> bool:
         return now - self.last_arrival < LIVE_FOR
 

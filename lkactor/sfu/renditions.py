@@ -51,6 +51,7 @@ def formats_of(
                 history=history,
                 throttle=throttle,
                 dependency_id=media.extensions.get(DEPENDENCY_DESCRIPTOR, 0),
+                screen=info.source == models.TrackSource.SCREEN_SHARE,
             )
     return formats
 
@@ -152,8 +153,11 @@ class Renditions:
                 leg.codec = codec
                 self._forwarders[codec].add_leg(leg, now)
 
-    def set_wanted(self, leg: Leg, quality: int, width: int, height: int, now: float) -> None:
-        self.of(leg).set_wanted(leg, quality, width, height, now)
+    def set_wanted(self, leg: Leg, quality: int, width: int, height: int, now: float, fps: int = 0) -> None:
+        self.of(leg).set_wanted(leg, quality, width, height, now, fps)
+
+    def set_limit(self, leg: Leg, layer: int, temporal: int, halted: bool, now: float) -> None:
+        self.of(leg).set_limit(leg, layer, temporal, halted, now)
 
     def set_paused(self, leg: Leg, paused: bool, now: float) -> None:
         self.of(leg).set_paused(leg, paused, now)
