@@ -35,6 +35,8 @@ MAX_QUEUED_BYTES = 32 * 1024 * 1024
 BATCH = 256
 SYNC_INTERVAL = 1.0
 """A power cut costs at most about this many seconds of events; the end of the process costs none."""
+WRITE_TIMEOUT = 1.0
+"""Seconds that a disk which hangs may hold up an answer of the API."""
 EXPIRE_INTERVAL = 3600.0
 MOST_IN_MEMORY = 8 * 1024 * 1024
 """Bytes that are kept when no directory is configured."""
@@ -73,6 +75,8 @@ class JournalPort:
         self._overflowing = False
         self._wake = trio.Event()
         self._batch: Batch | None = None
+        self._accepted = self._taken = self._settled = 0
+        """Events so far: into the queue; out of it; written, or given up on."""
         self._gone: list[str] = []
         """Rooms, by sid, that are over once the queue is written."""
         # An earlier run of this server was killed with rooms open: what it could not say is said now.
@@ -94,7 +98,15 @@ class JournalPort:
             event.created_at = int(self.unix())
             self._queue.append(event)
             self._queued_bytes += size
+            self._accepted += 1
         self._wake.set()
+
+    async def written(self, timeout: float = WRITE_TIMEOUT) -> None:  # noqa: ASYNC109 - a slow disk is no error
+        """Until the operating system has what was published so far: a kill after that loses none of it."""
+        wanted = self._accepted
+        with trio.move_on_after(timeout):
+            while self._settled < wanted:
+                await self.committed.wait()
 
     def room_gone(self, sid: str) -> None:
         """A room has ended, perhaps without a farewell: whatever it left open is closed. Harmless otherwise."""
@@ -150,6 +162,7 @@ class JournalPort:
             event = self._queue.popleft()
             self._queued_bytes -= event.ByteSize()
             events.append(event)
+        self._taken += len(events)
         if not self._queue:
             self._overflowing = False
         self._batch = batch = self.journal.append(events, self.unix())
@@ -165,6 +178,7 @@ class JournalPort:
             return
         batch, self._batch = self._batch, None
         self.journal.commit(batch, written=written)
+        self._settled = self._taken
         self.committed.set()
         self.committed = trio.Event()
 

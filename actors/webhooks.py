@@ -149,10 +149,11 @@ class WebhookReceiver(Actor[None]):
     async def _drive(self) -> None:
         while True:
             changed = self._changed
+            # First, so that a kill repeats at most one event of each room.
+            while self._unsaved:
+                await self._save()
             for record in self._delivery.next_posts(trio.current_time()):
                 self.context.start_soon(self._post, record)
-            if self._unsaved:
-                await self._save()
             deadline = self._delivery.next_timeout()
             with trio.move_on_at(float("inf") if deadline is None else deadline):
                 await changed.wait()

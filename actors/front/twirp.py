@@ -85,6 +85,8 @@ class TwirpFront:
             as_json = twirp.is_json(request.headers.get("content-type", ""))
             message = twirp.decode(body, method.request, as_json=as_json)
             answer = await service.answer(name, message, claims)
+            # Whoever is told that it is done can count on the event, whatever happens to this process next.
+            await self._services.journal.written()
         except TwirpError as error:
             return Response(error.status, error.body(), "application/json"), error.code
         except (AskTimeout, MailboxFull):

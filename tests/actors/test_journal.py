@@ -132,6 +132,42 @@ def test_a_full_disk_stops_no_webhook() -> None:
     virtual(test)
 
 
+class SlowPort(JournalPort):
+    """On a disk that takes `delay` seconds for everything."""
+
+    delay = 0.5
+
+    async def call(self, function: Callable[..., Any], *args: object) -> Any:
+        await trio.sleep(self.delay)
+        return await super().call(function, *args)
+
+
+def test_written_waits_for_the_disk_and_not_for_ever() -> None:
+    async def test() -> None:
+        port = SlowPort(MemoryStore(), unix=trio.current_time, rng=random.Random(1))
+        async with running(port):
+            await port.written()
+            assert trio.current_time() == 0.0, "there was nothing"
+            port.publish([event(1)])
+            await port.written()
+            assert trio.current_time() == 0.5
+            assert port.journal.last
+            before = port.journal.last
+            port.publish([event(2)])
+            await trio.sleep(0.1)
+            port.publish([event(3)])  # Not in the batch that is being written.
+            await port.written()
+            assert trio.current_time() == 1.5
+            port.delay = 10.0
+            port.publish([event(4)])
+            await port.written()
+            assert trio.current_time() == 2.5
+            assert port.journal.last > before
+            port.delay = 0.0
+
+    virtual(test)
+
+
 def test_the_actor_restarts_and_loses_nothing() -> None:
     async def test() -> None:
         port = port_on(MemoryStore())

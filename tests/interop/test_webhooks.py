@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,12 +21,12 @@ import pytest
 from livekit import api
 from support.backend import Backend
 from support.interop import LIMIT, MARKS, RED, Client, party, raw_token, run
+from support.served import KEY, SECRET, Process, Remote, free_port, pairs
 
 from lkactor.testing import LkServer
 
 pytestmark = MARKS
 
-KEY, SECRET = "devkey", "a-secret-for-tests-of-32-bytes-or-more"
 NODE = Path(__file__).parent / "node"
 
 
@@ -221,10 +220,10 @@ def reference(url: str, tmp_path: Path) -> Iterator[Any]:
     binary = os.environ.get("LIVEKIT_SERVER", "")
     if not binary:
         pytest.skip("LIVEKIT_SERVER names no livekit-server to compare with")
-    port = _free_port()
+    port = free_port()
     text = (
         f"port: {port}\nbind_addresses: [127.0.0.1]\nkeys: {{{KEY}: {SECRET}}}\n"
-        f"rtc: {{udp_port: {_free_port()}, tcp_port: {_free_port()}, enable_loopback_candidate: true}}\n"
+        f"rtc: {{udp_port: {free_port()}, tcp_port: {free_port()}, enable_loopback_candidate: true}}\n"
         f"webhook: {{api_key: {KEY}, urls: ['{url}']}}\n"
     )
     config = tmp_path / "livekit.yaml"
@@ -236,12 +235,6 @@ def reference(url: str, tmp_path: Path) -> Iterator[Any]:
             yield server
         finally:
             process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_reference_tells_the_same_story(lk_room: str, tmp_path: Path) -> None:
@@ -310,17 +303,6 @@ def test_livekit_server_sdk_refuses_another_secret(lk_room: str) -> None:
 # -- down, and killed
 
 
-class Remote:
-    """A server in another process."""
-
-    api_key, api_secret = KEY, SECRET
-    url = http_url = ""
-
-    def token(self, identity: str = "", room: str = "", **grants: Any) -> str:
-        video = api.VideoGrants(room_join=True, room=room, **grants)
-        return api.AccessToken(KEY, SECRET).with_identity(identity).with_grants(video).to_jwt()
-
-
 class Reference(Remote):
     def __init__(self, url: str) -> None:
         self.url, self.http_url = url, url.replace("ws", "http", 1)
@@ -346,52 +328,6 @@ def processes() -> Iterator[list[Process]]:
         process.end(signal.SIGKILL)
 
 
-class Process(Remote):
-    """`python -m lkactor serve` as a process of its own, with a directory for its events."""
-
-    def __init__(self, processes: list[Process], directory: Path, *urls: str) -> None:
-        config = {
-            "keys": {KEY: SECRET},
-            "port": 0,
-            "bind_addresses": ["127.0.0.1"],
-            "rtc": {"udp_port": 0, "tcp_port": 0},
-            "webhook": {"api_key": KEY, "urls": list(urls)},
-            "events": {"directory": str(directory)},
-        }
-        command = [sys.executable, "-m", "lkactor", "serve", "--config-body", json.dumps(config)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
-        processes.append(self)
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if "ws://" in line:
-                self.url = line.split()[-1]
-                break
-        else:
-            raise AssertionError("the server did not start")
-        self.http_url = self.url.replace("ws", "http", 1)
-
-    def end(self, how: signal.Signals) -> None:
-        """No error if it has ended."""
-        self._process.send_signal(how)
-        self._process.wait(20)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def log(self, cursor: int = 0) -> list[dict[str, Any]]:
-        """Everything in `/events` behind the cursor."""
-        headers = {"Authorization": f"Bearer {raw_token(self, video={'roomAdmin': True, 'roomList': True})}"}
-        query = {"cursor": str(cursor), "follow": "0"}
-        answer = httpx.get(f"{self.http_url}/events", params=query, headers=headers, timeout=LIMIT)
-        assert answer.status_code == 200
-        frames = []
-        for block in answer.text.split("\n\n"):
-            fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-            if "data" in fields:
-                assert fields["event"] != "gap"
-                frames.append({"cursor": int(fields["id"]), **json.loads(fields["data"])})
-        return frames
-
-
 async def talk(server: Process, room: str, *, stay: bool) -> list[Client]:
     """Alice speaks to bob; they leave, unless they `stay` until the server is gone."""
     alice, bob = Client(server, "alice"), Client(server, "bob")  # type: ignore[arg-type]
@@ -403,30 +339,6 @@ async def talk(server: Process, room: str, *, stay: bool) -> list[Client]:
         await alice.close()
         await bob.close()
     return [alice, bob]
-
-
-def pairs(events: list[Any]) -> None:
-    """Whatever began has ended, in order: rooms, participants, tracks."""
-    opened: list[tuple[str, str]] = []
-    for event in events:
-        match event.event:
-            case "room_started":
-                opened.append(("room", event.room.sid))
-            case "room_finished":
-                opened.remove(("room", event.room.sid))
-                assert not opened, "nobody is left in a room that is over"
-            case "participant_joined":
-                assert ("room", event.room.sid) in opened
-                opened.append(("participant", event.participant.sid))
-            case "participant_left":
-                opened.remove(("participant", event.participant.sid))
-            case "track_published":
-                assert ("participant", event.participant.sid) in opened
-                opened.append(("track", event.track.sid))
-            case "track_unpublished":
-                assert ("participant", event.participant.sid) in opened
-                opened.remove(("track", event.track.sid))
-    assert opened == []
 
 
 def test_a_receiver_that_is_down_for_a_meeting_with_the_server_killed_in_between(
