@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from lkactor.sfu.layers import MAX_LAYERS
 from lkactor.sfu.leg import MAX_TEMPORAL
+from lkactor.sfu.rates import Rates
 
 UNKNOWN_CAPACITY = 100_000_000
 """Bits per second, until there is reason to believe in less."""
@@ -36,9 +37,6 @@ PROBE_MIN = 200_000
 """Bits per second a probe asks for at least."""
 DRIFT = 1.1
 """How far the measured rates may grow over an imposed capacity until it is allocated anew."""
-
-Rates = tuple[tuple[int, ...], ...]
-"""Bits per second by spatial and temporal layer, each with all that it needs; 0: not sent."""
 
 
 class Layer(NamedTuple):

@@ -148,9 +148,10 @@ class ProbePhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """`capacity`: what is known to fit now."""
+    """`capacity`: what is known to fit now; not `conclusive`: the client has said too little meanwhile."""
 
     congesting: bool
+    conclusive: bool
     capacity: int
 
 
@@ -161,15 +162,16 @@ class RemoteEstimator:
         self.rtt = INITIAL_RTT
         self.reset(now)
 
-    def reset(self, now: float) -> None:
-        self.capacity = UNKNOWN_CAPACITY
+    def reset(self, now: float, capacity: int = UNKNOWN_CAPACITY) -> None:
+        self.capacity = capacity
         self.congested = False
         self.phase = ProbePhase.NONE
         self.probe_duration = PROBE_DURATION
         self._probe_interval = PROBE_INTERVAL
         self._next_probe = now
         self._phase_since = self._probe_began = now
-        self._desired = 0
+        self.desired = 0
+        """Bits per second that the last probe was to show."""
         self._observe(*USUAL)
 
     def _observe(self, trend: TrendConfig, nacks: NackConfig) -> None:
@@ -210,7 +212,7 @@ class RemoteEstimator:
 
     def start_probe(self, desired: int, now: float) -> None:
         self.phase, self._phase_since, self._probe_began = ProbePhase.PROBING, now, now
-        self._desired = desired
+        self.desired = desired
         self._observe(*PROBING)
 
     def end_probe(self, now: float) -> None:
@@ -222,7 +224,7 @@ class RemoteEstimator:
     def goal_reached(self) -> bool:
         trend = self._trend
         probing = self.phase is ProbePhase.PROBING and not self.congested
-        return probing and trend.enough and trend.highest > self._desired
+        return probing and trend.enough and trend.highest > self.desired
 
     def settled_at(self) -> float | None:
         """When the result of the probe is there."""
@@ -246,4 +248,4 @@ class RemoteEstimator:
             self._probe_interval = PROBE_INTERVAL
             self.probe_duration = min(self.probe_duration * PROBE_DURATION_GROWTH, PROBE_DURATION_MAX)
         self._next_probe = self._probe_began + self._probe_interval
-        return ProbeResult(congesting, self.capacity)
+        return ProbeResult(congesting, trend.enough, self.capacity)

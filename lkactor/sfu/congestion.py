@@ -18,7 +18,7 @@ from lkactor.sfu.allocator import (
     Layer,
     StreamAllocator,
 )
-from lkactor.sfu.bandwidth import RemoteEstimator
+from lkactor.sfu.bandwidth import ProbeResult, RemoteEstimator
 from lkactor.sfu.leg import MAX_TEMPORAL, Leg
 
 TICK = 0.1
@@ -148,7 +148,7 @@ class CongestionControl:
             self._run_probe(now)
         result = self._estimator.finish_probe(now)
         if result is not None and not result.congesting:
-            self.allocator.proven(result.capacity)
+            self.allocator.proven(self._believed(result))
         self._settle(now)
         if self.allocator.deficient and not self.allocator.imposed and self._estimator.can_probe(now):
             self._start_probe(now)
@@ -159,8 +159,13 @@ class CongestionControl:
         """With everything held back no REMB comes that could end the congestion."""
         last = max((leg.last_sent_at for leg in self._legs.values()), default=now)
         if self.allocator.allow_pause and self._estimator.congested and now - last > PAUSED_MIN_WAIT:
-            self._estimator.reset(now)
+            self._estimator.reset(now, self.allocator.committed)
             self._probe_rate = 0
+
+    def _believed(self, result: ProbeResult) -> int:
+        """With nothing on its way estimates are rare. Then something small is tried; the reference tries everything."""
+        blind = not result.conclusive and not self.allocator.usage
+        return max(result.capacity, self._estimator.desired) if blind else result.capacity
 
     def _start_probe(self, now: float) -> None:
         goal = self.allocator.probe_goal()
@@ -186,8 +191,13 @@ class CongestionControl:
     def take_probe(self) -> tuple[Leg, int] | None:
         """The row that is to send so many octets more, now."""
         octets, self._probe_due = self._probe_due, 0
-        leg = next((leg for leg in self._legs.values() if leg.munger.started and leg.rtx_payload_types), None)
+        leg = next((leg for leg in self._legs.values() if _can_probe(leg)), None)
         if not octets or leg is None:
             return None
         self._probe_sent += octets
         return leg, octets
+
+
+def _can_probe(leg: Leg) -> bool:
+    """The client knows the stream, and its estimate sees what is sent on it."""
+    return leg.report is not None and bool(leg.abs_send_time_id) and leg.munger.started and bool(leg.rtx_payload_types)

@@ -27,9 +27,9 @@ from lkactor.sfu.layers import (
 )
 from lkactor.sfu.leg import HISTORY, MAX_TEMPORAL, Egress, Leg, Rewritten, Sent
 from lkactor.sfu.munger import write_vp8
-from lkactor.sfu.rates import Offer, RateMeter, temporal_for
-from lkactor.sfu.receiver import LayerReceiver
-from lkactor.sfu.svc import LayerReader, Layers, Rewrite, select
+from lkactor.sfu.rates import Offer, RateMeter
+from lkactor.sfu.receiver import TEMPORALS, LayerReceiver
+from lkactor.sfu.svc import LayerReader, Layers, Rewrite, place_of, select
 from lkactor.sfu.thinning import Vp8Thinner
 from lkactor.srtp import SendBuffer
 from lkactor.wire import codecs
@@ -46,7 +46,7 @@ from lkactor.wire.rtcp import (
     SenderReport,
     build_rtcp,
 )
-from lkactor.wire.rtp import RtpPacket
+from lkactor.wire.rtp import RtpPacket, build_rtp
 
 SLOTS, SLOT_SIZE = 64, 1664
 REPORT_INTERVAL = 1.0
@@ -58,6 +58,8 @@ NACK_SUPPRESS = 0.1
 MAX_RESENDS = 3
 PROBE_DEPTH = 8
 """A probe sends the last packets again, so many of them."""
+PROBE_PADDING = 255
+"""Octets; the count is in the last one (RFC 3550 section 5.1)."""
 RESUME_SLACK = 0.2
 RECOVERED_KEPT = 16
 LAYERED_MIMES = ("video/vp9", "video/av1")
@@ -139,8 +141,7 @@ class TrackForwarder:
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
         self._reader: LayerReader | None = None
         self._layered = format.layered
-        self._meter = RateMeter(format.mime, screen=format.screen)
-        self._rates: tuple[tuple[int, ...], ...] = ()
+        self._meter = RateMeter(screen=format.screen)
         self._layers: list[LayerReceiver | None] = [None] * MAX_LAYERS
         self.legs: list[Leg] = []
         self._fanouts = fanouts
@@ -163,7 +164,7 @@ class TrackForwarder:
         self._format = format
         self._reader = None
         self._layered = format.layered
-        self._meter = RateMeter(format.mime, screen=format.screen)
+        self._meter = RateMeter(screen=format.screen)
         self._codecs = {codec.payload_type: codec for codec in format.codecs}
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
         self._fanout = self._fanouts(format.kind, format.red_types)
@@ -195,7 +196,7 @@ class TrackForwarder:
         else:
             leg.wanted_layer = layer_for_quality(quality, layers)
         leg.wanted_fps = fps
-        leg.wanted_temporal = temporal_for(fps, leg.offer.frames, MAX_TEMPORAL)
+        leg.wanted_temporal = leg.offer.temporal_for(fps, leg.wanted_layer, MAX_TEMPORAL)
         self._retarget(leg)
         self._want_key_frames(now)
 
@@ -246,15 +247,15 @@ class TrackForwarder:
         format = self._format
         if format.kind == "video":
             several = len(format.layers) > 1
-            leg.offer = Offer(self._rates, self._meter.frames, self.muted, format.screen, several)
+            leg.offer = Offer(self._meter.rates, self._meter.frames, self.muted, format.screen, several)
 
     def _measure(self, now: float) -> None:
         if self._format.kind != "video":
             return
-        self._rates = self._meter.measure(self._layers, now, layered=bool(self._layered))
+        self._meter.measure(self._layers, now, layered=bool(self._layered))
         for leg in self.legs:
             self._offer(leg)
-            temporal = temporal_for(leg.wanted_fps, leg.offer.frames, MAX_TEMPORAL)
+            temporal = leg.offer.temporal_for(leg.wanted_fps, leg.wanted_layer, MAX_TEMPORAL)
             if temporal != leg.wanted_temporal:
                 leg.wanted_temporal = temporal
                 self._retarget(leg)
@@ -288,6 +289,9 @@ class TrackForwarder:
                         self.counters.count(violation.reason)
                         continue
                     keyframe = descriptor.begins_keyframe(payload)
+                    temporal = max(descriptor.tid, 0)
+                    receiver.spread[temporal] += len(payload)
+                    receiver.begun[temporal] += descriptor.start
                 else:
                     keyframe = codecs.is_keyframe(codec.mime, payload)
                     if codec.mime == self._layered:
@@ -296,6 +300,7 @@ class TrackForwarder:
                         except ProtocolViolation as violation:
                             self.counters.count(violation.reason)
                             continue
+                    _note_layers(receiver, packet, layers)
                 receiver.keyframe_seen = receiver.keyframe_seen or keyframe
                 if keyframe:
                     self._pli_pending.discard(layer)
@@ -398,9 +403,9 @@ class TrackForwarder:
         if frame.extended <= munger.newest:
             return thinner.was_dropped(descriptor)
         contiguous = frame.extended == munger.newest + 1
-        goes, begins = thinner.takes(descriptor, leg.target_temporal, contiguous=contiguous)
+        goes, begins = thinner.takes(descriptor, leg.target_temporal, keyframe=frame.keyframe, contiguous=contiguous)
         if goes:
-            if thinner.current >= MAX_TEMPORAL:
+            if thinner.idle(leg.target_temporal):
                 leg.thinner = None  # Everything goes out again.
             return False
         if begins:
@@ -668,28 +673,58 @@ class TrackForwarder:
             leg.egress.send_run(segments)
 
     def on_probe(self, leg: Leg, octets: int, now: float) -> None:
-        """Send about so many octets more: the last packets again, as retransmissions (livekit-media 4.9)."""
+        """Send about so many octets more: the last packets again, as retransmissions, or else padding where only those
+        would be (livekit-media 4.9). Counted with what was sent again."""
         if leg.revoked or not leg.egress.ready or not leg.munger.started:
             return
-        newest, entries = leg.munger.last_sequence, []
-        for back in range(PROBE_DEPTH):
-            entry = leg.history[(newest - back) & (HISTORY - 1)]
-            if entry is not None and entry[0] == (newest - back) & 0xFFFF:
-                entries.append(entry)
-        if not entries or not leg.rtx_ssrc or not leg.rtx_payload_types:
+        if not leg.rtx_ssrc or not leg.rtx_payload_types:
             self.counters.count("leg.no_probe")
             return
+        entries = self._resendable(leg)
         segments: list[memoryview] = []
-        before = leg.octets
-        for index in range(SLOTS):
-            if leg.octets - before >= octets:
+        sent = 0
+        while sent < octets and len(segments) < SLOTS:
+            slot = len(segments)
+            segment = self._resend(leg, entries[slot % len(entries)], slot, now) if entries else None
+            if segment is None:
+                entries, segment = [], self._pad(leg, slot, now)
+            if segment is None:
                 break
-            segment = self._resend(leg, entries[index % len(entries)], len(segments), now)
-            if segment is not None:
-                segments.append(segment)
-        leg.resent_octets += leg.octets - before
+            segments.append(segment)
+            sent += len(segment)
+        leg.resent_octets += sent
         if segments:
             leg.egress.send_run(segments)
+
+    def _resendable(self, leg: Leg) -> list[Sent]:
+        """The last packets that are still there, newest first."""
+        newest, entries = leg.munger.last_sequence, []
+        for back in range(PROBE_DEPTH):
+            sequence = (newest - back) & 0xFFFF
+            entry = leg.history[sequence & (HISTORY - 1)]
+            receiver = self._layers[entry[2]] if entry is not None and entry[0] == sequence else None
+            if entry is not None and receiver is not None and receiver.packet(entry[1]) is not None:
+                entries.append(entry)
+        return entries
+
+    def _pad(self, leg: Leg, slot: int, now: float) -> memoryview | None:
+        """Padding alone, on the stream of the retransmissions, where it leaves no hole in the media's numbers."""
+        srtp, view, start = leg.egress.srtp, self._view, slot * SLOT_SIZE
+        if srtp is None:
+            return None
+        leg.rtx_sequence = (leg.rtx_sequence + 1) & 0xFFFF
+        packet = build_rtp(
+            payload_type=next(iter(leg.rtx_payload_types.values())),
+            sequence=leg.rtx_sequence,
+            timestamp=leg.munger.last_timestamp,
+            ssrc=leg.rtx_ssrc,
+            marker=False,
+            payload=b"",
+            extensions={leg.abs_send_time_id: abs_send_time(now).to_bytes(3, "big")} if leg.abs_send_time_id else {},
+            padding=PROBE_PADDING,
+        )
+        view[start : start + len(packet)] = packet
+        return view[start : start + srtp.protect_rtp_into(self._buffer, start, len(packet))]
 
     def _resend(
         self,
@@ -831,6 +866,16 @@ class TrackForwarder:
     def leg_codecs(self) -> Mapping[int, Codec]:
         """The publisher's codecs by payload type."""
         return self._codecs
+
+
+def _note_layers(receiver: LayerReceiver, packet: RtpPacket, layers: Layers | None) -> None:
+    """For the rates of the layers inside a stream, and its frames."""
+    if layers is None:
+        receiver.begun[0] += packet.marker  # One marker per frame: RFC 6184, RFC 7798; AV1 without layers.
+    else:
+        spatial, temporal, begins = place_of(layers)
+        receiver.spread[spatial * TEMPORALS + temporal] += len(packet.data)
+        receiver.begun[temporal] += begins
 
 
 def format_of(

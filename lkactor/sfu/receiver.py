@@ -11,6 +11,8 @@ LIVE_FOR = 1.5
 """Seconds without a packet after which a layer counts as not sent."""
 CYCLE = 65536
 """Extended numbers start one cycle up, so that what came before the first packet is not negative."""
+TEMPORALS, SPATIALS = 4, 3
+"""Layers inside a stream that are told apart."""
 MAX_STRAYS = 5
 """Packets from far behind, one after the other, until the stream is taken to have begun anew there."""
 MAX_GAP = 2000
@@ -34,6 +36,7 @@ class LayerReceiver:
         "_unwrapper",
         "_window_expected",
         "_window_packets",
+        "begun",
         "bytes",
         "duplicates",
         "first",
@@ -46,6 +49,7 @@ class LayerReceiver:
         "report",
         "report_arrival",
         "restarts",
+        "spread",
         "ssrc",
     )
 
@@ -66,6 +70,10 @@ class LayerReceiver:
         self.highest = -1
         self.ssrc = 0
         self.packets = self.bytes = self.duplicates = self.out_of_order = 0
+        self.spread = [0] * (SPATIALS * TEMPORALS)
+        """Octets by spatial x TEMPORALS + temporal layer, for the caller to fill and to reset."""
+        self.begun = [0] * TEMPORALS
+        """Frames begun, by temporal layer; likewise."""
         self.keyframe_seen = False
         self.restarts = 0
         """How often the numbers began anew: legs must re-synchronise then."""
@@ -128,12 +136,6 @@ class LayerReceiver:
         """From the history."""
         slot = extended & self._mask
         return self._history[slot] if self._history_sequence[slot] == extended else None
-
-    def recent(self, count: int) -> list[RtpPacket]:
-        """The last `count` packets at most, in order, without those that are missing."""
-        first = max(self.first, self.highest - min(count, self._mask + 1) + 1, 0)
-        packets = (self.packet(extended) for extended in range(first, self.highest + 1))
-        return [packet for packet in packets if packet is not None]
 
     def live(self, now: float) -> bool:
         return now - self.last_arrival < LIVE_FOR

@@ -25,13 +25,13 @@ from typing import NamedTuple
 
 from lkactor.counters import Counters
 from lkactor.errors import ProtocolViolation
-from lkactor.sfu.receiver import LIVE_FOR
+from lkactor.sfu.receiver import LIVE_FOR, SPATIALS, TEMPORALS
 from lkactor.wire import dependency_descriptor as dd
 from lkactor.wire.codecs import vp9
 from lkactor.wire.rtp import RtpPacket
 from lkactor.wire.sequence import Unwrapper
 
-MAX_SPATIAL = 3
+MAX_SPATIAL = SPATIALS
 REMEMBERED_FRAMES = 256
 """Decisions on frames are remembered for packets that come late; a power of two."""
 
@@ -61,6 +61,17 @@ class Av1Layers(NamedTuple):
 
 Layers = Vp9Layers | Av1Layers
 """What a selector needs to know of a packet."""
+
+
+def place_of(layers: Layers) -> tuple[int, int, bool]:
+    """(spatial layer, temporal layer, a picture begins here)."""
+    if isinstance(layers, Vp9Layers):
+        found = layers.descriptor
+        spatial = min(found.spatial_id or 0, MAX_SPATIAL - 1)
+        return spatial, min(found.temporal_id or 0, TEMPORALS - 1), found.start_of_frame and not spatial
+    frame = layers.descriptor.frame
+    spatial = min(frame.spatial, MAX_SPATIAL - 1)
+    return spatial, min(frame.temporal, TEMPORALS - 1), layers.descriptor.first and not spatial
 
 
 class LayerReader:

@@ -23,6 +23,8 @@ class Vp8Descriptor:
     keyidx: int
     keyidx_at: int
     size: int
+    sync: bool = False
+    """Y: of higher layers than the base one, this frame needs none before it."""
 
     def begins_keyframe(self, payload: bytes | memoryview) -> bool:
         """Start of partition 0 and the inverse key frame bit clear (RFC 6386 section 9.1)."""
@@ -35,7 +37,7 @@ def parse_descriptor(payload: bytes | memoryview) -> Vp8Descriptor:
         first = payload[0]
         at = 1
         picture_id = picture_at = tl0 = tl0_at = tid = keyidx = keyidx_at = -1
-        wide = False
+        wide = sync = False
         if first & 0x80:
             flags = payload[at]
             at += 1
@@ -54,13 +56,14 @@ def parse_descriptor(payload: bytes | memoryview) -> Vp8Descriptor:
                 keyidx_at = at
                 if flags & 0x20:
                     tid = payload[at] >> 6
+                    sync = bool(payload[at] & 0x20)
                 if flags & 0x10:
                     keyidx = payload[at] & 31
                 at += 1
     except IndexError:
         raise ProtocolViolation("vp8.truncated") from None
     start = bool(first & 0x10) and first & 7 == 0
-    return Vp8Descriptor(start, picture_id, picture_at, wide, tl0, tl0_at, tid, keyidx, keyidx_at, at)
+    return Vp8Descriptor(start, picture_id, picture_at, wide, tl0, tl0_at, tid, keyidx, keyidx_at, at, sync)
 
 
 def is_keyframe(payload: bytes | memoryview) -> bool:
