@@ -73,27 +73,29 @@ class Packetizer:
         return payloads
 
     def _av1(self, frame: Frame) -> list[bytes]:
-        """Every OBU element with its length (W 0), without size fields; Z and Y where one is cut (section 4.4)."""
+        """OBUs without size fields (section 4.4): Z and Y where one is cut, N where a coded sequence begins."""
         elements = []
         for header, extension, payload in obus(frame.data):
             if header >> 3 & 15 not in (TEMPORAL_DELIMITER, TILE_LIST, PADDING):
                 elements.append(bytes((header & 0xFD,)) + extension + payload)
         payloads: list[bytes] = []
-        body, head = b"", 0x08 if frame.keyframe else 0
+        pieces: list[bytes] = []
+        size, head = 1, 0x08 if frame.keyframe else 0
         for element in elements:
             while element:
-                room = self._max - 1 - len(body) - 2
+                room = self._max - size - 2
                 if room < 16 or (room >> 14):
-                    payloads.append(bytes((head,)) + body)
-                    body, head = b"", 0
+                    payloads.append(_av1_payload(head, pieces))
+                    pieces, size, head = [], 1, 0
                     continue
                 piece, element = element[:room], element[room:]
-                body += to_leb128(len(piece)) + piece
+                pieces.append(piece)
+                size += 2 + len(piece)
                 if element:
-                    payloads.append(bytes((head | 0x40,)) + body)
-                    body, head = b"", 0x80
-        if body:
-            payloads.append(bytes((head,)) + body)
+                    payloads.append(_av1_payload(head | 0x40, pieces))
+                    pieces, size, head = [], 1, 0x80
+        if pieces:
+            payloads.append(_av1_payload(head, pieces))
         return payloads
 
     def _h264(self, frame: Frame) -> list[bytes]:
@@ -118,3 +120,11 @@ def _split(data: bytes, size: int) -> list[bytes]:
     count = max(1, -(-len(data) // size))
     step = max(1, -(-len(data) // count))
     return [data[at : at + step] for at in range(0, len(data), step)]
+
+
+def _av1_payload(head: int, pieces: list[bytes]) -> bytes:
+    """Up to three elements are counted in W, and the last one has no length then. W 0 is as good by section 4.4, but
+    LiveKit's server finds no key frame in such a packet, and subscribers of it get nothing."""
+    counted = len(pieces) <= 3
+    body = b"".join(to_leb128(len(piece)) + piece for piece in (pieces[:-1] if counted else pieces))
+    return bytes((head | (len(pieces) << 4 if counted else 0),)) + body + (pieces[-1] if counted else b"")

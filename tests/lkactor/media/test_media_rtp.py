@@ -191,6 +191,19 @@ def test_vp9_key_frames_carry_their_size() -> None:
     assert (descriptor.inter_predicted, descriptor.start_of_frame, descriptor.end_of_frame) == (False, True, True)
 
 
+def test_av1_counts_its_elements() -> None:
+    """W is 2, and the frame has no length before it: LiveKit's server finds a key frame in no other form."""
+    sequence_header, key_frame = b"\x0a\x03abc", b"\x32\x04\x10bcd"
+    frame = Frame(b"\x12\x00" + sequence_header + key_frame, 0.0, True)
+    assert Packetizer("video/av1", random.Random(1)).packetize(frame) == [b"\x28\x04\x08abc\x30\x10bcd"]
+
+
+def test_av1_counts_no_more_than_three_elements() -> None:
+    tile_group = b"\x22\x01x"
+    frame = Frame(b"\x12\x00" + 4 * tile_group, 0.0, False)
+    assert Packetizer("video/av1", random.Random(1)).packetize(frame) == [b"\x00" + 4 * b"\x02\x20x"]
+
+
 def test_picture_ids_rise_by_one_and_wrap() -> None:
     packetizer = Packetizer("video/vp8", random.Random(1))
     packetizer._picture_id = 0x7FFE
