@@ -442,8 +442,8 @@ const lk = (window.lk = {
 
   // reconnecting
 
-  async simulate(scenario) {
-    await room().simulateScenario(scenario);
+  async simulate(scenario, argument) {
+    await room().simulateScenario(scenario, argument);
   },
 
   state: () => room().state,
