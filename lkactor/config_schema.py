@@ -34,7 +34,7 @@ WITHOUT_EFFECT = (
     "room.playout_delay", "room.sync_streams", "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",
     "rtc.allow_udp_unstable_fallback", "rtc.reconnect_on_publication_error", "rtc.reconnect_on_subscription_error",
-    "rtc.reconnect_on_data_channel_error", "rtc.congestion_control",
+    "rtc.reconnect_on_data_channel_error",
 )  # fmt: skip
 """Paths, each with all below it."""
 
