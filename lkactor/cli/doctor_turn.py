@@ -18,8 +18,10 @@ from lkactor.turn import AllocateFailed, ClientAllocated, PeerData, PermissionRe
 from lkactor.turn.message import Peer
 
 EXPIRES_SOON = 14 * 86400.0
+WRONG_CREDENTIALS = "the key or secret is not the server's, or its clock is off"
 REFUSALS = {
-    401: "the key or secret is not the server's, or its clock is off",
+    400: WRONG_CREDENTIALS,  # of LiveKit's server and of ours
+    401: WRONG_CREDENTIALS,  # of others (RFC 8489 9.2.4)
     437: "try again: the last visit's allocation still stands",
     486: "too many allocations of one participant: raise turn.per_user_relay_allocation_limit",
     508: "no relay port is free: widen turn.relay_range_start to turn.relay_range_end",

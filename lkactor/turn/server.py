@@ -3,7 +3,7 @@
 | request           | wanted (section)                                              | refused with              |
 |-------------------|---------------------------------------------------------------|---------------------------|
 | Binding           | answered for anyone: this port is a STUN server, too          |                           |
-| any other         | long-term credentials (RFC 8489 9.2.4)                        | 400; 401, 438 with nonce  |
+| any other         | long-term credentials (RFC 8489 9.2.4)                        | 401, 438 with nonce; 400  |
 | Allocate          | none for this 5-tuple yet; UDP; known family; quota (7.2)     | 437 442 440 486 508 420   |
 | Refresh           | the same user; LIFETIME 0 ends it (7.3)                       | 437 441 443               |
 | CreatePermission  | peers of the relay's family, allowed by the policy (10.2)     | 400 403 443 508           |
@@ -292,7 +292,9 @@ class TurnServer:
             raise self._challenge(438, addr, now)
         account = self._authenticate(username, message.kind == turn.ALLOCATE)
         if account is None or realm != REALM or not turn.signed_by(message, account.key):
-            raise self._challenge(401, addr, now)
+            # RFC 8489 9.2.4 has 401 here. LiveKit answers 400, and its clients' tests want that: 401 asks for
+            # credentials, these are wrong, and nobody should try them again.
+            raise _Refused(400)
         return account
 
     def _challenge(self, code: int, addr: Address, now: float) -> _Refused:

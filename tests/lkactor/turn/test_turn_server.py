@@ -141,19 +141,24 @@ def test_policy_lists() -> None:
     assert {ip: policy.permits(ip) for ip in allowed} == allowed
 
 
-@pytest.mark.parametrize("why", ["secret", "expired", "key", "noise"])
-def test_wrong_credentials_get_401(why: str) -> None:
+@pytest.mark.parametrize("why", ["secret", "expired", "never", "other expiry", "no expiry", "key", "noise"])
+def test_wrong_credentials_get_400_as_from_livekit(why: str) -> None:
     world = World()
     none = random.Random(1)
+    good, _ = issue_credentials("key", "secret", "PA_a", int(UNIX) + 300)
+    _, later = issue_credentials("key", "secret", "PA_a", int(UNIX) + 360)
     client = {
         "secret": lambda: world.client(secret="other"),
         "expired": lambda: world.client(expiry=int(UNIX) - 1),
+        "never": lambda: world.client(expiry=0),
+        "other expiry": lambda: world.clients.setdefault(ALICE, TurnClient(good, later, rng=none)),
+        "no expiry": lambda: world.clients.setdefault(ALICE, TurnClient(base62(b"key|PA_a"), later, rng=none)),
         "key": lambda: world.clients.setdefault(ALICE, TurnClient(base62(b"x|PA|9999999999"), "", rng=none)),
         "noise": lambda: world.clients.setdefault(ALICE, TurnClient("!\u00e9", "p", rng=none)),
     }[why]()
     client.allocate(0.0)
     world.run()
-    assert client.next_event() == AllocateFailed(401, "Unauthorized")
+    assert client.next_event() == AllocateFailed(400, "Bad Request")
     assert world.server.allocations == 0
 
 
