@@ -46,6 +46,7 @@ class AdministrationDesk:
             self._tell_everyone()
         if reason != Reason.OK or participant.protocol >= METADATA_RESPONSE_PROTOCOL:
             response = responses.request_response(wanted.request_id, reason, text)
+            response.request_response.update_metadata.CopyFrom(wanted)
             participant.context.start_soon(self._send_later, response)
 
     async def _send_later(self, response: rtc.SignalResponse) -> None:

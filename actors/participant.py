@@ -97,6 +97,7 @@ from lkactor.peer import PeerState
 from lkactor.room.model import RoomModel
 from lkactor.room.participant import ParticipantModel, State
 from lkactor.signal import responses
+from lkactor.signal.client_configuration import client_codecs
 from lkactor.signal.join import JoinIntent
 
 JOIN_TIMEOUT = 60.0
@@ -160,7 +161,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._left = False
         self._missed: dict[str, models.ParticipantInfo] = {}
         """Departures that the client has not heard of, by sid."""
-        self._publishing = PublishingDesk(self, spec.room_model.enabled_codecs)
+        self._codecs = client_codecs(spec.intent.parameters.client, spec.room_model.enabled_codecs)
+        self._publishing = PublishingDesk(self, self._codecs.publish)
         self._data = DataDesk(self)
         self._data_tracks = DataTrackDesk(self, auto_subscribe=spec.intent.parameters.auto_subscribe_data_track)
         self._quality = QualityDesk(self)
@@ -362,7 +364,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case "track_setting":
                 self._subscribing.on_settings(request.track_setting)
             case "leave":
-                self.end(_client_reason(request.leave.reason), Action.DISCONNECT, send_leave=False, why="left")
+                self.end(_client_reason(request.leave.reason), Action.DISCONNECT, send_leave=True, why="left")
             case "subscription_permission":
                 self._publishing.set_subscription_permission(request.subscription_permission)
             case "sync_state":
@@ -422,9 +424,16 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._send(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)))
             case SpeakersUpdated(speakers=speakers):
                 if self.protocol > 2:
-                    self._send(rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=speakers)))
+                    self._tell_speakers(speakers)
             case _:
                 assert_never(message)
+
+    def _tell_speakers(self, speakers: tuple[models.SpeakerInfo, ...]) -> None:
+        """Of those whose tracks this client is to receive, and of itself (livekit-surface 2.2)."""
+        audible = self._subscribing.publishers() | {self.sid}
+        heard = [speaker for speaker in speakers if speaker.sid in audible]
+        if heard:
+            self._send(rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=heard)))
 
     # -- transports -------------------------------------------------------------------------------------------------
 
@@ -441,7 +450,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
             use=self._connectivity.candidates(),
             rng=services.rng,
             lite=config.rtc.use_ice_lite and not self._parameters.disable_ice_lite and self.protocol > 5,
-            codecs=tuple(codec.mime.lower() for codec in self._spec.room_model.enabled_codecs),
+            codecs=tuple(codec.mime.lower() for codec in self._codecs.subscribe),
+            publish_codecs=tuple(codec.mime.lower() for codec in self._codecs.publish),
             reuse_sections=self.protocol > 3 and self._parameters.client.browser != "safari",
             subscriber_sid=self.sid,
             egress=egress,
@@ -527,7 +537,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
                     self.start_timer("failed", RESTART_GRACE)
                     return
                 if self._sink is not None:
-                    self._send(responses.leave(models.DisconnectReason.CONNECTION_TIMEOUT, Action.RESUME))
+                    if self.protocol >= responses.LEAVE_ACTION_PROTOCOL:
+                        reason = models.DisconnectReason.CONNECTION_TIMEOUT
+                        self._send(responses.leave(reason, Action.RESUME, self.protocol))
                     self._drop_signal()
                 self.start_timer("failed", FAILED_GRACE)
             case _:
@@ -647,7 +659,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._rpc.close()
         self.log("left", models.DisconnectReason.Name(reason))
         if send_leave:
-            self._send(responses.leave(reason, action))
+            self._send(responses.leave(reason, action, self.protocol))
         self._drop_signal()
         self.model.disconnect(reason)
         try:
@@ -673,6 +685,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             server=self._services.server_info,
             ice_servers=self._connectivity.ice_servers(),
             client_configuration=self._connectivity.configuration(),
+            codecs=self._codecs.publish,
             subscriber_primary=self._primary == "subscriber",
             sif_trailer=self._spec.room_model.sif_trailer,
             fast_publish=self.model.permission.can_publish and not self._connectivity.fallen_back,

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MEDIA_LINK_CAPACITY = 512
 """Bursts of one track that may wait for its actor."""
+UNPUBLISH_PROTOCOL = 7
+"""Clients from here on know track_unpublished."""
 
 Policy = models.BackupCodecPolicy
 
@@ -270,8 +272,15 @@ class PublishingDesk:
             if not participant.model.may_publish(publication.info.source):
                 self.publications.remove(publication.info.sid)
                 self._end(publication)
-                gone = rtc.TrackUnpublishedResponse(track_sid=publication.info.sid)
-                participant.send(rtc.SignalResponse(track_unpublished=gone))
+                self._tell_unpublished(publication.info.sid)
+
+    def _tell_unpublished(self, sid: str) -> None:
+        """The client did not ask for it. Older ones can only be told to send nothing."""
+        if self._participant.protocol >= UNPUBLISH_PROTOCOL:
+            response = rtc.SignalResponse(track_unpublished=rtc.TrackUnpublishedResponse(track_sid=sid))
+        else:
+            response = rtc.SignalResponse(mute=rtc.MuteTrackRequest(sid=sid, muted=True))
+        self._participant.send(response)
 
     def wanted(self, wish: WantedQualityChanged | WantedAudioCodecs) -> None:
         """Dynacast: the client may stop sending what nobody wants, and starts a codec that somebody needs."""
@@ -317,5 +326,4 @@ class PublishingDesk:
                 publication = self.publications.remove(sid)
                 if publication is not None:
                     self._end(publication)
-                    gone = rtc.TrackUnpublishedResponse(track_sid=sid)
-                    self._participant.send(rtc.SignalResponse(track_unpublished=gone))
+                    self._tell_unpublished(sid)

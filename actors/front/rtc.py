@@ -64,7 +64,7 @@ class RtcFront:
             return
         websocket = WebSocket(receive, send)
         if participant is None:
-            await self._refuse_resume(websocket)
+            await self._refuse_resume(websocket, intent.parameters.protocol)
             return
         first: rtc.SignalResponse | None = None
         with trio.move_on_after(FIRST_MESSAGE_TIMEOUT):
@@ -80,7 +80,8 @@ class RtcFront:
             lasted = trio.current_time() - begun
             self._services.metrics.answered(intent.room, intent.identity, intent.parameters.protocol, lasted)
         text = request.query.get("json") == "1"
-        connection = SignalConnection(websocket, sink, participant, number, self._services, text=text)
+        protocol = intent.parameters.protocol
+        connection = SignalConnection(websocket, sink, participant, number, self._services, protocol, text=text)
         await connection.run(first)
 
     def _intent(self, request: Request, *, v1: bool, validate_only: bool) -> JoinIntent:
@@ -176,9 +177,9 @@ class RtcFront:
             raise JoinError(500, "timed out while waiting for signal response") from None
         return participant if resumed else None
 
-    async def _refuse_resume(self, websocket: WebSocket) -> None:
+    async def _refuse_resume(self, websocket: WebSocket, protocol: int) -> None:
         """101, one Leave that sends the client into a full reconnect, 1000 (livekit-surface 2.6)."""
         await websocket.accept()
         reason, action = models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.Action.RECONNECT
-        await websocket.send(responses.leave(reason, action).SerializeToString())
+        await websocket.send(responses.leave(reason, action, protocol).SerializeToString())
         await websocket.close(1000)

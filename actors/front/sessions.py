@@ -63,6 +63,7 @@ class SignalConnection:
         ref: ActorRef[ParticipantMessage],
         number: int,
         services: Services,
+        protocol: int,
         *,
         text: bool = False,
     ) -> None:
@@ -71,6 +72,7 @@ class SignalConnection:
         self._ref = ref
         self._number = number
         self._services = services
+        self._protocol = protocol
         self._text = text
         """Until the client has spoken: binary, as the reference, unless it asked for JSON (`json=1`, ours)."""
 
@@ -140,5 +142,5 @@ class SignalConnection:
         await self._ref.wait_closed()
         if not self._sink.left:
             reason = models.DisconnectReason.STATE_MISMATCH
-            self._sink.send(responses.leave(reason, rtc.LeaveRequest.Action.RECONNECT))
+            self._sink.send(responses.leave(reason, rtc.LeaveRequest.Action.RECONNECT, self._protocol))
         self._sink.close()

@@ -15,6 +15,8 @@ SERVER_VERSION = "1.13.5"
 """The LiveKit release whose behaviour this server follows: SDKs gate features on it, so it must be a version."""
 SERVER_PROTOCOL = 17
 AGENT_PROTOCOL = 1
+LEAVE_ACTION_PROTOCOL = 13
+"""Clients from here on are told in a LeaveRequest what to do next; RESUME cannot be said to others."""
 
 Action = rtc.LeaveRequest.Action
 
@@ -37,12 +39,13 @@ def join_response(
     others: Sequence[models.ParticipantInfo],
     server: models.ServerInfo,
     ice_servers: Sequence[rtc.ICEServer],
+    codecs: Iterable[models.Codec],
     subscriber_primary: bool,
     sif_trailer: bytes,
     fast_publish: bool,
     client_configuration: models.ClientConfiguration | None = None,
 ) -> rtc.SignalResponse:
-    """The first message of a session."""
+    """The first message of a session. `codecs` are those that the client may send."""
     return rtc.SignalResponse(
         join=rtc.JoinResponse(
             room=room,
@@ -56,7 +59,7 @@ def join_response(
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_TIMEOUT,
             sif_trailer=sif_trailer,
-            enabled_publish_codecs=publish_codecs(room.enabled_codecs),
+            enabled_publish_codecs=publish_codecs(codecs),
             fast_publish=fast_publish,
             client_configuration=client_configuration,
         )
@@ -90,15 +93,13 @@ def reconnect_response(
     )
 
 
-def leave(reason: int, action: int) -> rtc.SignalResponse:
-    """`can_reconnect` says the same to clients that do not know `action`."""
-    return rtc.SignalResponse(
-        leave=rtc.LeaveRequest(
-            reason=reason,  # type: ignore[arg-type]
-            action=action,  # type: ignore[arg-type]
-            can_reconnect=action != Action.DISCONNECT,
-        )
-    )
+def leave(reason: int, action: int, protocol: int) -> rtc.SignalResponse:
+    """To a client of this protocol: older ones know no `action`, only whether to come back."""
+    if protocol >= LEAVE_ACTION_PROTOCOL:
+        request = rtc.LeaveRequest(reason=reason, action=action)  # type: ignore[arg-type]
+    else:
+        request = rtc.LeaveRequest(reason=reason, can_reconnect=action == Action.RECONNECT)  # type: ignore[arg-type]
+    return rtc.SignalResponse(leave=request)
 
 
 def description(kind: str, sdp: str, description_id: int, mid_to_track_id: Mapping[str, str]) -> rtc.SignalResponse:

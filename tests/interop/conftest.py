@@ -1,10 +1,14 @@
 """What all interop tests share: both signalling generations, and one Chromium for the session."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.browser import Browser, missing
+from support.signal_client import CONFIG, Server
+
+from lkactor.testing import LkServer
 
 WEB = Path(__file__).parent / "web"
 
@@ -23,3 +27,14 @@ def browser() -> Iterator[Browser]:
         pytest.skip(reason)
     with Browser(WEB) as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session")
+def signal_server() -> Iterator[Server]:
+    """For the tests of signalling: ours, or the one that LK_SIGNAL_URL names."""
+    url = os.environ.get("LK_SIGNAL_URL")
+    if url:
+        yield Server(url, reference=True)
+        return
+    with LkServer(CONFIG) as server:
+        yield Server(server.url, reference=False)
