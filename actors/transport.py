@@ -85,6 +85,8 @@ class TransportSpec:
     lite: bool
     codecs: tuple[str, ...]
     """Enabled mimes, lower case."""
+    publish_codecs: tuple[str, ...]
+    """Those that the client may send."""
     use: UseCandidates
     reuse_sections: bool
     subscriber_sid: str
@@ -119,7 +121,8 @@ class TransportActor(Actor[TransportMessage]):
             begins = spec.server_offers == "first"
             self._negotiation = EitherNegotiation(EitherSide(codecs=spec.codecs), self._peer, begins=begins)
         else:
-            self._negotiation = AnswerNegotiation(Answerer(codecs=spec.codecs, single=spec.single), self._peer)
+            answerer = Answerer(codecs=spec.codecs, publish_codecs=spec.publish_codecs, single=spec.single)
+            self._negotiation = AnswerNegotiation(answerer, self._peer)
         self.egress = spec.egress
         self._paths: dict[Address, Path] = {}
         self._timer: Timer | None = None

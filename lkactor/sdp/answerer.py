@@ -76,10 +76,16 @@ class _Section:
 
 
 class Answerer:
-    """`codecs` are the enabled mimes in lower case; `single` says that one connection carries both ways."""
+    """`codecs` are the enabled mimes in lower case; `single` says that one connection carries both ways.
 
-    def __init__(self, *, codecs: Sequence[str], single: bool = False) -> None:
+    `publish_codecs`, if they are others, are the mimes that the peer may send.
+    """
+
+    def __init__(
+        self, *, codecs: Sequence[str], publish_codecs: Sequence[str] | None = None, single: bool = False
+    ) -> None:
         self._enabled = tuple(codecs)
+        self._publishable = self._enabled if publish_codecs is None else tuple(publish_codecs)
         self._single = single
         self._sections: list[_Section] = []
         self._tracks: dict[str, SendTrack] = {}
@@ -122,7 +128,8 @@ class Answerer:
             return _Section(offered, is_data(offered), [], {})
         if offered.kind not in ("audio", "video") or offered.protocol not in RTP_PROTOCOLS:
             return _Section(offered, False, [], {})
-        codecs = accept(read_codecs(offered), self._enabled, remb=self._single)
+        enabled = self._publishable if offered.peer_sends else self._enabled
+        codecs = accept(read_codecs(offered), enabled, remb=self._single)
         return _Section(offered, bool(codecs), codecs, accepted_extensions(offered, single=self._single))
 
     # -- what we send -----------------------------------------------------------------------------------------------

@@ -5,11 +5,31 @@ Source: livekit-surface 2.10.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from livekit.protocol import models
 
 NEWER_SAFARI = (18, 3)
 LINUX_FIREFOX = ("firefox", "firefox mobile")
 XIAOMI = "xiaomi 2201117ti"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCodecs:
+    """Those of a room's codecs that this client may send, and those that it is sent."""
+
+    publish: tuple[models.Codec, ...]
+    subscribe: tuple[models.Codec, ...]
+
+
+def client_codecs(client: models.ClientInfo, enabled: Iterable[models.Codec]) -> ClientCodecs:
+    """Older clients do not read `disabled_codecs`: what they are told not to use is not negotiated with them."""
+    configuration = client_configuration(client, force_relay=False) or models.ClientConfiguration()
+    off = {codec.mime.lower() for codec in configuration.disabled_codecs.codecs}
+    never_sent = {codec.mime.lower() for codec in configuration.disabled_codecs.publish}
+    subscribe = tuple(codec for codec in enabled if codec.mime.lower() not in off)
+    return ClientCodecs(tuple(codec for codec in subscribe if codec.mime.lower() not in never_sent), subscribe)
 
 
 def client_configuration(client: models.ClientInfo, *, force_relay: bool) -> models.ClientConfiguration | None:

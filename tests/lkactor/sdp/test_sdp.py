@@ -95,6 +95,13 @@ def test_answer_keeps_order_mids_payload_types_and_refuses_the_rest() -> None:
     assert "sped" not in raw and "sctp-init" not in raw
 
 
+def test_what_a_client_may_not_send_is_still_sent_to_it() -> None:
+    answerer = Answerer(codecs=ALL, publish_codecs=tuple(mime for mime in ALL if mime != "video/h264"), single=True)
+    sendrecv, recvonly = [*VIDEO, "a=sendrecv"], [*VIDEO, "a=recvonly"]
+    answer = answer_to(answerer, offer([*VIDEO, "a=sendonly", "a=msid:- cam"], sendrecv, recvonly))
+    assert [section.formats for section in answer.media] == [["41", "42"], ["41", "42"], ["41", "42", "43", "44"]]
+
+
 def test_remb_is_taken_only_by_the_single_connection() -> None:
     answer = answer_to(Answerer(codecs=ALL, single=True), offer([*VIDEO, "a=recvonly"]))
     assert "41 goog-remb" in answer.media[0].get_all("rtcp-fb")

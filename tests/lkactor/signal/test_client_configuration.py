@@ -9,7 +9,7 @@ from livekit.protocol import models
 
 from lkactor.config import Config
 from lkactor.ice import host_candidates
-from lkactor.signal.client_configuration import client_configuration
+from lkactor.signal.client_configuration import client_codecs, client_configuration
 from lkactor.signal.ice_servers import ice_servers, turn_over_tls
 from lkactor.turn import Authenticator
 from lkactor.turn.server import REALM
@@ -49,6 +49,23 @@ def test_codecs_that_a_platform_gets_wrong(client: models.ClientInfo, all_ways: 
     assert configuration is not None
     assert [codec.mime for codec in configuration.disabled_codecs.codecs] == all_ways
     assert [codec.mime for codec in configuration.disabled_codecs.publish] == publish
+
+
+@pytest.mark.parametrize(
+    ("client", "no_publish", "no_subscribe"),
+    [
+        (models.ClientInfo(browser="chrome", os="linux"), set(), set()),
+        (models.ClientInfo(browser="firefox", os="linux"), {"video/H264"}, set()),
+        (models.ClientInfo(browser="safari", browser_version="18.4"), {"video/AV1", "video/VP9"}, {"video/AV1"}),
+    ],
+)
+def test_what_a_platform_gets_wrong_is_not_negotiated_with_it(
+    client: models.ClientInfo, no_publish: set[str], no_subscribe: set[str]
+) -> None:
+    every = {"audio/opus", "video/VP8", "video/H264", "video/VP9", "video/AV1"}
+    codecs = client_codecs(client, [models.Codec(mime=mime) for mime in sorted(every)])
+    assert {codec.mime for codec in codecs.publish} == every - no_publish
+    assert {codec.mime for codec in codecs.subscribe} == every - no_subscribe
 
 
 def test_built_in_turn() -> None:
