@@ -49,6 +49,8 @@ class SubscribingDesk:
         self._asked: frozenset[str] = frozenset()
         self._received: set[str] = set()
         """Those of them of which media has come."""
+        self._undecodable: dict[str, TrackHandle] = {}
+        """Tracks that the client answered to without any of their codecs: not offered until they have others."""
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -60,6 +62,7 @@ class SubscribingDesk:
         sids = set(sids)
         self._subscriptions.wish(sids, subscribe)
         for sid in sids:
+            self._undecodable.pop(sid, None)
             if subscribe and sid not in self._subscriptions.available and len(self._looking) < MAX_LOOKED_FOR:
                 self._looking.add(sid)
                 self._participant.start_timer(LOOKING + sid, NOT_FOUND_AFTER)
@@ -129,6 +132,7 @@ class SubscribingDesk:
         for sid in sids:
             self._settings.pop(sid, None)
             self._priorities.pop(sid, None)
+            self._undecodable.pop(sid, None)
         self.sync()
 
     def received(self, sid: str) -> None:
@@ -146,6 +150,14 @@ class SubscribingDesk:
         self._participant.log("subscription.failed", "codec_unsupported")
         error = rtc.SubscriptionResponse(track_sid=sid, err=models.SubscriptionError.SE_CODEC_UNSUPPORTED)
         self._participant.send(rtc.SignalResponse(subscription_response=error))
+        handle = self._subscriptions.available.get(sid)
+        if handle is not None:
+            self._undecodable[sid] = handle
+            self.sync()
+
+    def _decodable(self, handle: TrackHandle) -> bool:
+        failed = self._undecodable.get(handle.sid)
+        return failed is None or (failed.codecs, failed.mimes) != (handle.codecs, handle.mimes)
 
     def stream_states(self, states: Iterable[tuple[str, bool]]) -> None:
         """The downlink has no room for a track, or has again (livekit-media 4.13)."""
@@ -175,6 +187,7 @@ class SubscribingDesk:
         """Tell the transport that carries media down what it is to carry; `without` these for a moment, so that they
         come back as new tracks."""
         wanted = [handle for handle in self._subscriptions.wanted() if handle.sid not in without]
+        wanted = [handle for handle in wanted if self._decodable(handle)]
         tracks = tuple(
             OutgoingTrack(
                 sid=handle.sid,

@@ -129,7 +129,7 @@ class World:
 
     async def join(
         self, identity: str, room: str = "demo", *, protocol: int = 16, single: bool = True, media: bool = True,
-        attributes: dict[str, str] | None = None, **grants: Any,
+        attributes: dict[str, str] | None = None, client: models.ClientInfo | None = None, **grants: Any,
     ) -> Guest:  # fmt: skip
         """Raises AssertionError, with the refusal, if the room does not take it. With two connections (`single=False`)
         the server makes an offer that nobody answers: it gives up after 15 s."""
@@ -139,7 +139,7 @@ class World:
             KEY, SECRET, identity=identity, video=video, attributes=attributes, ttl=3600.0, now_unix=now
         )
         claims = verify(token, {KEY: SECRET}, now)
-        parameters = JoinParameters(client=models.ClientInfo(protocol=protocol), single=single)
+        parameters = JoinParameters(client=client or models.ClientInfo(protocol=protocol), single=single)
         guest = Guest(self, JoinIntent(identity, room, claims, parameters))
         ref = await self.open(room)
         answer = await ref.ask(Join(guest.intent, guest.connection, guest.sink), timeout=5.0)
