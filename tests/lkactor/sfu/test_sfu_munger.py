@@ -130,3 +130,32 @@ def test_rewriting_touches_only_the_ids():
     write_vp8(copy, 0, parse_descriptor(payload), (32000, 200, 30))
     assert copy[0] == payload[0] and copy[1] == payload[1] and copy[6:] == payload[6:]
     assert copy[5] >> 5 == payload[5] >> 5
+
+
+@pytest.mark.parametrize("first", [100, 0x7FFE, 0])
+def test_pictures_left_out_close_up_and_late_ones_keep_the_number_of_their_time(first):
+    munger = Vp8Munger()
+
+    def found(number):
+        return parse_descriptor(vp8_payload((first + number) & 0x7FFF, 0, 0, key=False))
+
+    munger.switch(found(0))
+    assert munger.map(found(0), True)[0] == first
+    munger.drop()  # 1
+    assert munger.map(found(2), True)[0] == (first + 1) & 0x7FFF
+    munger.drop()  # 3
+    munger.drop()  # 4
+    assert munger.map(found(5), True)[0] == (first + 2) & 0x7FFF
+    assert munger.map(found(2), False, 2)[0] == (first + 1) & 0x7FFF
+    assert munger.map(found(0), False, 3)[0] == first
+    assert munger.map(found(6), True)[0] == (first + 3) & 0x7FFF
+
+
+def test_a_switch_goes_on_behind_the_last_picture_that_went_out():
+    munger = Vp8Munger()
+    munger.map(parse_descriptor(vp8_payload(50, 1, 0, key=True)), True)
+    munger.drop()
+    munger.drop()
+    other = parse_descriptor(vp8_payload(9000, 1, 0, key=True))
+    munger.switch(other)
+    assert munger.map(other, True)[0] == 51
