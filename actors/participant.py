@@ -457,6 +457,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             egress=egress,
             server_offers=self._parameters.server_offers,
             congestion=self._congestion(),
+            slow_threshold=config.rtc.datachannel_slow_threshold,
         )
         self._transports[role] = await self.context.spawn(lambda: TransportActor(spec), role, restart=Restart.TEMPORARY)
         self._connected[role] = False

@@ -43,6 +43,7 @@ from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
 from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerState, PeerStateChanged
+from lkactor.peer.backlog import SLICE_INTERVAL, Received
 from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, UNLABELLED, DataChannels, as_user_packet
 from lkactor.peer.either import EitherNegotiation
 from lkactor.peer.negotiation import (
@@ -92,6 +93,8 @@ class TransportSpec:
     subscriber_sid: str
     egress: TransportEgress
     congestion: CongestionControlConfig
+    slow_threshold: int = 0
+    """Bits per second, of those who read reliable data (`lkactor.peer.backlog`)."""
     server_offers: ServerOffers = "never"
 
     @property
@@ -129,7 +132,7 @@ class TransportActor(Actor[TransportMessage]):
         self._timer_at = float("inf")
         self._router = RtpRouter()
         self._twcc = TwccRecorder()
-        self._channels = DataChannels()
+        self._channels = DataChannels(slow_threshold=spec.slow_threshold)
         self._channels_announced = False
         self._tracks_in: dict[str, BindTrack] = {}
         self._rows = LegTable(
@@ -142,8 +145,8 @@ class TransportActor(Actor[TransportMessage]):
             allow_pause=spec.congestion.allow_pause,
             now=current_time(),
         )
-        self._paused = False
-        self._unsent_to_owner: list[tuple[bool, bytes]] = []
+        self._paused = self._flush_due = False
+        self._unsent_to_owner = Received(sliced=spec.slow_threshold > 0)
         self._data_track_in: list[bytes] = []
         self._ufrags: list[str] = []
         self._told = PeerState.NEW
@@ -222,9 +225,11 @@ class TransportActor(Actor[TransportMessage]):
                 self._use_candidates(message)
             case PauseData(paused=paused):
                 self._paused = paused
-                if self._peer.sctp is not None:
-                    self._peer.sctp.pause_receive(paused)
+                if paused and self._peer.sctp is not None:
+                    self._peer.sctp.pause_receive(True)
+                self._flush_to_owner()
             case FlushData():
+                self._flush_due = False
                 self._flush_to_owner()
             case Restarted(ref=ref):
                 self._rows.regrant(ref)
@@ -318,7 +323,7 @@ class TransportActor(Actor[TransportMessage]):
         if self._data_track_in:
             self._hand_up_data_track()
         self._send_datagrams(now)
-        if self._channels.water_mark_crossed(self._peer.sctp):
+        if self._channels.water_mark_crossed(self._peer.sctp, now):
             self._spec.owner.tell(to_owner.DataCongestion(self._channels.congested))
         self._schedule(now)
 
@@ -395,6 +400,7 @@ class TransportActor(Actor[TransportMessage]):
             self._twcc.next_timeout(),
             self._rows.next_timeout(),
             self._allocation.next_timeout(),
+            self._channels.next_timeout(now),
         )
         self._schedule_at(min((at for at in deadlines if at is not None), default=None), now)
 
@@ -433,19 +439,25 @@ class TransportActor(Actor[TransportMessage]):
             self._peer.counters.count("data_track.owner_busy", len(packets))
 
     def _flush_to_owner(self) -> None:
-        """Hand received data up. A full mailbox closes the peer's window until it has room again."""
-        if not self._unsent_to_owner:
+        """Hand received data up. A full mailbox closes the peer's window until it has room again, and so does a room
+        that is congested: the window is what may wait here."""
+        if self._flush_due:
             return
+        ready, retry = self._unsent_to_owner.ready(paused=self._paused), SLICE_INTERVAL
         try:
-            self._spec.owner.tell(to_owner.DataReceived(tuple(self._unsent_to_owner)))
+            if ready:
+                self._spec.owner.tell(to_owner.DataReceived(ready))
+                self._unsent_to_owner.gone(len(ready), paused=self._paused)
         except MailboxFull:
-            if self._peer.sctp is not None:
-                self._peer.sctp.pause_receive(True)
-            self.context.schedule(OWNER_RETRY, FlushData())
-            return
-        self._unsent_to_owner.clear()
-        if self._peer.sctp is not None and not self._paused:
-            self._peer.sctp.pause_receive(False)
+            retry = OWNER_RETRY
+        if self._paused:
+            return  # Reliable data goes on when the room says so; what is not reliable may come too late.
+        if self._peer.sctp is not None:
+            # Shut until all of it is gone: what waits here is never more than one window.
+            self._peer.sctp.pause_receive(bool(self._unsent_to_owner))
+        if self._unsent_to_owner:
+            self._flush_due = True
+            self.context.schedule(retry, FlushData())
 
     # -- media in ---------------------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ EXTRA: Schema = {
     "rtc": {
         **_leaves(
             "use_stun_port_as_ice use_mdns sctp_min_cwnd sctp_fast_rtx_wnd sctp_cwnd_ca_step enable_warp strict_acks "
-            "packet_buffer_size data_channel_max_buffered_amount datachannel_slow_threshold "
+            "packet_buffer_size data_channel_max_buffered_amount "
             "datachannel_lossy_target_latency datachannel_data_track_target_latency "
             "enable_rtp_stream_restart_detection host_acceptance_min_wait srflx_acceptance_min_wait "
             "prflx_acceptance_min_wait relay_acceptance_min_wait"

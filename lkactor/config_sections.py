@@ -135,6 +135,8 @@ class RtcConfig:
     pli_throttle: PliThrottle = field(default_factory=PliThrottle)
     packet_buffer_size_video: int = 500
     packet_buffer_size_audio: int = 200
+    datachannel_slow_threshold: int = 0
+    """Bits per second; 0: nobody is too slow for reliable data."""
     congestion_control: CongestionControlConfig = field(default_factory=CongestionControlConfig)
 
 

@@ -18,6 +18,7 @@ from collections import deque
 from livekit.protocol import models
 
 from lkactor.counters import Counters
+from lkactor.peer.backlog import WINDOW, DrainRate
 from lkactor.sctp import SctpAssociation
 
 RELIABLE, LOSSY, DATA_TRACK = "_reliable", "_lossy", "_data_track"
@@ -30,6 +31,8 @@ LOSSY_BUFFER = 256 * 1024
 DATA_TRACK_BUFFER = 64 * 1024
 """About 100 ms at 5 Mbit/s (livekit-media 1.9)."""
 HIGH_WATER, LOW_WATER = 4 * 1024 * 1024, 1024 * 1024
+SHORT_HIGH_WATER, SHORT_LOW_WATER = 16 * 1024, 8 * 1024
+"""With a threshold for slow readers: their queue is what they still get before the gap."""
 
 
 def as_user_packet(payload: bytes) -> bytes:
@@ -38,10 +41,15 @@ def as_user_packet(payload: bytes) -> bytes:
 
 
 class DataChannels:
-    """Labels to channel ids, the early buffer, and the water marks that drive back-pressure."""
+    """Labels to channel ids, the early buffer, and the water marks that drive back-pressure.
 
-    def __init__(self) -> None:
+    `slow_threshold`: bits per second, see `lkactor.peer.backlog`.
+    """
+
+    def __init__(self, *, slow_threshold: int = 0) -> None:
         self.counters = Counters()
+        self._slow_threshold = slow_threshold
+        self._drain = DrainRate()
         self._ids: dict[str, int] = {}
         self._labels: dict[int, str] = {}
         self._early: deque[bytes] = deque()
@@ -88,6 +96,13 @@ class DataChannels:
             if not reliable and sctp.buffered_amount(channel) > LOSSY_BUFFER:
                 self.counters.count("data.lossy_dropped")
                 return True
+            if reliable and self._slow_threshold:
+                buffered = sctp.buffered_amount(channel)
+                self._drain.sample(buffered, now)
+                if buffered > SHORT_HIGH_WATER and self._slow:
+                    self.counters.count("data.slow_reader_dropped")
+                    return True
+                self._drain.queued(len(payload))
             sctp.send(channel, payload, now=now)
             return True
         if not reliable:
@@ -110,13 +125,26 @@ class DataChannels:
         else:
             sctp.send(channel, packet, now=now)
 
-    def water_mark_crossed(self, sctp: SctpAssociation | None) -> bool:
+    @property
+    def _slow(self) -> bool:
+        rate = self._drain.bits_per_second
+        return rate is not None and rate < self._slow_threshold
+
+    def next_timeout(self, now: float) -> float | None:
+        """When `water_mark_crossed` must be asked again though nothing happens: a reader that has stopped is slow."""
+        return now + WINDOW if self._slow_threshold and self.congested else None
+
+    def water_mark_crossed(self, sctp: SctpAssociation | None, now: float) -> bool:
         """True when `congested` has just changed."""
         channel = self._ids.get(RELIABLE)
         if channel is None or sctp is None:
             return False
         buffered = sctp.buffered_amount(channel)
-        congested = buffered > (LOW_WATER if self.congested else HIGH_WATER)
+        if self._slow_threshold:
+            self._drain.sample(buffered, now)
+            congested = buffered > (SHORT_LOW_WATER if self.congested else SHORT_HIGH_WATER) and not self._slow
+        else:
+            congested = buffered > (LOW_WATER if self.congested else HIGH_WATER)
         changed = congested != self.congested
         self.congested = congested
         return changed
