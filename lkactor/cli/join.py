@@ -63,14 +63,16 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 def _participate(arguments: argparse.Namespace, sources: list[Source], subscribe: bool, *, events: bool) -> int:
     url, token = access_of(arguments)
-    report = _printer(arguments.json) if events else _silent
+    report = _printer(arguments.json) if events else say_breaks
 
     async def main(stop: Stop) -> int:
         import trio
 
         from lkactor.client.session import open_session
 
-        async with open_session(url, token, on_event=report, auto_subscribe=subscribe) as session:
+        async with open_session(
+            url, token, on_event=report, auto_subscribe=subscribe, way=arguments.transport
+        ) as session:
             if not events:
                 _say_published(arguments.json, session, sources)
             done = trio.Event()
@@ -116,8 +118,14 @@ def _say_published(as_json: bool, session: Session, sources: list[Source]) -> No
             print(f"publishing {source.path} ({source.spec.mime}{size}) as {me.identity}", flush=True)
 
 
-def _silent(_: SessionEvent) -> None:
-    pass
+def say_breaks(event: SessionEvent) -> None:
+    """A session that comes back is no failure, but whoever looks at it wants to know."""
+    from lkactor.client.events import Reconnected, Reconnecting
+
+    if isinstance(event, Reconnecting):
+        note(f"{event.reason}; reconnecting")
+    elif isinstance(event, Reconnected):
+        note(f"{'resumed' if event.resumed else 'joined again'} after {event.seconds:.1f} s")
 
 
 def _printer(as_json: bool) -> Callable[[SessionEvent], None]:
@@ -179,6 +187,10 @@ def describe(event: SessionEvent) -> dict[str, Any] | None:
             return {"event": "speakers_changed", "speakers": found}
         case e.RoomChanged(room=room):
             return {"event": "room_changed", "room": room.name, "metadata": room.metadata}
+        case e.Reconnecting(reason=reason):
+            return {"event": "reconnecting", "reason": reason}
+        case e.Reconnected(resumed=resumed, seconds=seconds):
+            return {"event": "reconnected", "resumed": resumed, "seconds": seconds}
         case e.Left(reason=reason):
             return {"event": "left", "reason": reason}
     return None

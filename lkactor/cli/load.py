@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         joins_per_second=arguments.num_per_second,
         duration=arguments.duration,
     )
-    load = Load(plan, token)
+    load = Load(plan, token, arguments.transport)
 
     async def main(stop: Stop) -> int:
         import trio

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import trio
 
 TOKEN_LIFE = 6 * 3600.0
+WAYS = ("auto", "udp", "tcp", "relay", "relay-udp", "relay-tls")
+"""Those of `lkactor.client.paths`, which is imported only by who joins."""
 
 
 def participant_options(parser: argparse.ArgumentParser, *, identity: str) -> None:
@@ -40,6 +42,12 @@ def participant_options(parser: argparse.ArgumentParser, *, identity: str) -> No
     parser.add_argument("--metadata", default="", metavar="TEXT")
     parser.add_argument("--attribute", action="append", default=[], type=pair, metavar="K=V")
     parser.add_argument("--token", help="join with this token instead of one made from the API key (env LIVEKIT_TOKEN)")
+    parser.add_argument(
+        "--transport",
+        choices=WAYS,
+        default="auto",
+        help="the media's way: auto (UDP, and TCP and TURN when it does not answer), udp, tcp, or a TURN relay",
+    )
     parser.set_defaults(identity_prefix=identity)
     server_options(parser)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from lkactor.cli.common import FAILED, CliError, add_command, duration, note, print_json, progress, table
-from lkactor.cli.join import CLEAN
+from lkactor.cli.join import CLEAN, say_breaks
 from lkactor.cli.participant_options import Stop, access_of, participant_options, run_client
 from lkactor.media.files import TrackWriter
 
@@ -45,6 +45,7 @@ class Recorder:
         self._only, self._participants = arguments.only, set(arguments.participant)
         self._open: dict[str, TrackFile] = {}
         self.files: list[TrackFile] = []
+        self._names: set[str] = set()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,6 +54,7 @@ class Recorder:
     def on_event(self, event: SessionEvent) -> None:
         from lkactor.client.events import TrackEnded, TrackSubscribed
 
+        say_breaks(event)
         if isinstance(event, TrackSubscribed):
             self._begin(event.track)
         elif isinstance(event, TrackEnded):
@@ -73,7 +75,7 @@ class Recorder:
         wanted = not self._participants or track.participant.identity in self._participants
         if not wanted or (self._only and kind != self._only) or len(self.files) >= MAX_FILES:
             return
-        file = TrackFile(track, self._directory)
+        file = TrackFile(track, self._directory, self._names)
         self._open[track.info.sid] = file
         self.files.append(file)
         track.on_frame = file.write
@@ -88,7 +90,8 @@ class Recorder:
 class TrackFile:
     """Opened with the first frame: only then the codec is known."""
 
-    def __init__(self, track: RemoteTrack, directory: Path) -> None:
+    def __init__(self, track: RemoteTrack, directory: Path, names: set[str]) -> None:
+        """`names` are those of this run: a track that comes back, or changes its codec, gets a file of its own."""
         self.track = track
         self.path: Path | None = None
         self.frames = self.bytes = 0
@@ -96,7 +99,7 @@ class TrackFile:
         self._file: IO[bytes] | None = None
         self._writer: TrackWriter | None = None
         self._mime = ""
-        self._parts = 0
+        self._names = names
 
     def write(self, frame: bytes, timestamp: int, keyframe: bool) -> None:
         if self.track.mime != self._mime:
@@ -128,9 +131,12 @@ class TrackFile:
         info = self.track.info
         names = (self.track.participant.identity or self.track.participant.sid, info.name, info.sid)
         base = "-".join(UNSAFE.sub("_", name)[:MAX_NAME].lstrip(".") for name in names if name)
-        self._parts += 1
-        part = f"-{self._parts}" if self._parts > 1 else ""
-        self.path = self._directory / f"{base}{part}{suffix}"
+        name, part = f"{base}{suffix}", 1
+        while name in self._names:
+            part += 1
+            name = f"{base}-{part}{suffix}"
+        self._names.add(name)
+        self.path = self._directory / name
         self._writer = TrackWriter(mime, width=info.width, height=info.height)
         # Written as frames come, in small pieces: an await per frame would cost more than the write.
         self._file = self.path.open("wb")
@@ -146,7 +152,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from lkactor.client.session import open_session
 
         try:
-            async with open_session(url, token, on_event=recorder.on_event) as session:
+            async with open_session(url, token, on_event=recorder.on_event, way=arguments.transport) as session:
                 idle = trio.Event()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_watch, recorder, idle, arguments.until_idle)

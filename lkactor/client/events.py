@@ -74,6 +74,21 @@ class QualityChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconnecting:
+    """The connection broke; the session goes on if it can. `reason` is what broke."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """`resumed`: as the same participant. Otherwise a new one, with new SIDs, and its tracks published again."""
+
+    resumed: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """The end. `reason` is a DisconnectReason's name, or what broke."""
 
@@ -93,5 +108,7 @@ SessionEvent = (
     | SpeakersChanged
     | RoomChanged
     | QualityChanged
+    | Reconnecting
+    | Reconnected
     | Left
 )

@@ -16,6 +16,7 @@ import trio
 from livekit.protocol import models
 
 from lkactor.client.events import SessionEvent, TrackSubscribed
+from lkactor.client.paths import Way
 from lkactor.client.session import Session, open_session
 from lkactor.client.signal import SignalError, leaf
 from lkactor.client.tracks import LocalTrack, RemoteTrack, TrackSpec
@@ -112,8 +113,8 @@ def _missing(track: RemoteTrack) -> int:
 class Load:
     """One run. `token(identity, publishes)` gives (URL, token)."""
 
-    def __init__(self, plan: LoadPlan, token: Callable[[str, bool], tuple[str, str]]) -> None:
-        self._plan, self._token = plan, token
+    def __init__(self, plan: LoadPlan, token: Callable[[str, bool], tuple[str, str]], way: Way) -> None:
+        self._plan, self._token, self._way = plan, token, way
         self._certificate = Certificate.generate()
         self._stop = trio.Event()
         self.errors: list[str] = []
@@ -178,6 +179,8 @@ class Load:
                 on_event=subscriber.on_event,
                 auto_subscribe=not kind,
                 certificate=self._certificate,
+                way=self._way,
+                reconnect=False,
             ) as session:
                 self._sessions.append(session)
                 if kind:
@@ -248,7 +251,10 @@ class Load:
                 subscriber.end()
 
     def _blocked(self) -> int:
-        return sum(session.publisher.send_blocked + session.subscriber.send_blocked for session in self._sessions)
+        return sum(
+            session.publisher.transport.send_blocked + session.subscriber.transport.send_blocked
+            for session in self._sessions
+        )
 
     async def _end_on_stop(self, scope: trio.CancelScope) -> None:
         await self._stop.wait()

@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 import trio
 from google.protobuf.message import DecodeError
-from livekit.protocol import rtc
+from livekit.protocol import models, rtc
 from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
@@ -42,13 +42,20 @@ class SignalClient:
         self._websocket = websocket
 
     @classmethod
-    async def connect(cls, nursery: trio.Nursery, url: str, token: str, *, auto_subscribe: bool) -> SignalClient:
-        """`url` is ws://, wss://, http:// or https://. Raises SignalError."""
-        query = {
+    async def connect(
+        cls, nursery: trio.Nursery, url: str, token: str, *, auto_subscribe: bool, resume: str = ""
+    ) -> SignalClient:
+        """`url` is ws://, wss://, http:// or https://; `resume` the SID of the participant that we were.
+
+        Raises SignalError.
+        """
+        query: dict[str, object] = {
             "protocol": PROTOCOL,
             "version": __version__,
             "auto_subscribe": int(auto_subscribe),
         }
+        if resume:
+            query |= {"reconnect": 1, "sid": resume, "reconnect_reason": models.ReconnectReason.RR_SIGNAL_DISCONNECTED}
         target = f"{ws_url(url)}/rtc?{urlencode(query)}"
         try:
             tls = ssl.create_default_context() if target.startswith("wss") else None

@@ -46,11 +46,11 @@ class TrackSpec:
 class LocalTrack:
     """A published track: frames in, RTP out."""
 
-    def __init__(self, spec: TrackSpec, cid: str, transport: Transport, rng: random.Random) -> None:
+    def __init__(self, spec: TrackSpec, cid: str, rng: random.Random) -> None:
         self.spec, self.cid = spec, cid
-        self.sid = ""
+        self.info: models.TrackInfo | None = None
         self.ssrc = rng.randrange(1, 1 << 32)
-        self._transport = transport
+        self._transport: Transport | None = None
         self._packetizer = Packetizer(spec.mime, rng, size=(spec.width, spec.height))
         self._sequence = rng.randrange(1 << 15)
         self._base = rng.randrange(1 << 32)
@@ -64,7 +64,22 @@ class LocalTrack:
 
     @property
     def ready(self) -> bool:
-        return self._payload_type is not None and self._transport.connected.is_set()
+        transport = self._transport
+        return self._payload_type is not None and transport is not None and transport.connected.is_set()
+
+    @property
+    def sid(self) -> str:
+        return "" if self.info is None else str(self.info.sid)
+
+    @property
+    def has_codec(self) -> bool:
+        """The answer has a codec for it."""
+        return self._payload_type is not None
+
+    def attach(self, transport: Transport) -> None:
+        """A connection, maybe a new one: what was agreed and sent on the old one is history."""
+        self._transport, self.info, self._payload_type = transport, None, None
+        self._history.clear()
 
     def agreed(self, payload_type: int) -> None:
         self._payload_type = payload_type
@@ -75,7 +90,8 @@ class LocalTrack:
 
     def send_payloads(self, payloads: Sequence[bytes], at: float, *, ends: bool = True) -> None:
         """`at` in seconds from the track's beginning; `ends`: the frame is complete. Dropped before `ready`."""
-        if self._payload_type is None or not payloads:
+        transport = self._transport
+        if self._payload_type is None or transport is None or not payloads:
             return
         timestamp = (self._base + round(at * self.spec.clock_rate)) & 0xFFFFFFFF
         self._last_timestamp, self._last_at = timestamp, time.time()
@@ -88,7 +104,7 @@ class LocalTrack:
                 marker=ends and index == len(payloads) - 1 if self.spec.kind == "video" else self.packets == 0,
                 payload=payload,
             )
-            sent = self._transport.send_rtp(packet)
+            sent = transport.send_rtp(packet)
             if sent is not None:
                 self._history[self._sequence] = sent
                 if len(self._history) > HISTORY:
@@ -99,12 +115,13 @@ class LocalTrack:
         self.frames += ends
 
     def receive_rtcp(self, packets: Sequence[RtcpPacket]) -> None:
+        transport = self._transport
         for packet in packets:
             if isinstance(packet, Nack) and packet.media_ssrc == self.ssrc:
                 for sequence in packet.sequences:
                     # Without RTX the same packet goes out once more (RFC 4585 section 6.2.1).
-                    if (sent := self._history.get(sequence)) is not None:
-                        self._transport.send_raw(sent)
+                    if transport is not None and (sent := self._history.get(sequence)) is not None:
+                        transport.send_raw(sent)
                         self.retransmitted += 1
             elif isinstance(packet, Pli) and packet.media_ssrc == self.ssrc:
                 self.keyframe_requests += 1

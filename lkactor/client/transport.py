@@ -1,19 +1,23 @@
-"""One peer connection over a UDP socket of its own: the sans-IO peer, driven on Trio."""
+"""One peer connection over a UDP socket of its own, TCP connections and relays: the sans-IO peer, driven on Trio."""
 
 from __future__ import annotations
 
 import contextlib
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
+from livekit.protocol import rtc
 
+from lkactor.client.paths import Relay, TcpPath, Way, turn_servers, why_not
 from lkactor.dtls import Certificate
-from lkactor.ice import host_candidates
+from lkactor.ice import Candidate, host_candidates
+from lkactor.ice.candidate import priority
 from lkactor.peer import PeerConnection, PeerEvent, PeerState
 from lkactor.peer.negotiation import NegotiationEvent
+from lkactor.turn.message import Peer
 from lkactor.wire.address import Address
 from lkactor.wire.rtcp import RtcpPacket, build_rtcp
 from lkactor.wire.rtp import RtpPacket
@@ -22,6 +26,10 @@ BURST = 256
 """Datagrams read in one turn."""
 RECEIVE_BUFFER = 4 * 1024 * 1024
 LONGEST_SLEEP = 0.25
+TCP_AFTER, RELAY_AFTER = 0.5, 1.5
+"""Seconds that UDP has for itself in way `auto`: then a firewall is likely."""
+MAX_RELAYS = 4
+RELAY_PRIORITY = priority("relay", 65535)
 
 
 class Negotiation(Protocol):
@@ -38,15 +46,30 @@ class Transport:
     The callbacks run on the transport's task and must not block; `on_turn` runs after each burst and each timeout.
     """
 
-    def __init__(self, host: str, *, controlling: bool, certificate: Certificate, rng: random.Random) -> None:
+    def __init__(
+        self, host: str, *, controlling: bool, certificate: Certificate, rng: random.Random, way: Way = "auto"
+    ) -> None:
         family, ip = local_address(host)
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self.socket.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
         self._family = family
-        candidates = host_candidates([ip], self.socket.getsockname()[1], None)
+        self._rng, self._way = rng, way
+        candidates = host_candidates([ip], self.socket.getsockname()[1], None) if way in ("auto", "udp") else []
         self.peer = PeerConnection(rng=rng, certificate=certificate, candidates=candidates, controlling=controlling)
+        self.peer.ice.uses_udp = way in ("auto", "udp")
+        self.ice_servers: Sequence[rtc.ICEServer] = ()
+        self.on_relayed: Callable[[Peer], None] = lambda _: None
+        """With the address that a TURN server gave us, for a candidate."""
+        self._streams: dict[tuple[str, int], TcpPath] = {}
+        self._relays: list[Relay] = []
+        self._announced: set[Peer] = set()
+        self._opened: set[Address] = set()
+        """Paths of this ICE generation that are being checked."""
+        self._begun: float | None = None
+        self._generation = ""
+        self._nursery: trio.Nursery | None = None
         self.negotiation: Negotiation | None = None
         self.connected = trio.Event()
         self.on_event: Callable[[PeerEvent], None] = lambda _: None
@@ -63,8 +86,10 @@ class Transport:
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._read)
             while True:
+                self._open_ways(trio.current_time())
                 self._turn()
                 now = trio.current_time()
                 self._wake = trio.Event()
@@ -83,6 +108,8 @@ class Transport:
         now = trio.current_time()
         self.peer.close(now)
         self._send(now)
+        for relay in self._relays:
+            relay.end()
 
     def close(self) -> None:
         """After `run` has ended."""
@@ -109,8 +136,37 @@ class Transport:
         if path is not None:
             self._put(data, path)
 
+    @property
+    def path(self) -> str:
+        """What the media takes, for people."""
+        selected = self.peer.ice.selected
+        if selected is None:
+            return "none"
+        via = f" by {self._relays[selected.local - 1].server}" if selected.local else ""
+        return f"{selected.transport} {selected.ip}:{selected.port}{via}"
+
+    def describe_failure(self) -> str:
+        """What was tried, and what came of it."""
+        tried = [self.peer.ice.describe_pairs() if self.peer.ice.remote_candidates else "the server named no address"]
+        tried += [f"tcp {ip}:{port}: {path.stream.problem}" for (ip, port), path in self._streams.items()]
+        tried = [line for line in tried if not line.endswith(": ")]
+        if self._way.startswith("relay") and not self._relays:
+            tried = ["the server names no TURN server of this kind"]
+        elif problems := why_not(self._relays):
+            tried.append(problems)
+        return "; ".join(tried)
+
     def _put(self, data: bytes, address: Address) -> None:
-        if address.transport != "udp" or (":" in address.ip) != (self._family == socket.AF_INET6):
+        if address.local or address.transport == "tcp":
+            way = self._streams.get((address.ip, address.port))
+            if address.local:
+                sent = self._relays[address.local - 1].send(Peer(address.ip, address.port), data)
+            else:
+                sent = way is not None and way.send(data)
+            self.datagrams_sent += sent
+            self.send_blocked += not sent
+            return
+        if (":" in address.ip) != (self._family == socket.AF_INET6):
             return
         try:
             self.socket.sendto(data, (address.ip, address.port))
@@ -120,6 +176,74 @@ class Transport:
         except OSError:
             # No route to one of the server's candidates: another pair will do.
             pass
+
+    # -- other ways than the socket --------------------------------------------------------------------------------
+
+    def _open_ways(self, now: float) -> None:
+        """Dial what may be tried by now, until the path stands; an ICE restart begins anew."""
+        ice, nursery = self.peer.ice, self._nursery
+        if nursery is None or self._way == "udp" or ice.remote_ufrag is None:
+            return
+        if self._generation != ice.local_ufrag:
+            self._generation, self._begun = ice.local_ufrag, now
+            self._opened.clear()
+        if ice.settled:
+            return
+        waited = now - (self._begun or now)
+        for candidate in ice.remote_candidates:
+            if candidate.component != 1 or not candidate.port:
+                continue
+            if candidate.transport == "tcp" and (self._way == "tcp" or (self._way == "auto" and waited >= TCP_AFTER)):
+                self._open_stream(candidate, nursery, now)
+        if self._way.startswith("relay") or (self._way == "auto" and waited >= RELAY_AFTER):
+            self._open_relays(nursery, now)
+
+    def _open_stream(self, candidate: Candidate, nursery: trio.Nursery, now: float) -> None:
+        """A passive candidate is ours to connect to (RFC 6544 section 5.2)."""
+        address = Address("tcp", candidate.ip, candidate.port)
+        if candidate.tcp_type != "passive" or address in self._opened:
+            return
+        self._opened.add(address)
+        known = self._streams.get((address.ip, address.port))
+        if known is not None and not known.stream.problem:
+            self.peer.ice.add_path(address, candidate.priority, now)
+            return
+
+        def receive(data: bytes) -> None:
+            self.peer.receive_datagram(data, address, trio.current_time())
+            self.wake()
+
+        def up() -> None:
+            self.peer.ice.add_path(address, candidate.priority, trio.current_time())
+            self.wake()
+
+        path = self._streams[address.ip, address.port] = TcpPath(address.ip, address.port, receive)
+        nursery.start_soon(path.stream.run, up)
+
+    def _open_relays(self, nursery: trio.Nursery, now: float) -> None:
+        if not self._relays:
+            for local, server in enumerate(turn_servers(self.ice_servers, self._way)[:MAX_RELAYS], 1):
+                self._relays.append(Relay(server, self._rng, self._receiver(local), self.wake))
+                nursery.start_soon(self._relays[-1].run)
+        for local, relay in enumerate(self._relays, 1):
+            if relay.relayed is None:
+                continue
+            if relay.relayed not in self._announced:
+                self._announced.add(relay.relayed)
+                self.on_relayed(relay.relayed)
+            for candidate in self.peer.ice.remote_candidates:
+                address = Address("udp", candidate.ip, candidate.port, local)
+                if candidate.transport == "udp" and candidate.port and address not in self._opened:
+                    self._opened.add(address)
+                    if relay.reach(Peer(candidate.ip, candidate.port)):
+                        self.peer.ice.add_path(address, RELAY_PRIORITY, now)
+
+    def _receiver(self, local: int) -> Callable[[Peer, bytes], None]:
+        def receive(peer: Peer, data: bytes) -> None:
+            self.peer.receive_datagram(data, Address("udp", peer.ip, peer.port, local), trio.current_time())
+            self.wake()
+
+        return receive
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -136,6 +136,10 @@ class IceAgent:
         self._previous: _Generation | None = None
         self._remote_lite = False
         self._candidates = 0
+        self.remote_candidates: list[Candidate] = []
+        """Of this generation, as they came."""
+        self.uses_udp = True
+        """False: the caller opens other paths to the peer itself, and tells with `add_path`."""
         self._pairs: dict[Address, _Pair] = {}
         self.selected: Address | None = None
         self.state = IceState.NEW
@@ -189,10 +193,15 @@ class IceAgent:
             self.counters.count("ice.too_many_candidates")
             return
         self._candidates += 1
+        self.remote_candidates.append(candidate)
         if candidate.transport == "tcp" or candidate.component != 1 or candidate.port == 0:
             return
-        if not self.lite:
+        if not self.lite and self.uses_udp:
             self._check(Address("udp", candidate.ip, candidate.port), candidate.priority, now)
+
+    def add_path(self, address: Address, candidate_priority: int, now: float) -> None:
+        """Check a path that the caller has opened: a connection to a TCP candidate (RFC 6544), or a relay of ours."""
+        self._check(address, candidate_priority, now)
 
     def restart(self, now: float) -> None:
         """New local credentials. The selected path works on until a new one is nominated."""
@@ -200,6 +209,7 @@ class IceAgent:
             self._previous = self._current
         self._current = self._new_generation()
         self._candidates = 0
+        self.remote_candidates = []
         self._nominate_at = None
         self._check_deadline = now + self.check_timeout
         for pair in self._pairs.values():
@@ -433,19 +443,20 @@ class IceAgent:
             self._select(pair, now)
         elif pair.nominated and not self.controlling:
             self._maybe_select(pair, now)
-        elif self.controlling and self._nominate_at is None and not self._settled():
+        elif self.controlling and self._nominate_at is None and not self.settled:
             self._nominate_at = now + self._timing.nomination_wait
 
     # -- selection --------------------------------------------------------------------------------------------------
 
-    def _settled(self) -> bool:
+    @property
+    def settled(self) -> bool:
         """The current generation has its path."""
         selected = self._pairs.get(self.selected) if self.selected is not None else None
         return selected is not None and selected.nominated and selected.generation is self._current
 
     def _nominate(self, now: float) -> None:
         self._nominate_at = None
-        if not self.controlling or self._settled():
+        if not self.controlling or self.settled:
             return
         valid = [pair for pair in self._pairs.values() if pair.valid and pair.generation is self._current]
         if valid:

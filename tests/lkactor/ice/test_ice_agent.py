@@ -136,7 +136,7 @@ def test_server_restart_when_controlling():
     introduce(a, b, wire.now)
     wire.run(3.0)
     assert a.state is b.state is IceState.CONNECTED
-    assert a._settled()
+    assert a.settled
 
 
 def test_nat_rebinding_moves_the_path_of_a_lite_agent():
