@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lkactor.cli.common import (
@@ -18,9 +19,10 @@ from lkactor.cli.common import (
     whole,
 )
 from lkactor.cli.participant_options import Stop, access_of, participant_options, room_of, run_client
+from lkactor.cli.sources import DEMO, open_source
 
 if TYPE_CHECKING:
-    from lkactor.client.load import Load
+    from lkactor.client.load import Load, Medium
 
 MAX_CLIENTS = 2000
 
@@ -40,9 +42,13 @@ def add_parser(commands: Any) -> None:
         "--duration", type=duration, default=15.0, metavar="TIME", help="measured, after all joined (15s)"
     )
     parser.add_argument(
-        "--bitrate", type=_bits, default=1_000_000.0, metavar="BPS", help="of a video track: 500k, 2M (1M)"
+        "--bitrate", type=_bits, metavar="BPS", help="VP8 is filled up to it: 500k, 2M (1M; a file of yours: as it is)"
     )
-    parser.add_argument("--fps", type=whole, default=30, metavar="N", help="pictures a second (30)")
+    parser.add_argument(
+        "--fps", type=whole, default=30, metavar="N", help="pictures a second, of the demo and of .h264 (30)"
+    )
+    parser.add_argument("--video", metavar="FILE", help=".ivf or .h264 to send (a demo in VP8)")
+    parser.add_argument("--audio", metavar="FILE", help=".ogg to send (a demo in Opus)")
     parser.add_argument("--num-per-second", type=float, default=10.0, metavar="N", help="joins a second (10)")
     participant_options(parser, identity="load")
 
@@ -75,11 +81,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return access_of(arguments, identity=identity, can_publish=publishes, can_subscribe=not publishes)
 
     plan = LoadPlan(
-        video=arguments.publishers,
-        audio=arguments.audio_publishers,
+        publishers=_media(arguments),
         subscribers=arguments.subscribers,
-        bitrate=arguments.bitrate,
-        fps=arguments.fps,
         joins_per_second=arguments.num_per_second,
         duration=arguments.duration,
     )
@@ -101,6 +104,25 @@ def _run(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _media(arguments: argparse.Namespace) -> list[tuple[Medium, int]]:
+    """What is published how often. Raises CliError."""
+    from lkactor.client.load import Medium
+
+    arguments.screen = False
+    video = open_source(Path(arguments.video) if arguments.video else DEMO / "demo.ivf", arguments)
+    audio = open_source(Path(arguments.audio) if arguments.audio else DEMO / "demo.ogg", arguments)
+    if video.media.kind != "video" or audio.media.kind != "audio":
+        raise CliError("--video is an .ivf or .h264, --audio an .ogg", USAGE)
+    if arguments.bitrate and video.media.mime != "video/vp8":
+        raise CliError(f"--bitrate: only VP8 can be filled up; {arguments.video} is {video.media.mime}", USAGE)
+    bitrate = arguments.bitrate or (0.0 if arguments.video else 1e6)
+    rate = 0.0 if arguments.video else float(arguments.fps)
+    return [
+        (Medium(video.spec, video.media, rate, bitrate), arguments.publishers),
+        (Medium(audio.spec, audio.media), arguments.audio_publishers),
+    ]
+
+
 async def _show(load: Load) -> None:
     import trio
 
@@ -119,17 +141,19 @@ def _report(load: Load, room: str, as_json: bool) -> None:
     if as_json:
         print_json({"room": room, "subscribers": rows, **total})
         return
-    header = ("SUBSCRIBER", "TRACKS", "PACKETS", "LOSS", "BITRATE", "JOIN", "LATENCY P50", "P95", "P99")
+    header = ("SUBSCRIBER", "TRACKS", "PACKETS", "LOSS", "BITRATE", "JOIN", "FIRST MEDIA", "LATENCY P50", "P95", "P99")
     print(table(header, [_cells(row) for row in [*rows[:50], total["total"]]]))
     if len(rows) > 50:
         print(f"({len(rows) - 50} more subscribers are only in the total; --json has them)")
     join = total["join_ms"]
     print(f"\njoin (all {join['count']}): p50 {join['p50']} ms, p95 {join['p95']} ms, p99 {join['p99']} ms")
     print(f"latency is from one end of this process to the other, of {total['latency_samples']} packets")
+    own = total["generator"]
+    print(f"this generator used {own['cpu']:.0%} of a core; its timers were at most {own['late_ms']} ms late")
     for error in load.errors[:10]:
         note(error)
-    if total["generator"]["limited"]:
-        note(f"this generator was the limit, not the server: {'; '.join(total['generator']['why'])}")
+    if own["limited"]:
+        note(f"this generator was the limit, not the server: {'; '.join(own['why'])}")
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
@@ -142,5 +166,6 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
         f"{row['lost']} ({share:.2f}%)",
         f"{row['bitrate'] / 1e6:.2f} Mbit/s",
         f"{row['join_ms']} ms",
+        f"{row['first_media_ms']} ms" if row["first_media_ms"] else "none came",
         *latency,
     )

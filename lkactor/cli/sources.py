@@ -63,10 +63,11 @@ def open_sources(files: Sequence[str], arguments: argparse.Namespace) -> list[So
         paths += [DEMO / "demo.ivf", DEMO / "demo.ogg"]
     if len(paths) > MAX_TRACKS:
         raise CliError(f"{len(paths)} tracks: at most {MAX_TRACKS}", USAGE)
-    return [_open(path, arguments) for path in paths]
+    return [open_source(path, arguments) for path in paths]
 
 
-def _open(path: Path, arguments: argparse.Namespace) -> Source:
+def open_source(path: Path, arguments: argparse.Namespace) -> Source:
+    """`arguments` has fps and screen. Raises CliError for what cannot be read."""
     from lkactor.client.tracks import TrackSpec
 
     try:

@@ -1,19 +1,25 @@
-"""Load on a server: publishers that send stamped packets, subscribers that count them, and a look at ourselves.
+"""Load on a server: publishers that send real media, subscribers that count it, and a look at ourselves.
 
-Packets are VP8 and Opus to every server, though no decoder would like them: a key frame header where one is asked for,
-filling, and in the last eight bytes the nanosecond at which they left. Both ends are in this process, so that clock is
-the same. Payloads pass a server unchanged (only the VP8 descriptor before them is rewritten).
+What is sent are the frames of files, over and over, each publisher as a participant of its own with ICE, DTLS and SRTP.
+A VP8 picture may be filled up to a bitrate: what stands behind its last partition no decoder reads (RFC 6386 section
+9.5), so it plays as before. A publisher that is asked for a key frame begins its file again.
+
+Latency: both ends are in this process. The end of every payload is remembered with the moment it left; servers rewrite
+headers and payload descriptors, but not that. What looks the same twice within `AMBIGUOUS` seconds is not counted.
 """
 
 from __future__ import annotations
 
+import random
+import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import trio
-from livekit.protocol import models
 
 from lkactor.client.events import SessionEvent, TrackSubscribed
 from lkactor.client.paths import Way
@@ -21,15 +27,15 @@ from lkactor.client.session import Session, open_session
 from lkactor.client.signal import SignalError, leaf
 from lkactor.client.tracks import LocalTrack, RemoteTrack, TrackSpec
 from lkactor.dtls import Certificate
+from lkactor.media.frame import Frame, MediaFile
 from lkactor.wire.rtp import RtpPacket
 
-PAYLOAD = 1100
-KEY = b"\x10\x02\x00\x9d\x01\x2a\x80\x02\x68\x01"
-"""A VP8 key frame tag and start code: 640 x 360."""
-DELTA = b"\x11\x02\x00"
-OPUS = b"\x78"
-MAGIC = b"lkld"
-STAMP = len(MAGIC) + 8
+TAIL, SHORTEST = 24, 40
+"""Octets that name a payload, and the payloads that are too short to have that many beside their descriptor."""
+MAX_STAMPS = 4096
+"""Payloads of a track that may be on their way."""
+AMBIGUOUS = 2.0
+FILLING = 1 << 16
 MAX_SAMPLES = 20000
 """Of latency, per subscriber: then every second one is left out, and so on."""
 SETTLE = 1.0
@@ -40,16 +46,45 @@ FIRST_TRACKS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class LoadPlan:
-    """`bitrate` in bits a second, of one video track; `duration` in seconds."""
+class Medium:
+    """What a publisher sends. `rate` in pictures a second, 0 for the file's own time; `bitrate` to fill up to, or 0."""
 
-    video: int
-    audio: int
+    spec: TrackSpec
+    file: MediaFile
+    rate: float = 0.0
+    bitrate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """How many publishers of which medium; `duration` in seconds."""
+
+    publishers: Sequence[tuple[Medium, int]]
     subscribers: int
-    bitrate: float
-    fps: int
     joins_per_second: float
     duration: float
+
+
+class Stamps:
+    """When the payloads of one track left, by their ends. Bounded."""
+
+    def __init__(self) -> None:
+        self._sent: OrderedDict[bytes, float] = OrderedDict()
+
+    def note(self, payload: bytes, now: float) -> None:
+        if len(payload) < SHORTEST:
+            return
+        tail = payload[-TAIL:]
+        before = self._sent.pop(tail, None)
+        # Negative: seen twice at about this time, so that nobody can say which one comes.
+        self._sent[tail] = -now if before is not None and now - abs(before) < AMBIGUOUS else now
+        if len(self._sent) > MAX_STAMPS:
+            self._sent.popitem(last=False)
+
+    def age(self, payload: bytes, now: float) -> float | None:
+        """Seconds since it left, None if that is not known."""
+        sent = self._sent.get(payload[-TAIL:], -1.0) if len(payload) >= SHORTEST else -1.0
+        return now - sent if sent >= 0 else None
 
 
 @dataclass(slots=True)
@@ -72,7 +107,12 @@ class Samples:
 @dataclass(slots=True)
 class Subscriber:
     identity: str
+    stamps: dict[str, Stamps]
+    """Of all tracks, by SID."""
+    started: float = 0.0
     join: float = 0.0
+    first: float = 0.0
+    """Seconds from the beginning to the first packet of media, 0 if none came."""
     tracks: dict[str, RemoteTrack] = field(default_factory=dict)
     latency: Samples = field(default_factory=Samples)
     packets: int = 0
@@ -84,7 +124,7 @@ class Subscriber:
     def on_event(self, event: SessionEvent) -> None:
         if isinstance(event, TrackSubscribed):
             self.tracks[event.track.info.sid] = event.track
-            event.track.on_packet = self._on_packet
+            event.track.on_packet = partial(self._on_packet, event.track.info.sid)
 
     def begin(self) -> None:
         self.counting = True
@@ -95,14 +135,18 @@ class Subscriber:
             self.lost = sum(max(0, _missing(track) - self._before.get(sid, 0)) for sid, track in self.tracks.items())
         self.counting = False
 
-    def _on_packet(self, packet: RtpPacket) -> None:
+    def _on_packet(self, sid: str, packet: RtpPacket) -> None:
+        now = trio.current_time()
+        if not self.first:
+            self.first = now - self.started
         if not self.counting:
             return
         self.packets += 1
         self.bytes += len(packet.data)
-        tail = bytes(packet.payload[-STAMP:])
-        if tail[: len(MAGIC)] == MAGIC:
-            self.latency.add(time.monotonic() - int.from_bytes(tail[len(MAGIC) :], "big") / 1e9)
+        stamps = self.stamps.get(sid)
+        age = stamps.age(bytes(packet.payload), now) if stamps is not None else None
+        if age is not None:
+            self.latency.add(age)
 
 
 def _missing(track: RemoteTrack) -> int:
@@ -120,6 +164,9 @@ class Load:
         self.errors: list[str] = []
         self.subscribers: list[Subscriber] = []
         self._publishing: list[LocalTrack] = []
+        self._stamps: dict[str, Stamps] = {}
+        self._rng = random.Random(secrets.randbits(64))
+        self._filling = self._rng.randbytes(FILLING)
         self._sessions: list[Session] = []
         self._joins: list[float] = []
         self._phase = "joining"
@@ -139,9 +186,10 @@ class Load:
         plan = self._plan
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_on_stop, nursery.cancel_scope)
-            names = [("video", f"load-video-{n}") for n in range(plan.video)]
-            names += [("audio", f"load-audio-{n}") for n in range(plan.audio)]
-            names += [("", f"load-sub-{n}") for n in range(plan.subscribers)]
+            names: list[tuple[Medium | None, str]] = []
+            for medium, count in plan.publishers:
+                names += [(medium, f"load-{medium.spec.kind}-{n}") for n in range(count)]
+            names += [(None, f"load-sub-{n}") for n in range(plan.subscribers)]
             await self._join_all(nursery, names)
             if not self._joins:
                 raise SignalError(self.errors[0] if self.errors else "nobody could join")
@@ -159,41 +207,41 @@ class Load:
             while len(subscriber.tracks) < len(self._publishing) and trio.current_time() < deadline:  # noqa: ASYNC110
                 await trio.sleep(0.05)
 
-    async def _join_all(self, nursery: trio.Nursery, names: Sequence[tuple[str, str]]) -> None:
+    async def _join_all(self, nursery: trio.Nursery, names: Sequence[tuple[Medium | None, str]]) -> None:
         start = trio.current_time()
         done = [trio.Event() for _ in names]
-        for number, (kind, identity) in enumerate(names):
+        for number, (medium, identity) in enumerate(names):
             await trio.sleep_until(start + number / self._plan.joins_per_second)
-            nursery.start_soon(self._participant, kind, identity, done[number])
+            nursery.start_soon(self._participant, medium, identity, done[number])
         for event in done:
             await event.wait()
 
-    async def _participant(self, kind: str, identity: str, done: trio.Event) -> None:
-        subscriber = Subscriber(identity)
-        url, token = self._token(identity, bool(kind))
+    async def _participant(self, medium: Medium | None, identity: str, done: trio.Event) -> None:
+        url, token = self._token(identity, medium is not None)
         started = trio.current_time()
+        subscriber = Subscriber(identity, self._stamps, started)
         try:
             async with open_session(
                 url,
                 token,
                 on_event=subscriber.on_event,
-                auto_subscribe=not kind,
+                auto_subscribe=medium is None,
                 certificate=self._certificate,
                 way=self._way,
                 reconnect=False,
             ) as session:
                 self._sessions.append(session)
-                if kind:
-                    tracks = await session.publish([_spec(kind)])
-                    self._publishing += tracks
+                if medium is not None:
+                    (track,) = await session.publish([medium.spec])
+                    self._publishing.append(track)
                 subscriber.join = trio.current_time() - started
                 self._joins.append(subscriber.join)
-                if not kind:
+                if medium is None:
                     self.subscribers.append(subscriber)
                 done.set()
                 async with trio.open_nursery() as nursery:
-                    if kind:
-                        nursery.start_soon(self._send, tracks[0])
+                    if medium is not None:
+                        nursery.start_soon(self._send, medium, track)
                     await session.left.wait()
                     self.errors.append(f"{identity}: the server ended the session: {session.reason}")
                     nursery.cancel_scope.cancel()
@@ -202,33 +250,43 @@ class Load:
         finally:
             done.set()
 
-    async def _send(self, track: LocalTrack) -> None:
+    async def _send(self, medium: Medium, track: LocalTrack) -> None:
         """Paced; what this process could not send in time shows in `_wanted` and `_sent`."""
-        if track.spec.kind == "audio":
-            interval, sizes = 0.02, [80]
-        else:
-            interval = 1 / self._plan.fps
-            whole, rest = divmod(int(self._plan.bitrate / 8 * interval), PAYLOAD)
-            sizes = [PAYLOAD] * whole + ([max(rest, 40)] if rest or not whole else [])
-        start, number, asked = trio.current_time(), 0, -1
+        stamps = self._stamps[track.sid] = Stamps()
+        start, at, asked = trio.current_time(), 0.0, track.keyframe_requests
         while True:
-            if track.spec.kind == "audio":
-                heads = [OPUS]
-            else:
-                key = asked != track.keyframe_requests or number == 0
-                asked = track.keyframe_requests
-                heads = _vp8_heads(number, len(sizes), key)
-            payloads = [_payload(head, size) for head, size in zip(heads, sizes, strict=True)]
-            track.send_payloads(payloads, number * interval)
-            self._sent += len(payloads)
-            number += 1
-            due = start + number * interval
-            now = trio.current_time()
-            if now > due + 1.0:  # hopelessly behind: go on from here, and say so
-                self._wanted += int((now - due) / interval) * len(sizes)
-                start = now - number * interval
-            self._wanted += len(payloads)
-            await trio.sleep_until(due)
+            begun = at
+            for number, frame in enumerate(medium.file.frames()):
+                if asked != track.keyframe_requests:
+                    asked = track.keyframe_requests
+                    break
+                at = begun + (number / medium.rate if medium.rate else frame.time)
+                await trio.sleep_until(start + at)
+                payloads = track.payloads(self._filled(medium, frame))
+                now = trio.current_time()
+                if now > start + at + 1.0:  # hopelessly behind: go on from here, and say so
+                    self._wanted += len(payloads) * int((now - start - at) / medium.file.frame_time)
+                    start = now - at
+                for payload in payloads:
+                    stamps.note(payload, now)
+                before = track.packets
+                track.send_payloads(payloads, at)
+                self._sent += track.packets - before
+                self._wanted += len(payloads)
+            at += 1 / medium.rate if medium.rate else medium.file.frame_time
+
+    def _filled(self, medium: Medium, frame: Frame) -> Frame:
+        """Up to the bitrate, with bytes that are never the same."""
+        if not medium.bitrate:
+            return frame
+        missing = int(medium.bitrate / 8 * (1 / medium.rate if medium.rate else medium.file.frame_time)) - len(
+            frame.data
+        )
+        if missing <= 0:
+            return frame
+        offset = self._rng.randrange(FILLING)
+        filling = self._filling[offset:] + self._filling * (missing // FILLING + 1)
+        return Frame(bytes(frame.data) + filling[:missing], frame.time, frame.keyframe)
 
     async def _measure(self) -> None:
         for subscriber in self.subscribers:
@@ -273,7 +331,8 @@ class Load:
                 "lost": subscriber.lost,
                 "bitrate": round(subscriber.bytes * 8 / wall),
                 "join_ms": round(subscriber.join * 1000),
-                "latency_ms": _percentiles(subscriber.latency.values),
+                "first_media_ms": round(subscriber.first * 1000),
+                "latency_ms": percentiles(subscriber.latency.values),
             }
             for subscriber in self.subscribers
         ]
@@ -281,12 +340,20 @@ class Load:
     def total(self) -> dict[str, Any]:
         rows = self.rows()
         latency = [value for subscriber in self.subscribers for value in subscriber.latency.values]
-        joins = _percentiles(self._joins)
+        joins = percentiles(self._joins)
+        firsts = percentiles([subscriber.first for subscriber in self.subscribers if subscriber.first])
         names = ("tracks", "expected_tracks", "packets", "lost", "bitrate")
         whole = {name: sum(row[name] for row in rows) for name in names}
         return {
-            "total": {"identity": "total", **whole, "join_ms": joins["p50"], "latency_ms": _percentiles(latency)},
+            "total": {
+                "identity": "total",
+                **whole,
+                "join_ms": joins["p50"],
+                "first_media_ms": firsts["p50"],
+                "latency_ms": percentiles(latency),
+            },
             "join_ms": {"count": len(self._joins), **joins},
+            "first_media_ms": firsts,
             "latency_samples": len(latency),
             "errors": self.errors,
             "generator": self._own_limits(),
@@ -309,24 +376,7 @@ class Load:
     _blocked_sends = 0
 
 
-def _spec(kind: str) -> TrackSpec:
-    if kind == "audio":
-        return TrackSpec("audio/opus", "load", models.TrackSource.MICROPHONE, clock_rate=48000, channels=2)
-    return TrackSpec("video/vp8", "load", models.TrackSource.CAMERA, 640, 360)
-
-
-def _vp8_heads(number: int, count: int, key: bool) -> list[bytes]:
-    """Payload descriptors with a 15-bit picture id (RFC 7741 section 4.2), and the frame's first bytes."""
-    picture = b"\x80" + (0x8000 | number & 0x7FFF).to_bytes(2, "big")
-    first = b"\x90" + picture + (KEY if key else DELTA)
-    return [first, *[b"\x80" + picture] * (count - 1)]
-
-
-def _payload(head: bytes, size: int) -> bytes:
-    return head + bytes(max(0, size - len(head) - STAMP)) + MAGIC + time.monotonic_ns().to_bytes(8, "big")
-
-
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
+def percentiles(values: Sequence[float]) -> dict[str, float]:
     """In milliseconds; zeros of nothing."""
     ordered = sorted(values)
     if not ordered:
