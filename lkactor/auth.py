@@ -6,6 +6,7 @@ its sender, adds it there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -18,7 +19,12 @@ LEEWAY = 60.0
 MIN_REFRESH_LIFE = 600.0
 MAX_SHOWN = 256
 MAX_TOKEN = 64 * 1024
+DEFAULT_LIFE = 6 * 3600.0
 BEARER = "Bearer "
+ALGORITHMS = frozenset(
+    {"none", "EdDSA", *(f"{family}{bits}" for family in ("HS", "RS", "ES", "PS") for bits in (256, 384, 512))}
+)
+"""Those whose tokens the reference can read; it takes HS256 only."""
 SOURCES = {
     "unknown": models.TrackSource.UNKNOWN,
     "camera": models.TrackSource.CAMERA,
@@ -140,7 +146,7 @@ class Claims:
     api_key: str
     identity: str
     expires_at: float
-    """Unix seconds."""
+    """Unix seconds; infinite for a token without an end."""
     name: str = ""
     kind: str = "standard"
     kind_details: tuple[str, ...] = ()
@@ -173,15 +179,18 @@ def verify(token: str, keys: Mapping[str, str], now_unix: float) -> Claims:
     if len(token) > MAX_TOKEN:
         raise AuthError("invalid authorization token")
     try:
-        if jwt.get_unverified_header(token).get("alg") != "HS256":
-            raise AuthError("invalid authorization token")
-        issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        algorithm = jwt.get_unverified_header(token).get("alg")
+        unverified = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise AuthError("invalid authorization token") from None
-    secret = keys.get(issuer) if isinstance(issuer, str) else None
-    if secret is None or not isinstance(issuer, str):
-        shown = issuer[:64] if isinstance(issuer, str) else ""
-        raise AuthError(f"invalid API key: {shown}")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS or not _readable(unverified):
+        raise AuthError("invalid authorization token")
+    issuer = unverified.get("iss") or ""
+    secret = keys.get(issuer)
+    if secret is None:
+        raise AuthError(f"invalid API key: {issuer[:64]}")
+    if algorithm != "HS256":
+        raise AuthError(f"token signature is invalid: signing method {algorithm} is invalid", echoes_token=True)
     options: Any = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_sub"), False)
     options["enforce_minimum_key_length"] = False  # The key is the operator's choice; dev mode's is "secret".
     try:
@@ -210,14 +219,23 @@ def unverified_names(token: str) -> tuple[str, str]:
 
 def _check_times(payload: Mapping[str, Any], now_unix: float) -> None:
     expires, not_before = payload.get("exp"), payload.get("nbf")
-    if expires is None or not _is_time(expires):
-        raise AuthError("token is missing required claim: exp claim is required", echoes_token=True)
-    if now_unix - LEEWAY >= expires:
+    if expires is not None and now_unix - LEEWAY >= expires:
         by = f"{now_unix - expires:.0f} s ago"
         raise AuthError("token has invalid claims: token is expired", echoes_token=True, by=by)
-    if not_before is not None and (not _is_time(not_before) or now_unix + LEEWAY < not_before):
-        by = f"for another {not_before - now_unix:.0f} s" if _is_time(not_before) else ""
+    if not_before is not None and now_unix + LEEWAY < not_before:
+        by = f"for another {not_before - now_unix:.0f} s"
         raise AuthError("token has invalid claims: token is not valid yet", echoes_token=True, by=by)
+
+
+def _readable(payload: Mapping[str, Any]) -> bool:
+    """The claims that JWT itself defines have its types (RFC 7519 section 4.1). A token without `exp` never expires."""
+    audience = payload.get("aud")
+    texts = [payload.get(name) for name in ("iss", "sub", "jti")]
+    texts += audience if isinstance(audience, list) else [audience]
+    times = [payload.get(name) for name in ("exp", "nbf", "iat")]
+    return all(text is None or isinstance(text, str) for text in texts) and all(
+        at is None or _is_time(at) for at in times
+    )
 
 
 def _is_time(value: Any) -> bool:
@@ -230,7 +248,7 @@ def _claims(issuer: str, payload: Mapping[str, Any]) -> Claims:
     return Claims(
         api_key=issuer,
         identity=_text(payload, "sub") or _text(payload, "jti"),
-        expires_at=float(payload["exp"]),
+        expires_at=math.inf if payload.get("exp") is None else float(payload["exp"]),
         name=_text(payload, "name"),
         kind=_text(payload, "kind") or "standard",
         kind_details=_texts(payload, "kindDetails"),
@@ -349,7 +367,7 @@ def issue_token(
     attributes: Mapping[str, str] | None = None,
     kind: str = "",
     kind_details: Iterable[str] = (),
-    ttl: float = 6 * 3600.0,
+    ttl: float = DEFAULT_LIFE,
     room_config: Mapping[str, object] | None = None,
     room_preset: str = "",
     sha256: str = "",
@@ -426,6 +444,6 @@ def issue_refresh_token(claims: Claims, info: models.ParticipantInfo, keys: Mapp
         room_preset=claims.room_preset,
         video=video,
         grants={name: asdict(grant) for name, grant in others.items() if grant is not None},
-        ttl=max(MIN_REFRESH_LIFE, claims.expires_at - now_unix),
+        ttl=DEFAULT_LIFE if math.isinf(claims.expires_at) else max(MIN_REFRESH_LIFE, claims.expires_at - now_unix),
         now_unix=now_unix,
     )

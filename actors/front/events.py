@@ -68,7 +68,8 @@ class EventsFront:
         if refused is not None or wish is None or position is None:
             await with_cors(request, refused or Response(400)).send(send)
             return
-        head = Response(200, b"", "text/event-stream", (("cache-control", "no-store"), ("x-accel-buffering", "no")))
+        fresh = (("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no"))
+        head = Response(200, headers=fresh)
         headers = [pair for pair in with_cors(request, head).raw_headers() if pair[0] != b"content-length"]
         self._streams += 1
         try:

@@ -32,7 +32,7 @@ from actors.messages.room import (
 from actors.messages.rooms import FindRoom, ListRooms, OpenRoom, RoomsMessage
 from actors.services import Services
 from lkactor.api import room_service
-from lkactor.api.twirp import Method, TwirpError
+from lkactor.api.twirp import Method, TwirpError, relayed
 from lkactor.auth import Claims
 from lkactor.room.configuration import UnknownPreset, with_preset
 from lkactor.room.participant import LimitExceeded
@@ -63,7 +63,7 @@ class RoomServiceFront:
         match message:
             case room_api.CreateRoomRequest():
                 if self._services.over_limit:
-                    raise TwirpError("unknown", "reached configured limit for node")
+                    raise relayed("unknown", "reached configured limit for node")
                 try:
                     request = with_preset(message, self._services.config.room.room_configurations)
                 except UnknownPreset:
@@ -106,7 +106,7 @@ class RoomServiceFront:
         match message:
             case room_api.MuteRoomTrackRequest(track_sid=sid, muted=muted):
                 if not muted and not self._services.config.room.enable_remote_unmute:
-                    raise TwirpError("failed_precondition", "remote unmute not enabled")
+                    raise relayed("failed_precondition", "remote unmute not enabled")
                 participant = await self._participant(message.room, message.identity)
                 track = await self._ask(participant, MuteTrack(sid, muted))
                 return room_api.MuteRoomTrackResponse(track=track)
@@ -162,7 +162,7 @@ class RoomServiceFront:
             timeout=ASK_TIMEOUT,
         )
         if opened is None:
-            raise TwirpError("not_found", NO_ROOM)
+            raise relayed("not_found", NO_ROOM)
         return opened
 
     async def _forward(self, request: room_api.ForwardParticipantRequest) -> None:
@@ -184,14 +184,14 @@ class RoomServiceFront:
     async def _room(self, name: str) -> ActorRef[RoomMessage]:
         ref: ActorRef[RoomMessage] | None = await self._rooms.ask(FindRoom(name), timeout=ASK_TIMEOUT)
         if ref is None:
-            raise TwirpError("not_found", NO_ROOM)
+            raise relayed("not_found", NO_ROOM)
         return ref
 
     async def _participant(self, room: str, identity: str) -> ActorRef[Any]:
         found = await self._rooms.ask(FindRoom(room), timeout=ASK_TIMEOUT)
         ref = await self._ask_room(found, FindParticipant(identity)) if found is not None else None
         if ref is None:
-            raise TwirpError("not_found", NO_PARTICIPANT)
+            raise relayed("not_found", NO_PARTICIPANT)
         assert isinstance(ref, ActorRef)
         return ref
 
@@ -201,19 +201,19 @@ class RoomServiceFront:
         for info in infos:
             if info.identity == identity:
                 return info  # type: ignore[no-any-return]
-        raise TwirpError("not_found", NO_PARTICIPANT)
+        raise relayed("not_found", NO_PARTICIPANT)
 
     async def _ask_room(self, room: ActorRef[RoomMessage], message: RoomMessage) -> Any:
         try:
             return await room.ask(message, timeout=ASK_TIMEOUT)
         except ActorDead:
-            raise TwirpError("not_found", NO_ROOM) from None
+            raise relayed("not_found", NO_ROOM) from None
 
     async def _ask(self, participant: ActorRef[Any], message: object) -> Any:
         try:
             answer = await participant.ask(message, timeout=ASK_TIMEOUT)
         except ActorDead:
-            raise TwirpError("not_found", NO_PARTICIPANT) from None
+            raise relayed("not_found", NO_PARTICIPANT) from None
         if isinstance(answer, LimitExceeded):
             raise TwirpError("invalid_argument", str(answer))
         return answer

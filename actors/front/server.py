@@ -14,24 +14,26 @@ from trio import current_time, sleep
 from actors.front.admin import AdminFront
 from actors.front.agent import PATH as AGENT_PATH
 from actors.front.agent import AgentFront
-from actors.front.cors import with_cors
+from actors.front.cors import preflight, with_cors
 from actors.front.events import PATH as EVENTS_PATH
 from actors.front.events import EventsFront
+from actors.front.intake import claims_of, refusal
 from actors.front.metrics import MetricsFront
+from actors.front.paths import redirect
 from actors.front.rtc import PATHS, VALIDATE_PATHS, RtcFront
 from actors.front.try_page import try_page
 from actors.front.twirp import PREFIX, TwirpFront
-from actors.front.types import Receive, Request, Response, Scope, Send
+from actors.front.types import NOT_FOUND, Receive, Request, Response, Scope, Send
 from actors.front.whip import WhipFront
 from actors.kernel import Actor, ActorInfo, ActorRef, Timer
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.services import Services
+from lkactor.auth import AuthError
 from lkactor.node_load import INTERVAL
 
 PROBE_AFTER, PROBE_INTERVAL, PROBES = 20, 10, 4
 """TCP keep-alive: seconds of silence before the first probe, seconds between probes, how many may go unanswered."""
 DEAD_AFTER = PROBE_AFTER + PROBE_INTERVAL * PROBES
-NOT_FOUND = Response(404, b"404 page not found\n")
 MAX_HEADER = 256 * 1024
 """A join_request travels in the request target: about 3 kB today, more with large offers."""
 
@@ -145,7 +147,7 @@ class FrontActor(Actor[DrainDeadline]):
                     await self._agent.serve(request, receive, send)
                 else:
                     await receive()
-                    await with_cors(request, NOT_FOUND).deny(send)
+                    await with_cors(request, await self._http(request, _no_body)).deny(send)
             case _:
                 request = Request.of(scope)
                 if request.path == EVENTS_PATH and request.method != "OPTIONS":
@@ -155,17 +157,21 @@ class FrontActor(Actor[DrainDeadline]):
                 await with_cors(request, response).send(send)
 
     async def _http(self, request: Request, receive: Receive) -> Response:
-        if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
-            return Response(204)
-        if request.path == "/":
-            return Response(200, b"OK")
-        answer = self._admin.handle(request)
+        if not request.well_formed:
+            return Response(400, b"400 Bad Request")
+        answer = preflight(request) or self._admin.handle(request)
         if answer is not None:
             return answer
+        if _length(request) > self._services.config.limit.max_api_request_body_size:
+            return Response(413, b"request body too large")
+        elsewhere = redirect(request)
+        if elsewhere is not None:
+            return self._refused(request) or elsewhere
+        return await self._routed(request, receive)
+
+    async def _routed(self, request: Request, receive: Receive) -> Response:
         if request.path in VALIDATE_PATHS:
             return await self._rtc.validate(request)
-        if request.path in PATHS or request.path == AGENT_PATH:
-            return Response(404)  # Not an upgrade (livekit-surface 1.3).
         if self._whip.takes(request.path):
             return await self._whip.handle(request, receive)
         if request.path.startswith(PREFIX):
@@ -174,7 +180,20 @@ class FrontActor(Actor[DrainDeadline]):
             page = try_page(request, self._services)
             if page is not None:
                 return page
-        return NOT_FOUND
+        refused = self._refused(request)
+        if refused is not None:
+            return refused
+        if request.path in PATHS or request.path == AGENT_PATH:
+            return Response(404)  # Not an upgrade (livekit-surface 1.3).
+        return Response(200, b"OK") if request.path == "/" else NOT_FOUND
+
+    def _refused(self, request: Request) -> Response | None:
+        """As the reference, on every path: a token that is none is not passed over."""
+        try:
+            claims_of(request, self._services)
+        except AuthError as error:
+            return Response(401, refusal(request, error).encode())
+        return None
 
 
 def _find_dead_peers(listener: socket.socket) -> None:
@@ -186,6 +205,17 @@ def _find_dead_peers(listener: socket.socket) -> None:
         option = getattr(socket, name, None)  # Linux has all of them, others some.
         if option is not None:
             listener.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _length(request: Request) -> int:
+    """What the request says of its body; 0 when it does not."""
+    text = request.headers.get("content-length", "")
+    return int(text[:18]) if text.isascii() and text.isdigit() else 0
+
+
+async def _no_body() -> dict[str, Any]:
+    """The rest of an upgrade: there is nothing to read."""
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -9,8 +9,9 @@ from trio import current_time
 
 from actors.front.agent_dispatch import AgentDispatchFront
 from actors.front.intake import claims_of, refusal
+from actors.front.paths import moved
 from actors.front.room_service import RoomServiceFront
-from actors.front.types import BodyTooLarge, ClosedByPeer, Receive, Request, Response, read_body
+from actors.front.types import NOT_FOUND, BodyTooLarge, ClosedByPeer, Receive, Request, Response, read_body
 from actors.kernel import ActorRef, AskTimeout, MailboxFull
 from actors.messages.rooms import RoomsMessage
 from actors.services import Services
@@ -19,6 +20,7 @@ from lkactor.api.twirp import TwirpError
 from lkactor.auth import AuthError, Claims
 
 PREFIX = "/twirp/"
+MAX_SHOWN = 200
 
 
 class Service(Protocol):
@@ -67,13 +69,19 @@ class TwirpFront:
             return Response(413, b"request body too large")
         except ClosedByPeer:
             return Response(400)
+        service_name, slash, name = request.path.removeprefix(PREFIX).partition("/")
+        service = self._by_name.get(service_name)
+        if service is None:
+            return NOT_FOUND
+        if not slash:
+            return moved(request, f"{request.path}/")
         begun = current_time()
         try:
-            service, name, method = self._route(request)
+            method = self._method(service, name, request)
         except TwirpError as error:
             return Response(error.status, error.body(), "application/json")
         response, code = await self._call(service, name, method, request, body, claims)
-        label = request.path.removeprefix(PREFIX).partition("/")[0].removeprefix("livekit.")
+        label = service_name.removeprefix("livekit.")
         self._services.metrics.twirp(label, name, response.status, code, (current_time() - begun) * 1000)
         return response
 
@@ -82,7 +90,7 @@ class TwirpFront:
     ) -> tuple[Response, str]:
         """The response, and its Twirp code ("" for success)."""
         try:
-            as_json = twirp.is_json(request.headers.get("content-type", ""))
+            as_json = twirp.is_json(request.headers.get("content-type", ""), _route(request))
             message = twirp.decode(body, method.request, as_json=as_json)
             answer = await service.answer(name, message, claims)
             # Whoever is told that it is done can count on the event, whatever happens to this process next.
@@ -90,19 +98,21 @@ class TwirpFront:
         except TwirpError as error:
             return Response(error.status, error.body(), "application/json"), error.code
         except (AskTimeout, MailboxFull):
-            late = TwirpError("unavailable", "no response from servers")
+            late = twirp.relayed("unavailable", "no response from servers")
             return Response(late.status, late.body(), "application/json"), late.code
         kind = "application/json" if as_json else "application/protobuf"
         return Response(200, twirp.encode(answer, as_json=as_json), kind), ""
 
-    def _route(self, request: Request) -> tuple[Service, str, twirp.Method]:
-        service_name, _, name = request.path.removeprefix(PREFIX).partition("/")
-        path = request.path[:200]
-        route = {"twirp_invalid_route": f"{request.method} {path}"}
+    def _method(self, service: Service, name: str, request: Request) -> twirp.Method:
+        """Raises TwirpError("bad_route")."""
+        route = {"twirp_invalid_route": _route(request)}
         if request.method != "POST":
             raise TwirpError("bad_route", f'unsupported method "{request.method}" (only POST is allowed)', route)
-        service = self._by_name.get(service_name)
-        method = service.method(name) if service is not None else None
-        if service is None or method is None:
-            raise TwirpError("bad_route", f'no handler for path "{path}"', route)
-        return service, name, method
+        method = service.method(name)
+        if method is None:
+            raise TwirpError("bad_route", f'no handler for path "{request.path[:MAX_SHOWN]}"', route)
+        return method
+
+
+def _route(request: Request) -> str:
+    return f"{request.method} {request.path[:MAX_SHOWN]}"

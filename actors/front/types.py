@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
+TEXT = "text/plain; charset=utf-8"
+MAX_FIELDS = 1000
+"""Of a query; what is behind them is not looked at."""
+_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -30,6 +35,9 @@ class Request:
     headers: Mapping[str, str]
     """Names in lower case; of repeated ones the first."""
     peer: str
+    raw_path: str = ""
+    """As it was sent, escapes and all."""
+    raw_query: str = ""
 
     @classmethod
     def of(cls, scope: Scope) -> Request:
@@ -37,15 +45,20 @@ class Request:
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
         # A stray "&&" is no error; of a repeated name the first counts.
-        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=200)
+        raw_query: str = scope["query_string"].decode("latin-1")
+        fields = "&".join(raw_query.split("&", MAX_FIELDS)[:MAX_FIELDS])
+        pairs = parse_qsl(fields, keep_blank_values=True)
         query: dict[str, str] = {}
         for name, value in pairs:
             query.setdefault(name, value)
-        path = scope["path"]
-        if path.startswith("//"):
-            path = path[1:]
+        path, raw_path = _paths(scope)
         client = scope.get("client")
-        return cls(scope.get("method", "GET"), path, query, headers, client[0] if client else "")
+        return cls(scope.get("method", "GET"), path, query, headers, client[0] if client else "", raw_path, raw_query)
+
+    @property
+    def well_formed(self) -> bool:
+        """Every escape in the path is one."""
+        return _ESCAPE.search(self.raw_path.encode("latin-1", "replace")) is None
 
     @property
     def client_address(self) -> str:
@@ -57,15 +70,31 @@ class Request:
         return self.peer
 
 
+def _paths(scope: Scope) -> tuple[str, str]:
+    """The path, unescaped and as it was sent; without the slash that a base URL with one at its end leaves."""
+    path: str = scope["path"]
+    raw: str = (scope.get("raw_path") or path.encode("utf-8", "replace")).decode("latin-1")
+    if "://" in raw and not raw.startswith("/"):  # The absolute form, which proxies send (RFC 9112 section 3.2.2).
+        raw = "/" + raw.partition("://")[2].partition("/")[2]
+        path = unquote(raw)
+    if path.startswith("//"):
+        return path[1:], raw[1:] if raw.startswith("//") else raw
+    return path, raw
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     status: int
     body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
+    content_type: str = TEXT
     headers: tuple[tuple[str, str], ...] = ()
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        pairs = [("content-type", self.content_type), ("content-length", str(len(self.body))), *self.headers]
+        # A message of protobuf's may be of no bytes and still be one; no text is none.
+        pairs = [("content-type", self.content_type)] if self.body or self.content_type != TEXT else []
+        if self.status != 204:  # RFC 9110 section 8.6.
+            pairs.append(("content-length", str(len(self.body))))
+        pairs += self.headers
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
 
     async def send(self, send: Send) -> None:
@@ -76,6 +105,9 @@ class Response:
         """Answer a WebSocket upgrade with plain HTTP (ASGI's denial response)."""
         await send({"type": "websocket.http.response.start", "status": self.status, "headers": self.raw_headers()})
         await send({"type": "websocket.http.response.body", "body": self.body})
+
+
+NOT_FOUND = Response(404, b"404 page not found\n")
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:

@@ -16,7 +16,7 @@ from livekit.protocol import rtc
 from actors.front.intake import claims_of, refusal
 from actors.front.rtc import RtcFront
 from actors.front.sessions import connection_numbers
-from actors.front.types import BodyTooLarge, ClosedByPeer, Receive, Request, Response, read_body
+from actors.front.types import NOT_FOUND, BodyTooLarge, ClosedByPeer, Receive, Request, Response, read_body
 from actors.kernel import ActorDead, ActorRef, MailboxFull
 from actors.messages.participant import ParticipantMessage, SignalReceived
 from actors.services import Services
@@ -29,6 +29,12 @@ from lkactor.signal.join import JoinError, JoinIntent, with_address
 PREFIXES = ("/whip/v1", "/whep/v1")
 ANSWER_TIMEOUT = 10.0
 MAX_SESSIONS = 5000
+OPTIONS = (
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-headers", "*"),
+    ("access-control-allow-methods", "PATCH, OPTIONS, GET, POST, DELETE"),
+    ("access-control-expose-headers", "*"),
+)
 
 
 class AnswerSink:
@@ -87,35 +93,53 @@ class WhipFront:
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in PREFIXES)
 
     async def handle(self, request: Request, receive: Receive) -> Response:
-        if request.method == "GET":
-            return Response(204)
-        if request.method == "OPTIONS":
-            return Response(200)
+        prefix = next(prefix for prefix in PREFIXES if request.path.startswith(prefix))
+        sid = request.path.removeprefix(prefix).removeprefix("/")
         try:
             claims = claims_of(request, self._services)
         except AuthError as error:
-            return _error(401, refusal(request, error))
-        if claims is None or not whip.allowed(claims):
-            return _error(401, "permissions denied")
+            return Response(401, refusal(request, error).encode())
+        if "/" in sid or (not sid and request.path != prefix):
+            return NOT_FOUND
+        match request.method, bool(sid):
+            case "GET" | "HEAD", _:
+                return Response(204)
+            case "OPTIONS", False:
+                return Response(200, headers=OPTIONS)
+            case ("POST", False) | ("PATCH" | "DELETE", True):
+                return await self._answer(request, receive, prefix, sid, claims)
+            case _:
+                return NOT_FOUND
+
+    async def _answer(
+        self, request: Request, receive: Receive, prefix: str, sid: str, claims: Claims | None
+    ) -> Response:
+        """Errors are JSON from here on, and say so; the reference's do not say it."""
+        wanted = {"POST": whip.SDP, "PATCH": whip.FRAGMENT}.get(request.method)
+        kind = request.headers.get("content-type", "")
+        if wanted is not None and kind != wanted:
+            return _error(400, f"unsupported content-type: {kind[:100]}")
+        if request.method == "PATCH" and not request.headers.get("if-match"):
+            return _error(428, "missing entity tag")
         try:
+            claims = whip.admitted(claims, self._services.config.limit)
             body = (await read_body(receive, whip.MAX_BODY)).decode("utf-8", "replace")
+            return await self._dispatch(request, prefix, sid, claims, body)
+        except JoinError as error:
+            return _error(error.status, error.text)
         except BodyTooLarge:
-            return _error(413, "body too large")
+            return _error(413, f"request body exceeds {whip.MAX_BODY} bytes")
         except ClosedByPeer:
             return Response(400)
-        prefix = next(prefix for prefix in PREFIXES if request.path.startswith(prefix))
-        sid = request.path.removeprefix(prefix).strip("/")
-        try:
-            return await self._dispatch(request, prefix, sid, claims, body)
         except ProtocolViolation as violation:
             self._services.ports.counters.count(violation.reason)
             return _error(400, str(violation))
 
     async def _dispatch(self, request: Request, prefix: str, sid: str, claims: Claims, body: str) -> Response:
-        if request.method == "POST" and not sid:
+        if request.method == "POST":
             return await self._create(request, prefix, claims, body)
         session = self._find(sid, claims)
-        if session is None or request.method not in ("PATCH", "DELETE"):
+        if session is None:
             return _error(404, "no such session")
         if request.method == "DELETE":
             self._say(session, rtc.SignalRequest(leave=rtc.LeaveRequest()))
@@ -142,8 +166,6 @@ class WhipFront:
         return session
 
     async def _create(self, request: Request, prefix: str, claims: Claims, body: str) -> Response:
-        if request.headers.get("content-type", "") != whip.SDP:
-            return _error(400, f"Content-Type must be {whip.SDP}")
         self._sweep()
         if len(self._sessions) >= MAX_SESSIONS:
             return _error(503, "too many sessions")
@@ -169,11 +191,7 @@ class WhipFront:
         return Response(201, answer.encode(), whip.SDP, tuple(headers))
 
     async def _patch(self, request: Request, session: _Session, body: str) -> Response:
-        if request.headers.get("content-type", "") != whip.FRAGMENT:
-            return _error(400, f"Content-Type must be {whip.FRAGMENT}")
-        match = request.headers.get("if-match", "").strip('"')
-        if not match:
-            return _error(428, "If-Match is needed: the ETag to trickle, * to restart ICE")
+        match = request.headers["if-match"].strip('"')
         if match == "*":
             return await self._restart(session, body)
         if match != session.etag:
@@ -208,4 +226,4 @@ class WhipFront:
 
 
 def _error(status: int, text: str) -> Response:
-    return Response(status, json.dumps({"error": text}).encode(), "application/json")
+    return Response(status, json.dumps({"error": text}).encode() + b"\n", "application/json")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from google.protobuf.message import Message
 from livekit.protocol import models, room
 
-from lkactor.api.twirp import Method, TwirpError
+from lkactor.api.twirp import Method, TwirpError, invalid_argument, relayed
 from lkactor.auth import Claims
 from lkactor.config import LimitConfig
 from lkactor.room.rpc import RpcFailed
@@ -67,22 +67,23 @@ def check_limits(request: Message, limits: LimitConfig) -> None:
 
 
 def _too_long(what: str, limit: int) -> TwirpError:
-    return TwirpError("invalid_argument", f"{what} exceeds limits: max length {limit}")
+    return invalid_argument(f"{what} exceeds limits", str(limit))
 
 
 def _check_create(request: Message, limits: LimitConfig) -> None:
     assert isinstance(request, room.CreateRoomRequest)
     if len(request.name.encode()) > limits.max_room_name_length:
-        raise _too_long("room name length", limits.max_room_name_length)
+        text = f"room name length exceeds limits: max length {limits.max_room_name_length}"
+        raise relayed("invalid_argument", text)
     _check_metadata(request, limits)
     if request.HasField("egress"):
-        raise TwirpError("internal", "egress not connected (redis required)")
+        raise relayed("internal", "egress not connected (redis required)")
     for wanted in request.agents:
         size = sum(len(key.encode()) + len(value.encode()) for key, value in wanted.attributes.items())
         if len(wanted.metadata.encode()) > limits.max_metadata_size:
             raise _too_long("metadata size", limits.max_metadata_size)
         if size > limits.max_attributes_size:
-            raise _too_long("attributes size", limits.max_attributes_size)
+            raise _too_long("attribute size", limits.max_attributes_size)
 
 
 def _check_metadata(request: Message, limits: LimitConfig) -> None:
@@ -93,28 +94,29 @@ def _check_metadata(request: Message, limits: LimitConfig) -> None:
 def _check_participant(request: Message, limits: LimitConfig) -> None:
     assert isinstance(request, room.UpdateParticipantRequest)
     if len(request.name.encode()) > limits.max_participant_name_length:
-        raise _too_long("participant name length", limits.max_participant_name_length)
+        raise _too_long("name length", limits.max_participant_name_length)
     _check_metadata(request, limits)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in request.attributes.items())
     if size > limits.max_attributes_size:
-        raise _too_long("attributes size", limits.max_attributes_size)
+        raise _too_long("attribute size", limits.max_attributes_size)
 
 
 def _check_data(request: Message) -> None:
     assert isinstance(request, room.SendDataRequest)
     if len(request.nonce) not in (0, 16):
-        raise TwirpError("invalid_argument", "nonce should be 16-bytes or not present")
+        text = f"nonce should be 16-bytes or not present, got: {len(request.nonce)} bytes"
+        raise TwirpError("invalid_argument", text)
 
 
 def _check_destination(request: Message) -> None:
     if getattr(request, "room", "") == getattr(request, "destination_room", ""):
-        raise TwirpError("invalid_argument", "destination room cannot be the same as source room")
+        raise invalid_argument("destination room cannot be the same as source room", "")
 
 
 def _check_rpc(request: Message) -> None:
     assert isinstance(request, room.PerformRpcRequest)
     if not request.destination_identity:
-        raise TwirpError("invalid_argument", "destination identity is required")
+        raise relayed("invalid_argument", "destination identity is required")
 
 
 RPC_CODES = {

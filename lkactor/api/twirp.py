@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 
 STATUS = {
@@ -49,7 +50,17 @@ class TwirpError(Exception):
         body: dict[str, object] = {"code": self.code, "msg": self.message}
         if self.meta:
             body["meta"] = dict(self.meta)
-        return json.dumps(body).encode()
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def relayed(code: str, text: str) -> TwirpError:
+    """An error that comes from behind the API: the reference says so, in these words."""
+    return TwirpError(code, f"twirp error unknown: {text}")
+
+
+def invalid_argument(argument: str, text: str) -> TwirpError:
+    """Twirp's own form of it, with the argument in the metadata."""
+    return TwirpError("invalid_argument", f"{argument} {text}", {"argument": argument})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +74,28 @@ class Method:
 M = TypeVar("M", bound=Message)
 
 
-def is_json(content_type: str) -> bool:
-    """Raises TwirpError("bad_route") for anything but the two encodings."""
+def is_json(content_type: str, route: str) -> bool:
+    """Raises TwirpError("bad_route") for anything but the two encodings. `route`: method and path, for the error."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         return True
     if kind == "application/protobuf":
         return False
-    raise TwirpError("bad_route", f'unexpected Content-Type: "{kind[:100]}"')
+    shown = {"twirp_invalid_route": route}
+    raise TwirpError("bad_route", f'unexpected Content-Type: "{content_type[:100]}"', shown)
 
 
 def decode(body: bytes, cls: type[M], *, as_json: bool) -> M:
-    """JSON takes both spellings of a field and ignores unknown ones. Raises TwirpError("malformed")."""
+    """JSON takes both spellings of a field and ignores unknown ones, and what is behind the first value.
+
+    Raises TwirpError("malformed").
+    """
     message = cls()
     try:
         if as_json:
-            ParseDict(_object(json.loads(body or b"{}")), message, ignore_unknown_fields=True, max_recursion_depth=32)
+            tree = _object(_JSON.raw_decode(body.decode().lstrip(" \t\r\n"))[0])
+            _check_bytes(tree, message)
+            ParseDict(tree, message, ignore_unknown_fields=True, max_recursion_depth=32)
         else:
             message.ParseFromString(body)
     except (DecodeError, ParseError, ValueError, RecursionError, TypeError, AttributeError):
@@ -94,11 +111,53 @@ def _object(value: object) -> dict[str, object]:
     return value
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """No name twice: which of the two would be meant?"""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    """NaN and Infinity are no JSON."""
+    raise ValueError(name)
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
+
+
+def _check_bytes(tree: Mapping[str, object], message: Message) -> None:
+    """ParseDict passes over what is no base64, and so changes what was said. Raises ValueError."""
+    for field in message.DESCRIPTOR.fields:
+        if field.type != field.TYPE_BYTES:
+            continue
+        for value in (tree.get(field.name), tree.get(field.json_name)):
+            if isinstance(value, str) and not _BASE64.fullmatch(value):
+                raise ValueError("no base64")
+
+
 def encode(message: Message, *, as_json: bool) -> bytes:
-    """JSON has the proto's own field names, and unset fields are written out."""
+    """JSON has the proto's own field names, and unset fields are written out, unset messages as null."""
     if not as_json:
         return message.SerializeToString()
-    text = MessageToJson(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
-    )
-    return text.encode()
+    tree = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    _say_null(message, tree)
+    return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _say_null(message: Message, tree: dict[str, object]) -> None:
+    """protobuf's option for unset fields leaves messages out."""
+    for field in message.DESCRIPTOR.fields:
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        said = tree.get(field.name)
+        if isinstance(said, list):
+            for item, inner in zip(getattr(message, field.name), said, strict=True):
+                if isinstance(inner, dict):
+                    _say_null(item, inner)
+        elif isinstance(said, dict):
+            _say_null(getattr(message, field.name), said)
+        elif said is None and field.containing_oneof is None:
+            tree[field.name] = None

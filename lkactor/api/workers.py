@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from livekit.protocol import egress, ingress, sip
 
-from lkactor.api.twirp import Method, TwirpError
+from lkactor.api.twirp import Method, TwirpError, relayed
 from lkactor.auth import Claims, SipGrant, VideoGrant
 
 SERVICES = {
@@ -59,4 +59,4 @@ def _allowed(service: str, name: str, message: Message, claims: Claims | None) -
 
 
 def not_connected(service: str) -> TwirpError:
-    return TwirpError("internal", f"{service.lower()} not connected (redis required)")
+    return relayed("internal", f"{service.lower()} not connected (redis required)")

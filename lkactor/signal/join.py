@@ -20,6 +20,7 @@ from livekit.protocol import models, rtc
 from lkactor.auth import Claims
 from lkactor.config import LimitConfig
 
+NOT_PERMITTED = "no permissions to access the room"
 MAX_JOIN_REQUEST = 1024 * 1024
 ServerOffers = Literal["never", "later", "first"]
 """Whether the server may offer on a single connection: not to LiveKit's clients; to others when it has more to send, or
@@ -86,32 +87,34 @@ def parse_join(
 ) -> JoinIntent:
     """Check a join in the order of the reference, the first failure wins. Raises JoinError."""
     if claims is None or claims.video is None:
-        raise JoinError(401, "no permissions to access the room")
+        raise JoinError(401, NOT_PERMITTED)
     wrapped = query.get("join_request", "")
     if v1 and not wrapped:
         raise JoinError(400, "join_request is required")
+    parameters = _from_join_request(wrapped) if wrapped else _from_query(query, validate_only)
     if not claims.video.room_join:
         raise JoinError(401, "permissions denied")
-    if not claims.identity:
-        raise JoinError(400, "identity cannot be empty")
-    _check_identity(claims.identity, limits)
-    if not claims.video.room:
-        raise JoinError(400, "no room name")
-    if len(claims.video.room.encode()) > limits.max_room_name_length:
-        raise JoinError(400, f"room name length exceeds limits: max length {limits.max_room_name_length}")
-    if wrapped:
-        parameters = _from_join_request(wrapped)
-        if (parameters.metadata or parameters.attributes) and not claims.video.can_update_own_metadata:
-            raise JoinError(401, "permissions denied")
-    else:
-        parameters = _from_query(query, claims, validate_only)
+    check_names(claims.identity, claims.video.room, limits)
+    if (parameters.metadata or parameters.attributes) and not claims.video.can_update_own_metadata:
+        raise JoinError(401, NOT_PERMITTED)
     identity = claims.identity
     if parameters.publish:
         if not claims.video.can_publish:
-            raise JoinError(401, "permissions denied")
+            raise JoinError(401, NOT_PERMITTED)
         identity = f"{identity}#{parameters.publish}"
         _check_identity(identity, limits)
     return JoinIntent(identity, claims.video.room, claims, parameters)
+
+
+def check_names(identity: str, room: str, limits: LimitConfig) -> None:
+    """Raises JoinError."""
+    if not identity:
+        raise JoinError(400, "identity cannot be empty")
+    _check_identity(identity, limits)
+    if not room:
+        raise JoinError(400, "no room name")
+    if len(room.encode()) > limits.max_room_name_length:
+        raise JoinError(400, f"room name length exceeds limits: max length {limits.max_room_name_length}")
 
 
 def _check_identity(identity: str, limits: LimitConfig) -> None:
@@ -130,11 +133,9 @@ def _number(query: Mapping[str, str], name: str) -> int:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
 
 
-def _from_query(query: Mapping[str, str], claims: Claims, validate_only: bool) -> JoinParameters:
+def _from_query(query: Mapping[str, str], validate_only: bool) -> JoinParameters:
     attributes: Mapping[str, str] = {}
     if query.get("attributes"):
-        if claims.video is None or not claims.video.can_update_own_metadata:
-            raise JoinError(401, "permissions denied")
         decoded = _decode_attributes(query["attributes"])
         if decoded is None and validate_only:
             raise JoinError(400, "cannot decode attributes")
@@ -181,9 +182,11 @@ def _decode_attributes(text: str) -> dict[str, str] | None:
         value = json.loads(base64.urlsafe_b64decode(text))
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict):
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(item is None or isinstance(item, str) for item in value.values()):
         return None
-    return {_clean(key): _clean(item) for key, item in value.items() if isinstance(item, str) and item}
+    return {_clean(key): _clean(item) for key, item in value.items() if item}
 
 
 def _clean(text: str) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from livekit.protocol import models, rtc
 
 from lkactor.auth import Claims
+from lkactor.config import LimitConfig
 from lkactor.errors import ProtocolViolation
 from lkactor.sdp.description import SessionDescription
-from lkactor.signal.join import JoinParameters
+from lkactor.signal.join import NOT_PERMITTED, JoinError, JoinParameters, check_names
 
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
 MAX_BODY = 1024 * 1024
@@ -55,10 +56,16 @@ def _announcement(kind: str, cid: str) -> rtc.AddTrackRequest:
     )
 
 
-def allowed(claims: Claims | None) -> bool:
-    """A token that may join the room it names."""
-    video = claims.video if claims is not None else None
-    return video is not None and video.room_join and bool(video.room)
+def admitted(claims: Claims | None, limits: LimitConfig) -> Claims:
+    """The claims, if they may join the room they name. Raises JoinError."""
+    if claims is None or claims.video is None:
+        raise JoinError(401, NOT_PERMITTED)
+    if not claims.video.room_join:
+        raise JoinError(401, "permissions denied")
+    if not claims.video.room:
+        raise JoinError(401, "room name cannot be empty")
+    check_names(claims.identity, claims.video.room, limits)
+    return claims
 
 
 def attribute(sdp: str, name: str) -> str:

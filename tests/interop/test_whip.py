@@ -117,7 +117,9 @@ def test_refusals(lk_server: Server, lk_room: str) -> None:
             bad = await client.post("/whip/v1", content="nonsense", headers=SDP)
             assert bad.status_code == 400 and set(bad.json()) == {"error"}
             assert (await client.post("/whip/v1", content="x" * 1_100_000, headers=SDP)).status_code == 413
-            assert (await client.patch("/whip/v1/PA_nobody", content="", headers=FRAGMENT)).status_code == 404
+            assert (await client.patch("/whip/v1/PA_nobody", content="", headers=FRAGMENT)).status_code == 428
+            matched = FRAGMENT | {"If-Match": "x"}
+            assert (await client.patch("/whip/v1/PA_nobody", content="", headers=matched)).status_code == 404
             client.headers.pop("Authorization")
             assert (await client.post("/whip/v1", content="v=0", headers=SDP)).status_code == 401
         async with httpx.AsyncClient(base_url=lk_server.http_url) as other:

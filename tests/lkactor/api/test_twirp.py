@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from livekit.protocol import models, room
+from livekit.protocol import egress, models, room
 
 from lkactor.api import room_service, twirp
 from lkactor.api.twirp import TwirpError
@@ -33,14 +33,15 @@ def test_statuses_and_bodies(code, status):
     [("application/json", True), ("Application/JSON; charset=utf-8", True), ("application/protobuf", False)],
 )
 def test_content_types(kind, json_):
-    assert twirp.is_json(kind) is json_
+    assert twirp.is_json(kind, "POST /x") is json_
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/jsonx", "application/x-protobuf", "x" * 9999])
 def test_other_content_types(kind):
     with pytest.raises(TwirpError, match="unexpected Content-Type") as refused:
-        twirp.is_json(kind)
+        twirp.is_json(kind, "POST /x")
     assert refused.value.status == 404
+    assert refused.value.meta == {"twirp_invalid_route": "POST /x"}
     assert len(refused.value.body()) < 250
 
 
@@ -57,13 +58,29 @@ def test_json_takes_both_spellings_and_unknown_fields(body):
 
 
 def test_nothing_is_an_empty_request():
-    for as_json in (True, False):
-        assert twirp.decode(b"", room.ListRoomsRequest, as_json=as_json) == room.ListRoomsRequest()
+    assert twirp.decode(b"", room.ListRoomsRequest, as_json=False) == room.ListRoomsRequest()
+    assert twirp.decode(b"{}", room.ListRoomsRequest, as_json=True) == room.ListRoomsRequest()
+
+
+def test_what_is_behind_the_first_value_is_not_looked_at():
+    for rest in (b"", b" x", b"{}", b"\n"):
+        assert twirp.decode(b' {"name": "r"}' + rest, room.CreateRoomRequest, as_json=True).name == "r"
+
+
+@pytest.mark.parametrize(("text", "good"), [("eA==", True), ("eA", True), ("-_8=", True), ("!", False), ("e A", False)])
+def test_bytes_are_base64_of_either_alphabet(text, good):
+    body = json.dumps({"room": "r", "data": text}).encode()
+    if good:
+        twirp.decode(body, room.SendDataRequest, as_json=True)
+    else:
+        with pytest.raises(TwirpError, match="could not be decoded"):
+            twirp.decode(body, room.SendDataRequest, as_json=True)
 
 
 @pytest.mark.parametrize(
     "body",
     [
+        b"", b"  ", b'{"name": "a", "name": "b"}', b"\xef\xbb\xbf{}",
         b"{", b"[]", b"5", b'"x"', b"null", b'{"name": 5}', b'{"name": "\\ud800"}', b'{"emptyTimeout": -1}',
         b'{"emptyTimeout": 1e99}', b'{"emptyTimeout": "x"}', b'{"agents": {}}', b'{"agents": [5]}', b"\xff\xfe",
         b"[" * 100000, b'{"a":' * 100000, b'{"name": "a", "name": ', b'{"emptyTimeout": NaN}',
@@ -174,3 +191,15 @@ def test_data_of_the_server_has_no_sender():
     assert list(packet.destination_identities) == ["a"]
     assert packet.participant_identity == ""
     assert not room_service.data_packet(room.SendDataRequest()).user.HasField("topic")
+
+
+def test_an_unset_message_is_null_and_an_unset_choice_is_left_out():
+    answer = room.ListParticipantsResponse(
+        participants=[models.ParticipantInfo(identity="a", tracks=[{"sid": "TR_a"}])]
+    )
+    told = json.loads(twirp.encode(answer, as_json=True))["participants"][0]
+    assert told["permission"] is None
+    assert told["tracks"][0]["version"] is None
+    assert told["attributes"] == {}
+    told = json.loads(twirp.encode(egress.EgressInfo(), as_json=True))
+    assert "room_composite" not in told

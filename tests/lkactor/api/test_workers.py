@@ -81,4 +81,4 @@ def test_egress_and_ingress(service, right):
 
 def test_there_are_no_other_methods():
     assert workers.method("SIP", "Nonsense") is None
-    assert str(workers.not_connected("SIP").message) == "sip not connected (redis required)"
+    assert str(workers.not_connected("SIP").message) == "twirp error unknown: sip not connected (redis required)"

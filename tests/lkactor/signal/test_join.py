@@ -103,8 +103,10 @@ def encoded(value):
 
 def test_attributes():
     own = claims(can_update_own_metadata=True)
-    query = {"attributes": encoded({"a": "b", "empty": "", "number": 1, "half": "\ud800"})}
+    query = {"attributes": encoded({"a": "b", "empty": "", "null": None, "half": "\ud800"})}
     assert join(query, own).parameters.attributes == {"a": "b", "half": "?"}
+    assert join({"attributes": encoded({"a": "b", "number": 1})}, own).parameters.attributes == {}
+    assert join({"attributes": encoded(None)}, own).parameters.attributes == {}
     assert refusal(query)[0] == 401
 
 
@@ -190,7 +192,7 @@ def test_defaults_of_a_join_request():
     "request_", [rtc.JoinRequest(metadata="m"), rtc.JoinRequest(participant_attributes={"a": "b"})]
 )
 def test_metadata_of_ones_own_needs_the_grant(request_):
-    assert refusal({"join_request": wrap(request_)}) == (401, "permissions denied")
+    assert refusal({"join_request": wrap(request_)}) == (401, "no permissions to access the room")
 
 
 @pytest.mark.parametrize(
