@@ -100,7 +100,7 @@ class Samples:
         if self._seen % self._every == 0:
             self.values.append(value)
             if len(self.values) >= MAX_SAMPLES:
-                self.values = self.values[::2]
+                self.values = self.values[1::2]
                 self._every *= 2
 
 
