@@ -30,6 +30,7 @@ from lkactor.sctp.chunks import (
     DATA_HEADER_SIZE,
     END,
     HEADER_SIZE,
+    IMMEDIATE,
     TSN_HALF,
     TSN_MASK,
     UNORDERED,
@@ -284,6 +285,10 @@ class Sender:
         if end == len(message.data):
             flags |= END
             self._current = None
+        if self.peer_window - size < self.max_payload:
+            # RFC 7053 section 4.1: the peer's window stops us here, and only a SACK opens it. A peer that delays its
+            # SACKs would have us wait 200 ms for each window.
+            flags |= IMMEDIATE
         tsn = self.next_tsn
         self.next_tsn = tsn + 1
         data = message.data if size == len(message.data) else message.data[start:end]

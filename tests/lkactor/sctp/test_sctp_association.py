@@ -21,7 +21,7 @@ from lkactor.sctp import (
     SctpSendBufferFull,
     State,
 )
-from lkactor.sctp.chunks import ChunkType, build_chunk, build_packet, parse_packet
+from lkactor.sctp.chunks import IMMEDIATE, ChunkType, build_chunk, build_packet, parse_packet
 
 
 class Peer:
@@ -510,6 +510,23 @@ def test_slow_start_is_not_starved_by_bursts() -> None:
     at = pair.now
     pair.run(lambda: len(pair.b.messages[channel]) == 40)
     assert pair.now - at < 1.5
+
+
+def test_what_fills_the_peers_window_asks_for_its_sack() -> None:
+    """RFC 7053 section 4.1: else a peer that delays its SACKs is waited for at each window."""
+
+    def immediate(window: int, messages: int) -> list[bool]:
+        pair = Pair(1, SctpLimits(receive_window=window))
+        channel = pair.channel()
+        pair.a.sent.clear()
+        for _ in range(messages):
+            pair.a.sctp.send(channel, bytes(1000), now=pair.now)
+        pair.run(lambda: len(pair.b.messages[channel]) == messages)
+        parts = [part for packet in pair.a.sent for part in parse_packet(packet)[1]]
+        return [bool(flags & IMMEDIATE) for kind, flags, _ in parts if kind == ChunkType.DATA]
+
+    assert immediate(4000, 3) == [False, False, True]
+    assert not any(immediate(1024 * 1024, 40))
 
 
 def test_t3_backs_off_and_recovers_after_an_outage() -> None:
