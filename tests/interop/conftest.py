@@ -38,3 +38,7 @@ def signal_server() -> Iterator[Server]:
         return
     with LkServer(CONFIG) as server:
         yield Server(server.url, reference=False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-matrix", action="store_true", help="write docs/compatibility.md")

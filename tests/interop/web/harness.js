@@ -6,7 +6,7 @@ setLogLevel('warn');
 
 const LIMIT = 25000;
 const elements = new Map(); // track sid -> media element
-const remotes = new Map(); // track sid -> { analyser }
+const remotes = new Map(); // id of a received MediaStreamTrack -> { analyser }
 let audioContext = null;
 
 function plain(value) {
@@ -188,6 +188,8 @@ const lk = (window.lk = {
     return local.candidateType === 'relay' ? `relay/${local.relayProtocol}` : local.protocol;
   },
 
+  path: (identity, kind) => lk.selectedProtocol(identity, kind),
+
   // until that connection's selected pair is of this kind
   onPath: (identity, kind, wanted, limit = 60000) => poll(async () => {
     try {
@@ -313,18 +315,23 @@ const lk = (window.lk = {
   // until the strongest frequency heard is this one (within one bin of 8192, about 6 Hz)
   async frequency(identity, kind, wanted, limit = LIMIT) {
     audioContext ??= new AudioContext({ sampleRate: 48000 });
-    const sid = await lk.subscribed(identity, kind);
-    if (!remotes.has(sid)) {
-      const stream = new MediaStream([publication(identity, kind).track.mediaStreamTrack]);
-      const analyser = new AnalyserNode(audioContext, { fftSize: 8192, smoothingTimeConstant: 0 });
-      audioContext.createMediaStreamSource(stream).connect(analyser);
-      remotes.set(sid, { analyser });
-    }
-    const { analyser } = remotes.get(sid);
-    const bins = new Float32Array(analyser.frequencyBinCount);
+    await lk.subscribed(identity, kind);
+    // asked for each time: a reconnect brings another track
+    const listener = () => {
+      const track = publication(identity, kind)?.track?.mediaStreamTrack;
+      if (track && !remotes.has(track.id)) {
+        const analyser = new AnalyserNode(audioContext, { fftSize: 8192, smoothingTimeConstant: 0 });
+        audioContext.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+        remotes.set(track.id, { analyser });
+      }
+      return track && remotes.get(track.id).analyser;
+    };
     let heard = 0;
     try {
       return await poll(() => {
+        const analyser = listener();
+        if (!analyser) return false;
+        const bins = new Float32Array(analyser.frequencyBinCount);
         analyser.getFloatFrequencyData(bins);
         const peak = bins.indexOf(Math.max(...bins));
         heard = (peak * 48000) / 8192;
@@ -378,6 +385,7 @@ const lk = (window.lk = {
   },
 
   setMetadata: (text) => room().localParticipant.setMetadata(text),
+  setName: (text) => room().localParticipant.setName(text),
   setAttributes: (attributes) => room().localParticipant.setAttributes(attributes),
 
   // watching, for the soak: every subscribed video is sampled, a spell without a new frame for over a second is a freeze
