@@ -34,15 +34,15 @@ class AdministrationDesk:
     def update_own(self, wanted: rtc.UpdateParticipantMetadata) -> None:
         """UpdateMetadata of the client itself."""
         participant = self._participant
-        reason, text = Reason.OK, ""
+        reason, text, changed = Reason.OK, "", False
         if not participant.model.permission.can_update_metadata:
             reason, text = Reason.NOT_ALLOWED, "does not have permission to update own metadata"
         else:
             try:
-                participant.model.update(wanted.name, wanted.metadata, wanted.attributes)
+                changed = participant.model.update(wanted.name, wanted.metadata, wanted.attributes)
             except LimitExceeded as error:
                 reason, text = Reason.LIMIT_EXCEEDED, str(error)
-        if reason == Reason.OK:
+        if changed:
             self._tell_everyone()
         if reason != Reason.OK or participant.protocol >= METADATA_RESPONSE_PROTOCOL:
             response = responses.request_response(wanted.request_id, reason, text)
@@ -57,12 +57,12 @@ class AdministrationDesk:
         """UpdateParticipant. A refusal is an answer, not a crash: the front turns it into invalid_argument."""
         participant = self._participant
         try:
-            participant.model.update(update.name, update.metadata, update.attributes)
+            changed = participant.model.update(update.name, update.metadata, update.attributes)
         except LimitExceeded as error:
             return error
         if update.permission is not None:
-            participant.set_permission(update.permission)
-        return self._tell_everyone()
+            changed = participant.set_permission(update.permission) or changed
+        return self._tell_everyone() if changed else participant.info()
 
     def _tell_everyone(self) -> models.ParticipantInfo:
         participant = self._participant

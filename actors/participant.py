@@ -113,6 +113,7 @@ RESTART_GRACE = 20.0
 REFRESH_INTERVAL = 300.0
 MISSED_DEPARTURES_PROTOCOL = 9
 MAX_MISSED = 5000
+IDENTITY_PROTOCOL = 12
 
 Action = rtc.LeaveRequest.Action
 Reason = rtc.RequestResponse.Reason
@@ -160,7 +161,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._timers: dict[str, Timer] = {}
         self._left = False
         self._missed: dict[str, models.ParticipantInfo] = {}
-        """Departures that the client has not heard of, by sid."""
+        """Departures since the client last spoke, by sid: it may not have heard of them."""
         self._codecs = client_codecs(spec.intent.parameters.client, spec.room_model.enabled_codecs)
         self._publishing = PublishingDesk(self, self._codecs.publish)
         self._data = DataDesk(self)
@@ -212,6 +213,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         match message:
             case SignalReceived(connection=connection, request=request):
                 if connection == self._connection:
+                    self._missed.clear()
                     self._connectivity.heard(request)
                     await self._on_request(request)
             case SignalLost(connection=connection):
@@ -278,6 +280,16 @@ class ParticipantActor(Actor[ParticipantMessage]):
     @property
     def protocol(self) -> int:
         return self._parameters.protocol
+
+    @property
+    def fast_start(self) -> bool:
+        """The first offer may hold tracks; older clients get theirs once they are ACTIVE (livekit-surface 2.9)."""
+        return self._parameters.single or self.protocol > 7
+
+    @property
+    def offered_at_once(self) -> bool:
+        """The connection that carries media down is the primary one, so it is set up even without media."""
+        return self._parameters.single or self._primary == "subscriber"
 
     @property
     def has_signal(self) -> bool:
@@ -411,9 +423,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
     ) -> None:
         match message:
             case PeersUpdated(infos=infos):
-                self._send(responses.update(infos))
-                if self._sink is None:
-                    self._remember_departures(infos)
+                told = tuple(info for info in infos if not self._replaced(info))
+                if told:
+                    self._send(responses.update(told))
+                self._remember_departures(told)
                 self._data_tracks.observe(infos)
                 self._publishing.observe(infos)
             case TracksPublished(tracks=tracks):
@@ -422,11 +435,18 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._subscribing.withdrawn(sids)
             case RoomUpdated(room=room):
                 self._send(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)))
+                if self._simulation.cuts_after_resume():
+                    self._drop_signal()
             case SpeakersUpdated(speakers=speakers):
                 if self.protocol > 2:
                     self._tell_speakers(speakers)
             case _:
                 assert_never(message)
+
+    def _replaced(self, info: models.ParticipantInfo) -> bool:
+        """Newer clients take a new sid of the same identity for what it is (livekit-surface 2.3)."""
+        reason = models.DisconnectReason.DUPLICATE_IDENTITY
+        return self.protocol >= IDENTITY_PROTOCOL and info.disconnect_reason == reason
 
     def _tell_speakers(self, speakers: tuple[models.SpeakerInfo, ...]) -> None:
         """Of those whose tracks this client is to receive, and of itself (livekit-surface 2.2)."""
@@ -554,6 +574,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self.cancel_timer("channels")
             self.log("active")
             self.room.tell(ParticipantChanged(self.sid, self.info()))
+            self._subscribing.set_ready()
 
     def _on_child_ended(self, ref: ActorRef[Any], exit: Exit) -> None:
         """A transport cannot be rebuilt in place: the client's full reconnect is its restart strategy."""
@@ -606,12 +627,11 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._tell("subscriber", RestartIce())
         if resume.parameters.sync_state is not None:
             self._on_sync_state(resume.parameters.sync_state)
-        if self._simulation.cuts_after_resume():
-            self._drop_signal()
+        self._simulation.resumed()
         return True
 
     def _tell_missed_departures(self) -> None:
-        """Who went while there was no signal connection: the client would wait for them for ever."""
+        """Who went while the signal connection was gone or half open: the client would wait for them for ever."""
         missed, self._missed = tuple(self._missed.values()), {}
         if missed and self.protocol >= MISSED_DEPARTURES_PROTOCOL:
             self._send(responses.update(missed))
@@ -668,12 +688,16 @@ class ParticipantActor(Actor[ParticipantMessage]):
         except (ActorDead, MailboxFull):
             self.log("room.gone")
 
-    def set_permission(self, permission: models.ParticipantPermission) -> None:
+    def set_permission(self, permission: models.ParticipantPermission) -> bool:
+        """False: it is the same."""
+        if permission == self.model.permission:
+            return False
         self.model.set_permission(permission)
         self._publishing.enforce_permission()
         self._data_tracks.enforce_permission()
         self._data_tracks.sync()
         self._subscribing.set_can_subscribe(permission.can_subscribe)
+        return True
 
     # -- small things -----------------------------------------------------------------------------------------------
 

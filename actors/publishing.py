@@ -43,7 +43,8 @@ class PublishingDesk:
         self.publications = Publications(participant.services.rng, enabled)
         self._regressed: set[str] = set()
         """Tracks of which everybody is to get the backup codec who can."""
-        self._others: set[str] = set()
+        self._others: dict[str, str] = {}
+        """Identities by sid."""
         self.egress: TransportEgress | None = None
         self._actors: dict[str, ActorRef[TrackMessage]] = {}
         self._levels: dict[str, float] = {}
@@ -160,9 +161,9 @@ class PublishingDesk:
         """Who else is in the room."""
         for info in infos:
             if info.state == models.ParticipantInfo.State.DISCONNECTED:
-                self._others.discard(info.sid)
+                self._others.pop(info.sid, None)
             elif info.sid != self._participant.sid:
-                self._others.add(info.sid)
+                self._others[info.sid] = info.identity
 
     def stream_bound(self, stream: StreamBound) -> None:
         """The numbers of a layer's streams are for information: the room's copy has them, nobody is told."""
@@ -249,11 +250,19 @@ class PublishingDesk:
 
     def set_subscription_permission(self, permission: rtc.SubscriptionPermission) -> None:
         """Who may subscribe. Unlisted participants of a restrictive list may not (livekit-surface 2.5)."""
-        self._permission = None if permission.all_participants else permission
+        self._permission = None if permission.all_participants else self._by_identity(permission)
         self._participant.room.tell(RestrictSubscribers(self._participant.sid, self._permission))
         tracks = self.handles()
         if tracks:
             self._participant.room.tell(PublishTracks(self._participant.sid, tracks))
+
+    def _by_identity(self, permission: rtc.SubscriptionPermission) -> rtc.SubscriptionPermission:
+        """Of somebody who is named by sid the identity is what counts from here on."""
+        named = rtc.SubscriptionPermission()
+        named.CopyFrom(permission)
+        for entry in named.track_permissions:
+            entry.participant_identity = entry.participant_identity or self._others.get(entry.participant_sid, "")
+        return named
 
     def _allowed(self, sid: str) -> frozenset[str] | None:
         if self._permission is None:

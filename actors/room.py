@@ -99,7 +99,6 @@ class Member:
     info: models.ParticipantInfo
     hidden: bool
     dependent: bool
-    protocol: int
     data_port: ActorRef[TransportMessage] | None = None
     active_seen: bool = False
     forwarded: bool = False
@@ -268,16 +267,16 @@ class RoomActor(Actor[RoomMessage]):
             others=tuple(member.info for member in self.members.values() if not member.hidden),
             tracks=tuple(track for member in self.members.values() for track in member.tracks.values()),
         )
-        placeholder = models.ParticipantInfo(sid=sid, identity=intent.identity, state=State.JOINING)
+        placeholder = models.ParticipantInfo(
+            sid=sid, identity=intent.identity, state=State.JOINING, permission=permission
+        )
         try:
             ref = await self.context.spawn(lambda: ParticipantActor(spec), sid, restart=Restart.TEMPORARY)
         except StartFailed as error:
             self.log("participant.start_failed", repr(error.__cause__), intent.identity)
             return JoinRefused(500, "connection closed by media")
         self.context.watch(ref)
-        self.members[sid] = Member(
-            sid, intent.identity, ref, placeholder, permission.hidden, dependent, intent.parameters.protocol
-        )
+        self.members[sid] = Member(sid, intent.identity, ref, placeholder, permission.hidden, dependent)
         self.log("participant.joined", sid, intent.identity)
         self._report()
         return Joined(ref)
@@ -293,7 +292,7 @@ class RoomActor(Actor[RoomMessage]):
         self.context.watch(message.participant)
         tracks = {track.sid: track for track in message.tracks}
         self.members[info.sid] = Member(
-            info.sid, info.identity, message.participant, info, info.permission.hidden, dependent=True, protocol=0,
+            info.sid, info.identity, message.participant, info, info.permission.hidden, dependent=True,
             tracks=tracks, forwarded=True,
         )  # fmt: skip
         self.log("participant.forwarded", info.sid, info.identity)
@@ -366,11 +365,7 @@ class RoomActor(Actor[RoomMessage]):
         if member.tracks:
             self._broadcast(TracksWithdrawn(tuple(member.tracks)))
         if not member.hidden:
-            # Clients from protocol 12 on take a new sid of the same identity for what it is (livekit-surface 2.3).
-            duplicate = info.disconnect_reason == DUPLICATE_IDENTITY
-            for other in self.members.values():
-                if not (other.forwarded or (duplicate and other.protocol >= 12)):
-                    self._tell_ref(other.ref, PeersUpdated((info,)))
+            self._broadcast(PeersUpdated((info,)))
         if not member.forwarded:
             self._services.journal.publish(self._news.left(info, self._info()))
             self._dispatching.left(member)

@@ -27,6 +27,7 @@ class SimulationDesk:
     def __init__(self, participant: ParticipantActor) -> None:
         self._participant = participant
         self._on_resume = ""
+        self._resumed = False
 
     def run(self, scenario: rtc.SimulateScenario) -> None:
         participant, reasons = self._participant, models.DisconnectReason
@@ -52,17 +53,23 @@ class SimulationDesk:
             case "leave_request_full_reconnect":
                 # The original leaves this one unhandled.
                 participant.end(reasons.UNKNOWN_REASON, Action.RECONNECT, send_leave=True, why=kind)
+            case None:
+                pass  # Or one of a later protocol; the reference is silent, too.
             case _:
                 request = rtc.SignalRequest(simulate=scenario)
-                participant.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind or 'no scenario'}")
+                participant.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind}")
 
     def refuses_resume(self) -> bool:
         """The new signal connection is to be closed before any answer."""
         return self._on_resume == "disconnect_signal_on_resume_no_messages"
 
+    def resumed(self) -> None:
+        """The answers to a resume are on their way."""
+        self._resumed = self._on_resume == "disconnect_signal_on_resume"
+
     def cuts_after_resume(self) -> bool:
-        """The new signal connection is to be closed after the answers, once."""
-        cut = self._on_resume == "disconnect_signal_on_resume"
+        """The last of the answers was sent: the new signal connection is to be closed, once."""
+        cut, self._resumed = self._resumed, False
         if cut:
             self._on_resume = ""
         return cut

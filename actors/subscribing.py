@@ -51,6 +51,11 @@ class SubscribingDesk:
         """Those of them of which media has come."""
         self._undecodable: dict[str, TrackHandle] = {}
         """Tracks that the client answered to without any of their codecs: not offered until they have others."""
+        self._allowed: dict[str, bool] = {}
+        """What the client was told last of its permission, by track."""
+        self._ready = participant.fast_start
+        self._begun = False
+        """The transport has heard of tracks."""
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -99,6 +104,12 @@ class SubscribingDesk:
                     self._priorities[sid] = request.priority
                     self._participant.tell_downlink(SetTrackPriority(sid, request.priority))
 
+    def set_ready(self) -> None:
+        """The session is ACTIVE: from here on every client takes tracks."""
+        if not self._ready:
+            self._ready = True
+            self.sync()
+
     def set_can_subscribe(self, allowed: bool) -> None:
         if self._subscriptions.can_subscribe != allowed:
             self._subscriptions.can_subscribe = allowed
@@ -113,16 +124,8 @@ class SubscribingDesk:
     def published(self, tracks: tuple[TrackHandle, ...]) -> None:
         """New tracks, or known ones with another permission."""
         known = self._subscriptions.available
-        before = {sid: self._subscriptions.permitted(track) for sid, track in known.items()}
         changed = {t.sid for t in tracks if t.sid in known and t.mimes[:1] != known[t.sid].mimes[:1]}
         self._subscriptions.publish(tracks)
-        for track in tracks:
-            allowed = self._subscriptions.permitted(track)
-            if before.get(track.sid, True) != allowed:
-                change = rtc.SubscriptionPermissionUpdate(
-                    participant_sid=track.publisher_sid, track_sid=track.sid, allowed=allowed
-                )
-                self._participant.send(rtc.SignalResponse(subscription_permission_update=change))
         if changed and self._participant.fixed_codec:
             self.sync(without=changed)
         self.sync()
@@ -133,6 +136,7 @@ class SubscribingDesk:
             self._settings.pop(sid, None)
             self._priorities.pop(sid, None)
             self._undecodable.pop(sid, None)
+            self._allowed.pop(sid, None)
         self.sync()
 
     def received(self, sid: str) -> None:
@@ -186,7 +190,8 @@ class SubscribingDesk:
     def sync(self, without: Container[str] = ()) -> None:
         """Tell the transport that carries media down what it is to carry; `without` these for a moment, so that they
         come back as new tracks."""
-        wanted = [handle for handle in self._subscriptions.wanted() if handle.sid not in without]
+        self._tell_permissions()
+        wanted = [handle for handle in self._subscriptions.wanted() if handle.sid not in without and self._ready]
         wanted = [handle for handle in wanted if self._decodable(handle)]
         tracks = tuple(
             OutgoingTrack(
@@ -202,10 +207,26 @@ class SubscribingDesk:
             )
             for handle in wanted
         )
-        self._participant.tell_downlink(SetSendTracks(tracks))
+        self._begun = self._begun or bool(tracks) or self._participant.offered_at_once
+        if self._begun:
+            self._participant.tell_downlink(SetSendTracks(tracks))
         self._count(frozenset(handle.sid for handle in wanted))
         if self._adaptive_stream:
             self._default_settings(wanted)
+
+    def _tell_permissions(self) -> None:
+        """Whether their publishers let it, of the tracks that this participant asked for or gets by itself."""
+        participant = self._participant
+        if not (self._ready and participant.model.permission.can_subscribe):
+            return
+        for track in self._subscriptions.desired():
+            allowed = self._subscriptions.permitted(track)
+            if self._allowed.get(track.sid) != allowed:
+                self._allowed[track.sid] = allowed
+                change = rtc.SubscriptionPermissionUpdate(
+                    participant_sid=track.publisher_sid, track_sid=track.sid, allowed=allowed
+                )
+                participant.send(rtc.SignalResponse(subscription_permission_update=change))
 
     def _count(self, wanted: frozenset[str]) -> None:
         gone = self._asked - wanted

@@ -10,7 +10,7 @@ from livekit.protocol import models, rtc
 
 from actors.front.cors import with_cors
 from actors.front.intake import claimed_by, claims_of, refusal
-from actors.front.sessions import SessionSink, SignalConnection, connection_numbers
+from actors.front.sessions import FLUSH_TIMEOUT, SessionSink, SignalConnection, connection_numbers
 from actors.front.types import Receive, Request, Response, Send, WebSocket
 from actors.kernel import ActorDead, ActorRef, AskTimeout, MailboxFull
 from actors.messages.participant import ParticipantMessage, Resume, SignalSink
@@ -182,4 +182,6 @@ class RtcFront:
         await websocket.accept()
         reason, action = models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.Action.RECONNECT
         await websocket.send(responses.leave(reason, action, protocol).SerializeToString())
-        await websocket.close(1000)
+        with trio.move_on_after(FLUSH_TIMEOUT):
+            await websocket.close(1000)
+            await websocket.drain()

@@ -158,6 +158,8 @@ class OfferNegotiation:
                 self._want(now)
 
     def restart_ice(self, now: float) -> None:
+        if not self._started:
+            return
         self._restart = True
         if self._answer_due is not None and self._peer.ice.remote_ufrag is None:
             # No answer ever came: the outstanding offer was lost with the old signal connection. Send it anew.

@@ -139,22 +139,22 @@ class ParticipantModel:
         if sum(len(k.encode()) + len(v.encode()) for k, v in attributes.items()) > limits.max_attributes_size:
             raise LimitExceeded("exceeds attributes size limit")
 
-    def update(self, name: str, metadata: str, attributes: Mapping[str, str]) -> None:
-        """Empty name or metadata: unchanged. An empty attribute value deletes.
+    def update(self, name: str, metadata: str, attributes: Mapping[str, str]) -> bool:
+        """Empty name or metadata: unchanged. An empty attribute value deletes. False: there is nothing to tell.
 
         Raises LimitExceeded, and then nothing has changed.
         """
+        name, metadata = name or self._info.name, metadata or self._info.metadata
         merged = {**self._info.attributes, **attributes}
         merged = {key: value for key, value in merged.items() if value}
         self._check(name, metadata, merged)
-        if name:
-            self._info.name = name
-        if metadata:
-            self._info.metadata = metadata
-        if attributes:
-            self._info.attributes.clear()
-            self._info.attributes.update(merged)
+        if not attributes and (name, metadata) == (self._info.name, self._info.metadata):
+            return False
+        self._info.name, self._info.metadata = name, metadata
+        self._info.attributes.clear()
+        self._info.attributes.update(merged)
         self._dirty = True
+        return True
 
 
 def _kind_details(names: Iterable[str]) -> list[models.ParticipantInfo.KindDetail]:

@@ -72,6 +72,10 @@ class Subscriptions(Generic[T]):
     def permitted(self, track: T) -> bool:
         return self._exempt or track.allowed is None or self._identity in track.allowed
 
+    def desired(self) -> list[T]:
+        """The tracks asked for by name or received by themselves, permitted or not."""
+        return [track for sid, track in self.available.items() if self._wishes.get(sid, self.auto_subscribe)]
+
     def wanted(self) -> list[T]:
         """The tracks to receive now, in the order in which they were published.
 
@@ -81,8 +85,8 @@ class Subscriptions(Generic[T]):
             return []
         taken: Counter[str] = Counter()
         wanted = []
-        for sid, track in self.available.items():
-            if not (self._wishes.get(sid, self.auto_subscribe) and self.permitted(track)):
+        for track in self.desired():
+            if not self.permitted(track):
                 continue
             limit = self._limits.get(track.kind, 0)
             if not limit or taken[track.kind] < limit:

@@ -233,6 +233,7 @@ ROWS = [
             ask(subscription_permission=rtc.SubscriptionPermission(track_permissions=[rtc.TrackPermission()])),
             ask(sync_state=rtc.SyncState()),
             ask(update_data_subscription=rtc.UpdateDataSubscription()),
+            simulate(),
             silence("request_response", "leave", "subscription_response"),
         ),
     ),
@@ -489,4 +490,4 @@ def test_row(signal_server: Server, row: Row, json: bool, v1: bool) -> None:
         async with scene(signal_server, f"row-{next(ROOMS)}") as stage:
             await play(row, stage, json=json, v1=v1)
 
-    run(test)
+    run(test, 40.0)

@@ -85,7 +85,7 @@ class Heard:
 
     def __repr__(self) -> str:
         tree = str(self.tree())
-        return f"{self.kind} {tree if len(tree) < 300 else tree[:300] + '...'}"
+        return f"{self.kind} {tree if len(tree) < 200 else tree[:200] + '...'}"
 
 
 class SignalClient:
@@ -108,7 +108,7 @@ class SignalClient:
     async def open(self, url: str, *, read: bool = True) -> SignalClient:
         """Raises Refused. `read`: False leaves everything that comes unread."""
         try:
-            self._socket = await self._session.ws_connect(url, max_msg_size=0, autoclose=True)
+            self._socket = await self._session.ws_connect(url, max_msg_size=0, autoclose=False)
         except aiohttp.WSServerHandshakeError as error:
             raise Refused(error.status) from None
         if read:
@@ -119,7 +119,7 @@ class SignalClient:
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        async for frame in self._socket:
+        while (frame := await self._socket.receive()).type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
             if frame.type == aiohttp.WSMsgType.TEXT:
                 message = Parse(frame.data, rtc.SignalResponse(), ignore_unknown_fields=True)
             else:
@@ -129,8 +129,9 @@ class SignalClient:
             self._changed.set()
             if self.media is not None:
                 await self.media.handle(heard)
-        self.closed = self._socket.close_code or 1006
+        self.closed = frame.data if frame.type == aiohttp.WSMsgType.CLOSE else 1006
         self._changed.set()
+        await self._socket.close()
 
     async def close(self) -> None:
         """Without a farewell."""
@@ -177,7 +178,9 @@ class SignalClient:
     # -- hearing ----------------------------------------------------------------------------------------------------
 
     def story(self) -> str:
-        return "\n".join(map(repr, self.heard)) + (f"\nclosed {self.closed}" if self.closed is not None else "")
+        """The last responses, for the message of a failed wait."""
+        lines = [f"({len(self.heard)} responses)", *map(repr, self.heard[-20:])]
+        return "\n".join(lines) + (f"\nclosed {self.closed}" if self.closed is not None else "")
 
     def said(self, kind: str, where: Callable[[Any], bool] = lambda _: True, *, since: int = 0) -> list[Heard]:
         return [heard for heard in self.heard[since:] if heard.kind == kind and where(heard.body)]

@@ -23,7 +23,7 @@ class Media:
         self.publisher.createDataChannel("_reliable")
         self.publisher.createDataChannel("_lossy", ordered=False, maxRetransmits=0)
         self._answered: asyncio.Queue[rtc.SessionDescription] = asyncio.Queue()
-        self._offers = 0
+        self.offers = 0
 
     async def handle(self, heard: Heard) -> None:
         if heard.kind == "offer":
@@ -38,10 +38,10 @@ class Media:
 
     async def negotiate(self) -> rtc.SessionDescription:
         """The answer to an offer of what the publisher connection has."""
-        self._offers += 1
+        self.offers += 1
         await self.publisher.setLocalDescription(await self.publisher.createOffer())
         sdp = self.publisher.localDescription.sdp
-        await self.client.ask(offer=rtc.SessionDescription(type="offer", sdp=sdp, id=self._offers))
+        await self.client.ask(offer=rtc.SessionDescription(type="offer", sdp=sdp, id=self.offers))
         return await asyncio.wait_for(self._answered.get(), LIMIT)
 
     async def close(self) -> None:
