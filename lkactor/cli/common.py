@@ -111,7 +111,8 @@ def call_api(server: Server, calls: Callable[[Any], Awaitable[T]]) -> T:
 
 def explain_refusal(code: str, message: str, server: Server) -> tuple[str, int]:
     """Text and exit status of a Twirp error. Servers repeat a bad token to its sender: we do not."""
-    message = TOKEN.sub("<token>", message)
+    # The Go server wraps its own words once more.
+    message = TOKEN.sub("<token>", message).removeprefix("twirp error unknown: ")
     if code == "not_found":
         return f"{message or 'not found'} ({server.url})", NOT_FOUND
     if code in ("unauthenticated", "permission_denied"):

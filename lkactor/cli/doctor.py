@@ -51,6 +51,11 @@ from lkactor.remedies import remedy
 __all__ = ["Check", "Report", "examine"]
 
 MAX_SKEW = 60.0
+WAY_FIXES = {
+    "udp": "open the server's UDP media ports, and announce an address that is reached from here",
+    "tcp": "set rtc.tcp_port and open it, for networks without UDP",
+    "relay": "the TURN server must be reached from here, and reach the server's media ports",
+}
 PING_INTERVAL = 5.0
 STATUS = {"http": UNREACHABLE, "keys": NOT_PERMITTED, "room": NOT_FOUND}
 
@@ -120,6 +125,8 @@ class _Visit:
         self._http = http
         self._unix = unix
         self._report = report
+        self._servers: tuple[rtc.ICEServer, ...] = ()
+        self._trickling = False
         self._room = room
         self._ca = ca
         self._tls: ssl.SSLContext | None = None
@@ -216,24 +223,56 @@ class _Visit:
         import trio
         import trio_websocket
 
+        from lkactor.client.signal import leaf
+
         ws = (
             self._http.replace("http", "ws", 1)
             + f"/rtc?access_token={quote(token)}&protocol=15&sdk=go&auto_subscribe=0"
         )
-        options: dict[str, Any] = {"ssl_context": self._tls} if self._tls is not None else {}
         try:
-            async with trio_websocket.open_websocket_url(
-                ws, connect_timeout=TIMEOUT, disconnect_timeout=1.0, **options
-            ) as socket_:
+            async with trio.open_nursery() as nursery:
+                with trio.fail_after(TIMEOUT):
+                    socket_ = await trio_websocket.connect_websocket_url(nursery, ws, ssl_context=self._tls)
                 await self._joined(socket_)
-            # trio-websocket leaves its socket open when the server is the first to hang up.
-            await trio.aclose_forcefully(socket_._stream)
-        except (
-            trio.TooSlowError, OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionTimeout,
-            trio_websocket.ConnectionClosed,
-        ) as error:  # fmt: skip
+                # Not asked to close: some servers hang up first, or send pings meanwhile, and trio-websocket fails.
+                await trio.aclose_forcefully(socket_._stream)
+                nursery.cancel_scope.cancel()
+        except BaseException as error:
+            cause = leaf(error)
+            known = (trio.TooSlowError, OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed)
+            if not isinstance(cause, known):
+                raise
             fix = "a proxy in front has to pass the Upgrade header on, and must not cut idle connections"
-            self._bad("websocket", type(error).__name__, fix)
+            self._bad("websocket", type(cause).__name__, fix)
+            return
+        if self._trickling:
+            await self._connect_each_way(token)
+
+    async def _connect_each_way(self, token: str) -> None:
+        """A server that names its addresses only to who answers: connect as a client does, one way after the other."""
+        import trio
+
+        from lkactor.client.paths import Way, turn_servers
+        from lkactor.client.session import open_session
+        from lkactor.client.signal import SignalError, leaf
+
+        ways: list[Way] = ["udp", "tcp", *(["relay"] if turn_servers(self._servers, "relay") else [])]  # type: ignore[list-item]
+        for way in ways:
+            try:
+                async with open_session(self._http, token, auto_subscribe=False, way=way, reconnect=False) as session:
+                    transport = session.subscriber.transport
+                    with trio.move_on_after(TIMEOUT * 2):
+                        await transport.connected.wait()
+                    ok = transport.connected.is_set()
+                    said = (
+                        f"connected over {transport.path}" if ok else f"no connection: {transport.describe_failure()}"
+                    )
+                    self._report.checks.append(Check(f"{way} media", ok, said, "" if ok else WAY_FIXES[way]))
+            except BaseExceptionGroup as error:
+                cause = leaf(error)
+                if not isinstance(cause, SignalError):
+                    raise
+                self._bad(f"{way} media", str(cause), "join again: the session was ended before media could connect")
 
     async def _joined(self, socket_: Any) -> None:
         """The ICE ports only answer for a session that there is: everything else is asked while this one lasts."""
@@ -242,6 +281,9 @@ class _Visit:
         with trio.fail_after(TIMEOUT * 2):
             servers, sdp = await _first_messages(socket_)
         self._good("websocket", "upgraded, joined, offered")
+        self._servers, self._trickling = servers, "a=candidate:" not in sdp
+        if self._trickling:
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_alive, socket_)
             await trio.to_thread.run_sync(self._paths, servers, sdp)

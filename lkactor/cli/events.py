@@ -12,11 +12,18 @@ With --follow a connection that breaks is made again, from the last cursor; noth
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
-from collections.abc import Mapping
 
-DEFAULT_URL = "http://127.0.0.1:7880"
+from lkactor.cli.common import (
+    FAILED,
+    NOT_PERMITTED,
+    TOKEN,
+    UNREACHABLE,
+    USAGE,
+    CliError,
+    server_of,
+    server_options,
+)
+
 DEFAULT_LAST = 10
 
 
@@ -30,32 +37,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     tail.add_argument("--cursor", type=_cursor, metavar="N", help="events behind this cursor; 0: all that are kept")
     tail.add_argument("--last", type=_cursor, metavar="N", help=f"the newest N events ({DEFAULT_LAST})")
     tail.add_argument("--room", metavar="NAME", help="of this room only")
-    tail.add_argument("--json", action="store_true", help='one line each: {"cursor": ..., "event": {...}}')
-    tail.add_argument("--url", help=f"the server (env LIVEKIT_URL; {DEFAULT_URL})")
-    tail.add_argument("--api-key", metavar="KEY", help="env LIVEKIT_API_KEY")
-    tail.add_argument("--api-secret", metavar="SECRET", help="env LIVEKIT_API_SECRET")
+    server_options(tail)
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Exit status: 0 done, 1 could not do it, 2 wrong use, 130 interrupted."""
+def run(arguments: argparse.Namespace) -> int:
+    """Raises CliError, with the statuses of every command."""
     import trio
-    from jwt.warnings import InsecureKeyLengthWarning
 
     from actors.httpclient import HttpError
     from lkactor.cli.events_tail import Refused, Tail
+    from lkactor.client.twirp import http_url
 
-    url = arguments.url or environ.get("LIVEKIT_URL") or DEFAULT_URL
-    if url.startswith("ws"):
-        url = "http" + url[2:]
-    key = arguments.api_key or environ.get("LIVEKIT_API_KEY") or ""
-    secret = arguments.api_secret or environ.get("LIVEKIT_API_SECRET") or ""
-    if not key or not secret:
-        return _fail("set LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or --api-key and --api-secret", 2)
+    server = server_of(arguments)
     try:
         tail = Tail(
-            url.rstrip("/"),
-            key,
-            secret,
+            http_url(server.url),
+            server.key,
+            server.secret,
             follow=arguments.follow,
             as_json=arguments.json,
             room=arguments.room or "",
@@ -63,17 +61,17 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             last=DEFAULT_LAST if arguments.last is None else arguments.last,
         )
     except ValueError as error:
-        return _fail(f"{url} is {error}", 2)
-    # The secret is the operator's choice; the development one is short and known to everyone.
-    warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
+        raise CliError(f"{server.url} is {error}", USAGE) from None
     try:
         trio.run(tail.run)
-    except (Refused, HttpError) as error:
-        return _fail(f"{url}: {error}", 1)
-    except BrokenPipeError:
-        return 0
-    except KeyboardInterrupt:
-        return 130
+    except Refused as error:
+        text = TOKEN.sub("<token>", str(error))
+        if text.startswith("HTTP 404"):
+            raise CliError(f"{server.url} has no event log: only lkactor has it", FAILED) from None
+        status = NOT_PERMITTED if text.startswith(("HTTP 401", "HTTP 403")) else FAILED
+        raise CliError(f"{server.url}: {text}", status) from None
+    except HttpError as error:
+        raise CliError(f"cannot reach {server.url}: {error}; is the server running?", UNREACHABLE) from None
     return 0
 
 
@@ -81,8 +79,3 @@ def _cursor(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise argparse.ArgumentTypeError(f"{text!r} is no cursor: a whole number")
     return int(text)
-
-
-def _fail(text: str, status: int) -> int:
-    print(f"lkactor: {text}", file=sys.stderr)
-    return status

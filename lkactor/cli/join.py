@@ -73,7 +73,7 @@ def _participate(arguments: argparse.Namespace, sources: list[Source], subscribe
         async with open_session(
             url, token, on_event=report, auto_subscribe=subscribe, way=arguments.transport
         ) as session:
-            if not events:
+            if sources:
                 _say_published(arguments.json, session, sources)
             done = trio.Event()
             async with trio.open_nursery() as nursery:

@@ -99,7 +99,7 @@ def _run_serve(arguments: argparse.Namespace) -> int:
 def _run_events(arguments: argparse.Namespace) -> int:
     from lkactor.cli import events
 
-    return events.run(arguments, os.environ)
+    return events.run(arguments)
 
 
 def _run_gst(arguments: argparse.Namespace) -> int:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -21,8 +19,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from lkactor.auth import issue_token
+from lkactor.cli.common import (
+    FAILED,
+    NOT_FOUND,
+    NOT_PERMITTED,
+    TOKEN,
+    UNREACHABLE,
+    USAGE,
+    CliError,
+    Server,
+    print_json,
+    server_of,
+    server_options,
+)
+from lkactor.client.twirp import http_url
 
-DEFAULT_URL = "http://127.0.0.1:7880"
 TIMEOUT = 15.0
 
 
@@ -39,33 +50,37 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     drain.add_argument("--deadline", type=int, default=300, metavar="SECONDS")
     undrain = commands.add_parser("undrain", help="take new rooms again")
     for parser in (join, drain, undrain):
-        parser.add_argument("--json", action="store_true", help="the server's own answer")
-        parser.add_argument("--url", help=f"the server (env LIVEKIT_URL; {DEFAULT_URL})")
-        parser.add_argument("--api-key", metavar="KEY", help="env LIVEKIT_API_KEY")
-        parser.add_argument("--api-secret", metavar="SECRET", help="env LIVEKIT_API_SECRET")
-        parser.set_defaults(run=lambda arguments: run(arguments, os.environ))
+        server_options(parser)
+        parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Exit status: 0 done, 1 refused or not reached, 2 wrong use; `explain` also 1 when nothing is known."""
-    key = arguments.api_key or environ.get("LIVEKIT_API_KEY") or ""
-    secret = arguments.api_secret or environ.get("LIVEKIT_API_SECRET") or ""
-    if not key or not secret:
-        return _fail("set LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or --api-key and --api-secret", 2)
-    url = (arguments.url or environ.get("LIVEKIT_URL") or DEFAULT_URL).rstrip("/")
-    if url.startswith("ws"):
-        url = "http" + url[2:]
-    token = issue_token(key, secret, identity="", video={"room_list": True, "room_create": True}, now_unix=time.time())
+def run(arguments: argparse.Namespace) -> int:
+    """Raises CliError, with the statuses of every command."""
+    server = server_of(arguments)
+    url = http_url(server.url)
+    grants = {"room_list": True, "room_create": True}
+    token = issue_token(server.key, server.secret, identity="", video=grants, now_unix=time.time())
     try:
         answer = _call(url + _path(arguments), "GET" if arguments.command == "explain" else "POST", token)
     except urllib.error.HTTPError as error:
-        return _fail(f"{url}: {error.code} {error.read(300).decode(errors='replace')}", 1)
-    except (OSError, ValueError) as error:
-        return _fail(f"{url}: {error}: is the server running, and is this its address?", 1)
+        raise _refusal(error, server, arguments.command) from None
+    except OSError as error:
+        raise CliError(f"cannot reach {url}: {error}; is the server running?", UNREACHABLE) from None
+    except ValueError as error:
+        raise CliError(f"{url}: {error}", USAGE) from None
     if arguments.json:
-        print(json.dumps(answer))
+        print_json(answer)
         return 0
     return _show(arguments, answer)
+
+
+def _refusal(error: urllib.error.HTTPError, server: Server, command: str) -> CliError:
+    text = TOKEN.sub("<token>", error.read(300).decode(errors="replace").strip())
+    if error.code == 404:
+        return CliError(f"{server.url} knows no {command}: only lkactor has it, other servers do not", FAILED)
+    if error.code in (401, 403):
+        return CliError(f"{server.url} does not accept API key {server.key!r} for this: {text}", NOT_PERMITTED)
+    return CliError(f"{server.url} answered {error.code}: {text}", FAILED)
 
 
 def _path(arguments: argparse.Namespace) -> str:
@@ -98,10 +113,5 @@ def _show(arguments: argparse.Namespace, answer: Mapping[str, Any]) -> int:
             when = "" if step["ms"] is None else f"{step['ms']:.1f} ms"
             print(f"  {step['name']:7} {step['status']:8} {when:>11}  {step['detail']}".rstrip())
     if not answer["joins"]:
-        return _fail("no such attempt is remembered", 1)
+        raise CliError("no such attempt is remembered", NOT_FOUND)
     return 0
-
-
-def _fail(text: str, status: int) -> int:
-    print(f"lkactor: {text}", file=sys.stderr)
-    return status

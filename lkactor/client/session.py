@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 import trio
 from livekit.protocol import models, rtc
 from trio_websocket import ConnectionRejected
+from wsproto.utilities import LocalProtocolError
 
 from lkactor.client.events import (
     Joined,
@@ -185,32 +186,42 @@ class Session:
 
     async def _connection(self, *, resume: bool, up: Callable[[], None] = lambda: None) -> None:
         """One signal connection from its first message to its end. Raises SignalError if it is not taken."""
-        with unwrapped(self._token):
-            async with trio.open_nursery() as nursery:
-                signal = await SignalClient.connect(
-                    nursery,
-                    self._url,
-                    self._token,
-                    auto_subscribe=self._auto_subscribe,
-                    resume=self.join.participant.sid if resume else "",
-                )
-                first = await self._first(signal, resume=resume)
-                self._signal, self._heard = signal, trio.current_time()
-                self._outbox.clear()
-                if resume:
-                    await self._on_resumed(signal, first.reconnect)
-                else:
-                    await self._on_joined(first.join)
-                up()
-                nursery.start_soon(self._write, signal)
-                nursery.start_soon(self._ping, signal)
-                try:
-                    await self._read(signal)
-                finally:
-                    self._signal = None
-                    with trio.move_on_after(0.5, shield=True):
-                        await signal.aclose()
-                nursery.cancel_scope.cancel()
+        taken = False
+        try:
+            with unwrapped(self._token):
+                async with trio.open_nursery() as nursery:
+                    signal = await SignalClient.connect(
+                        nursery,
+                        self._url,
+                        self._token,
+                        auto_subscribe=self._auto_subscribe,
+                        resume=self.join.participant.sid if resume else "",
+                    )
+                    first = await self._first(signal, resume=resume)
+                    await self._take(signal, first, resume=resume)
+                    taken = True
+                    up()
+                    nursery.start_soon(self._write, signal)
+                    nursery.start_soon(self._ping, signal)
+                    try:
+                        await self._read(signal)
+                    finally:
+                        self._signal = None
+                        with trio.move_on_after(0.5, shield=True):
+                            await signal.aclose()
+                    nursery.cancel_scope.cancel()
+        except SignalError:
+            self._signal = None
+            if not taken:
+                raise
+
+    async def _take(self, signal: SignalClient, first: rtc.SignalResponse, *, resume: bool) -> None:
+        self._signal, self._heard = signal, trio.current_time()
+        self._outbox.clear()
+        if resume:
+            await self._on_resumed(signal, first.reconnect)
+        else:
+            await self._on_joined(first.join)
 
     async def _first(self, signal: SignalClient, *, resume: bool) -> rtc.SignalResponse:
         """What answers a join or a resume. Raises SignalError for anything else."""
@@ -336,9 +347,9 @@ class Session:
                 await signal.ping()
 
     def _describe(self, description: rtc.SessionDescription) -> None:
-        self._post(**{description.type: description})
+        self.post(**{description.type: description})
 
-    def _post(self, **request: object) -> None:
+    def post(self, **request: object) -> None:
         """Lost without a connection: a resume begins with SyncState and new offers."""
         if self._signal is not None:
             self._outbox.append(lambda signal: signal.send(**request))
@@ -354,7 +365,7 @@ class Session:
             """The server needs no candidate of ours, but it can say then that the path is a relayed one."""
             text = Candidate("relay", 1, "udp", priority("relay", 65535), relayed.ip, relayed.port, "relay").to_sdp()
             init = json.dumps({"candidate": text, "sdpMid": "0", "sdpMLineIndex": 0})
-            self._post(trickle=rtc.TrickleRequest(candidateInit=init, target=target))
+            self.post(trickle=rtc.TrickleRequest(candidateInit=init, target=target))
 
         return trickle
 
@@ -531,4 +542,6 @@ def unwrapped(token: str) -> Iterator[None]:
             raise refusal(cause, token) from None
         if isinstance(cause, SignalError):
             raise cause from None
+        if isinstance(cause, LocalProtocolError):
+            raise SignalError("the connection was closed") from None  # a ping came while we said goodbye
         raise

@@ -75,7 +75,7 @@ def test_the_verdict_of_refused_joins(lk_server: Server, lk_room: str) -> None:
             assert found[-1]["outcome"] == "failed"
             assert found[-1]["cause"].startswith(cause)
         nobody = await asyncio.to_thread(cli, lk_server, "explain", "join", "never heard of")
-        assert nobody.returncode == 1 and "no such attempt" in nobody.stderr
+        assert nobody.returncode == 5 and "no such attempt" in nobody.stderr
 
     run(test)
 

@@ -232,7 +232,7 @@ def test_tail_follows(lk_server: Server, lk_room: str) -> None:
 
 def test_tail_says_what_is_wrong(lk_server: Server) -> None:
     wrong = tail(lk_server, secret="x" * 40)
-    assert wrong.returncode == 1
+    assert wrong.returncode == 4
     assert "401" in wrong.stderr
     assert "Traceback" not in wrong.stderr
     done = subprocess.run(
@@ -243,6 +243,6 @@ def test_tail_says_what_is_wrong(lk_server: Server) -> None:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
