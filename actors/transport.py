@@ -43,7 +43,7 @@ from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
 from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerState, PeerStateChanged
-from lkactor.peer.backlog import SLICE_INTERVAL, Received
+from lkactor.peer.backlog import SHORT_WINDOW, SLICE_INTERVAL, Received
 from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, UNLABELLED, DataChannels, as_user_packet
 from lkactor.peer.either import EitherNegotiation
 from lkactor.peer.negotiation import (
@@ -56,7 +56,7 @@ from lkactor.peer.negotiation import (
     OfferReady,
     SectionsWanted,
 )
-from lkactor.sctp import ChannelClosed, ChannelOpened, MessageReceived, SctpConnected, SctpSendBufferFull
+from lkactor.sctp import ChannelClosed, ChannelOpened, MessageReceived, SctpConnected, SctpLimits, SctpSendBufferFull
 from lkactor.sdp import Answerer, Offerer
 from lkactor.sdp.either import EitherSide
 from lkactor.sfu import RtpRouter, TwccRecorder
@@ -114,6 +114,7 @@ class TransportActor(Actor[TransportMessage]):
             candidates=spec.candidates,
             controlling=(offers or spec.server_offers == "first") and not spec.lite,
             lite=spec.lite,
+            sctp_limits=SctpLimits(receive_window=SHORT_WINDOW) if spec.slow_threshold else None,
         )
         self._use_candidates(spec.use)
         self._negotiation: OfferNegotiation | AnswerNegotiation | EitherNegotiation

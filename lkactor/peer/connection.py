@@ -33,6 +33,7 @@ from lkactor.sctp import (
     SctpAssociation,
     SctpClosed,
     SctpConnected,
+    SctpLimits,
 )
 from lkactor.sdp import RemoteTransport
 from lkactor.srtp import SrtpReceiver, SrtpSender
@@ -94,7 +95,9 @@ class PeerConnection:
         controlling: bool,
         lite: bool = False,
         timing: IceTiming | None = None,
+        sctp_limits: SctpLimits | None = None,
     ) -> None:
+        self._sctp_limits = sctp_limits
         self._rng = rng
         self._tcp_only = False
         self._relays: set[tuple[str, int]] = set()
@@ -139,7 +142,8 @@ class PeerConnection:
             if role == "server":
                 self.dtls.start(now)
         if with_data and self.sctp is None:
-            self.sctp = SctpAssociation(rng=self._rng, dtls_role="client" if self.dtls.role == "client" else "server")
+            side: Literal["client", "server"] = "client" if self.dtls.role == "client" else "server"
+            self.sctp = SctpAssociation(rng=self._rng, dtls_role=side, limits=self._sctp_limits)
             if self._dtls_up:
                 self.sctp.start(now)
         if self.state is PeerState.NEW:

@@ -21,6 +21,7 @@ holes costs nothing again.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -43,6 +44,8 @@ from lkactor.sctp.events import SctpLimits
 FAST_RETRANSMIT_MISSES = 3
 SACK_DELAY_ALLOWANCE = 0.2
 """Added to T3 while no more than one packet is in flight: its SACK may be delayed that long (RFC 9260 section 6.2)."""
+PROBE_INTERVAL = 0.2
+"""T3 while the peer answers that its window is shut."""
 MAX_SKIPPED = 200
 """Streams named in one FORWARD TSN: 800 bytes, so that it fits a packet. More wait for the next one."""
 
@@ -112,8 +115,8 @@ class RtoEstimator:
             self._srtt += (rtt - self._srtt) / 8
         self.value = min(max(self._srtt + 4 * self._rttvar, self._limits.rto_min), self._limits.rto_max)
 
-    def back_off(self) -> None:
-        self.value = min(self.value * 2, self._limits.rto_max)
+    def back_off(self, at_most: float = math.inf) -> None:
+        self.value = min(self.value * 2, max(at_most, self._limits.rto_min), self._limits.rto_max)
 
 
 class Sender:
@@ -134,6 +137,8 @@ class Sender:
         self.forward_tsn_supported = False
         self.forward_tsn_due = False
         self.t3: float | None = None
+        self._window_shut = False
+        """So said the last SACK."""
         self.errors = 0
         self._streams: dict[int, OutStream] = {}
         self._turns: deque[int] = deque()
@@ -381,6 +386,7 @@ class Sender:
         if highest or (self._recovery_exit is not None and offset and self._gaps):
             self._count_misses(highest, bool(offset), now)
         self._window_opened(sack.window, acked, now)
+        self._window_shut = sack.window < self._mtu
         self.peer_window = max(0, sack.window - self.flight)
         if self.forward_tsn_supported:
             self._advance()
@@ -406,7 +412,9 @@ class Sender:
             self._mark(probe, now)
 
     def _start_t3(self, now: float) -> None:
-        self.t3 = now + self.rto.value + (SACK_DELAY_ALLOWANCE if self.flight <= self._mtu else 0.0)
+        # What fills a window asks for its SACK at once, so nobody delays that.
+        delayed = self.flight <= self._mtu and not self._window_shut
+        self.t3 = now + self.rto.value + (SACK_DELAY_ALLOWANCE if delayed else 0.0)
 
     def _acknowledge_cumulative(self, cumulative: int, now: float) -> int:
         acked = 0
@@ -545,7 +553,9 @@ class Sender:
         self._recovery_exit = None
         self._fast_budget = 0
         self._rtt_probe = None
-        self.rto.back_off()
+        # RFC 9260 section 6.1 A: what was lost met a shut window, not a full network. Peers (pion) do not say when it
+        # opens, so a backed-off timer would be all that their reader ever gets.
+        self.rto.back_off(PROBE_INTERVAL if self._window_shut and self.errors == 1 else math.inf)
         for chunk in list(self._outstanding.values()):
             if chunk.in_flight:
                 chunk.fast_retransmitted = False

@@ -529,6 +529,23 @@ def test_what_fills_the_peers_window_asks_for_its_sack() -> None:
     assert not any(immediate(1024 * 1024, 40))
 
 
+def test_a_reader_whose_peer_never_says_that_its_window_opens_is_asked_five_times_a_second() -> None:
+    pair = Pair(1, SctpLimits(receive_window=4000))
+    channel = pair.channel()
+    pair.b.reading = False
+    for _ in range(100):
+        pair.a.sctp.send(channel, bytes(1000), now=pair.now)
+    pair.run(30.0)
+    assert 100 < pair.a.sctp.counters["sctp.t3"] < 200
+    pair.b.sctp.datagrams_to_send = lambda now, send=pair.b.sctp.datagrams_to_send: []  # type: ignore[method-assign]
+    pair.b.reading = True
+    pair.b.read()  # Whatever it says of its window is lost.
+    del pair.b.sctp.datagrams_to_send
+    at = pair.now
+    pair.run(lambda: len(pair.b.messages[channel]) == 100)
+    assert pair.now - at < 1.0
+
+
 def test_t3_backs_off_and_recovers_after_an_outage() -> None:
     pair = Pair(1)
     channel = pair.channel()
