@@ -21,7 +21,7 @@ SLICE = 16 * 1024
 """Bytes of reliable data that go up at once when there is a threshold: back-pressure has time to come back."""
 SLICE_INTERVAL = 0.005
 SHORT_WINDOW = 320 * 1024
-"""What one publisher may have waiting for slow readers, when there is a threshold: the largest message and some more."""
+"""What one publisher may have waiting for slow readers when there is a threshold: the largest message and more."""
 
 
 class DrainRate:
