@@ -35,6 +35,7 @@ from lkactor.eventlog import EventLog
 from lkactor.ice import host_candidates
 from lkactor.metrics import Metrics
 from lkactor.plane import choose
+from lkactor.redaction import secrets_of
 from lkactor.room.sids import new_sid
 from lkactor.signal.responses import server_info
 from lkactor.verdict import JoinBook
@@ -132,6 +133,7 @@ async def run_node(
             joins=JoinBook(),
             rng=rng,
         )
+        events.secrets = lambda: secrets_of(services.config)
         events.listen(services.joins.observe)
         events.listen(services.metrics.observe)
         if network is not None:

@@ -68,14 +68,15 @@ class AuthError(Exception):
     `by` is for operators, who can tell a clock that is wrong from a token that is old by it; the sender is not told.
     """
 
-    def __init__(self, text: str, *, echoes_token: bool = False, by: str = "") -> None:
+    def __init__(self, text: str, *, echoes_token: bool = False, by: str = "", log_as: str = "") -> None:
         super().__init__(text)
+        self.log_as = log_as
         self.echoes_token = echoes_token
         self.by = by
 
     @property
     def log_text(self) -> str:
-        return f"{self} ({self.by})" if self.by else str(self)
+        return self.log_as or (f"{self} ({self.by})" if self.by else str(self))
 
     def body(self, token: str) -> str:
         """The text of the answer. For the sender of the token only, never for a log."""
@@ -188,7 +189,10 @@ def verify(token: str, keys: Mapping[str, str], now_unix: float) -> Claims:
     issuer = unverified.get("iss") or ""
     secret = keys.get(issuer)
     if secret is None:
-        raise AuthError(f"invalid API key: {issuer[:64]}")
+        # Key and secret are easily taken for each other, and then this name is the secret.
+        swapped = issuer in keys.values()
+        log_as = "invalid API key: it is the secret of a key; are the two swapped?" if swapped else ""
+        raise AuthError(f"invalid API key: {issuer[:64]}", log_as=log_as)
     if algorithm != "HS256":
         raise AuthError(f"token signature is invalid: signing method {algorithm} is invalid", echoes_token=True)
     options: Any = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_sub"), False)

@@ -1,15 +1,20 @@
 """What happened, room by room: a bounded record that explains a failed test or a failed join.
 
-Entries never hold tokens, secrets or payloads. Written by actors, read by `lkactor.testing` and `/debug`.
+Entries never hold tokens, secrets or payloads; `lkactor.redaction` goes over every detail to be sure. Written by
+actors, read by `lkactor.testing` and `/debug`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from lkactor.redaction import redacted
+
 CAPACITY = 20_000
+MAX_NAME = 1024
+"""Characters kept of a room's name, an identity, a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class EventLog:
     """A ring of entries, oldest dropped first."""
 
     def __init__(self, started: float, capacity: int = CAPACITY) -> None:
+        self.secrets: Callable[[], Iterable[str]] = tuple
+        """The operator's, as they are now."""
         self._started = started
         self._entries: deque[LogEntry] = deque(maxlen=capacity)
         self._listeners: list[Callable[[LogEntry], None]] = []
@@ -40,7 +47,8 @@ class EventLog:
         self._listeners.append(listener)
 
     def record(self, now: float, room: str, participant: str, event: str, detail: str = "") -> None:
-        entry = LogEntry(now - self._started, room, participant, event, detail)
+        clean = redacted(detail, self.secrets()) if detail else ""
+        entry = LogEntry(now - self._started, room[:MAX_NAME], participant[:MAX_NAME], event, clean)
         self._entries.append(entry)
         for listener in self._listeners:
             listener(entry)
