@@ -21,6 +21,8 @@ from lkactor.auth import AuthError, Claims
 
 PREFIX = "/twirp/"
 MAX_SHOWN = 200
+MAX_ANONYMOUS = 64 * 1024
+"""Bytes of a body that are read from somebody without a token: enough for an error, too little to fill the memory."""
 
 
 class Service(Protocol):
@@ -64,7 +66,8 @@ class TwirpFront:
         except AuthError as error:
             return Response(401, refusal(request, error).encode())
         try:
-            body = await read_body(receive, self._services.config.limit.max_api_request_body_size)
+            limit = self._services.config.limit.max_api_request_body_size
+            body = await read_body(receive, limit if claims is not None else min(limit, MAX_ANONYMOUS))
         except BodyTooLarge:
             return Response(413, b"request body too large")
         except ClosedByPeer:

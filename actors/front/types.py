@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+import trio
+
 TEXT = "text/plain; charset=utf-8"
+BODY_TIMEOUT = 60.0
 MAX_FIELDS = 1000
 """Of a query; what is behind them is not looked at."""
 _ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -111,19 +114,21 @@ NOT_FOUND = Response(404, b"404 page not found\n")
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """Raises BodyTooLarge, or ClosedByPeer when the client goes away."""
+    """Raises BodyTooLarge, or ClosedByPeer when the client goes away or takes longer than BODY_TIMEOUT."""
     parts, size = [], 0
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise ClosedByPeer
-        part = event.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise BodyTooLarge
-        parts.append(part)
-        if not event.get("more_body", False):
-            return b"".join(parts)
+    with trio.move_on_after(BODY_TIMEOUT):
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise ClosedByPeer
+            part = event.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise BodyTooLarge
+            parts.append(part)
+            if not event.get("more_body", False):
+                return b"".join(parts)
+    raise ClosedByPeer
 
 
 class WebSocket:

@@ -29,6 +29,8 @@ from lkactor.signal.join import JoinError, JoinIntent, with_address
 PREFIXES = ("/whip/v1", "/whep/v1")
 ANSWER_TIMEOUT = 10.0
 MAX_SESSIONS = 5000
+MAX_KEPT = 64 * 1024 * 1024
+"""Characters of offers that are kept for ICE restarts, of all sessions."""
 OPTIONS = (
     ("access-control-allow-origin", "*"),
     ("access-control-allow-headers", "*"),
@@ -167,7 +169,8 @@ class WhipFront:
 
     async def _create(self, request: Request, prefix: str, claims: Claims, body: str) -> Response:
         self._sweep()
-        if len(self._sessions) >= MAX_SESSIONS:
+        kept = sum(len(session.offer) for session in self._sessions.values())
+        if len(self._sessions) >= MAX_SESSIONS or kept + len(body) > MAX_KEPT:
             return _error(503, "too many sessions")
         assert claims.video is not None
         parameters = with_address(whip.parameters(body), request.client_address, request.headers.get("user-agent", ""))

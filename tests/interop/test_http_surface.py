@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.http_rows import KEY, SECRET, Row, ask, rows
+from support.http_rows import KEY, SECRET, Row, ask, bearer, rows, token
 from support.interop import MARKS
 
 from lkactor.testing import LkServer
@@ -118,3 +118,17 @@ def test_a_body_that_is_refused_does_not_keep_the_connection_or_the_server_busy(
             == 413
         )
     assert ask(server.http_url, Row("health"))["body"] == "OK"
+
+
+def test_who_has_no_token_cannot_fill_the_memory(server: LkServer) -> None:
+    path, kind = "/twirp/livekit.RoomService/ListRooms", {"Content-Type": "application/json"}
+    small, large = b"{}" + b" " * 60_000, b"{}" + b" " * 70_000
+    assert ask(server.http_url, Row("small", "POST", path, kind, small))["status"] == 401
+    assert ask(server.http_url, Row("large", "POST", path, kind, large))["status"] == 413
+    known = kind | bearer(token(video={"roomList": True}))
+    assert ask(server.http_url, Row("known", "POST", path, known, large))["status"] == 200
+
+
+@pytest.mark.parametrize("query", ["a=1&" * 20_000, "a&" * 40_000, "&" * 80_000, "%41" * 20_000])
+def test_a_query_of_any_shape_is_taken_and_its_size_is_its_cost(server: LkServer, query: str) -> None:
+    assert ask(server.http_url, Row("query", target=f"/rtc/validate?{query}"))["status"] == 401

@@ -107,6 +107,17 @@ def test_trickle_and_its_conditions(lk_server: Server, lk_room: str) -> None:
     run(test)
 
 
+def test_offers_that_are_kept_are_bounded(lk_server: Server, lk_room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.front.whip.MAX_KEPT", 100)
+
+    async def test() -> None:
+        async with http(lk_server, lk_room, "encoder") as client:
+            refused = await client.post("/whip/v1", content="v=0\r\n" * 30, headers=SDP)
+            assert (refused.status_code, refused.json()) == (503, {"error": "too many sessions"})
+
+    run(test)
+
+
 def test_refusals(lk_server: Server, lk_room: str) -> None:
     async def test() -> None:
         async with http(lk_server, lk_room, "encoder") as client:
