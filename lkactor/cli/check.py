@@ -57,11 +57,11 @@ def add_parser(commands: Any) -> None:
     check.add_argument("--all", action="store_true", help="also what is left at its default")
 
 
-def _load(arguments: argparse.Namespace) -> Config:
+def _load(arguments: argparse.Namespace, *, need_keys: bool = True) -> Config:
     from lkactor.cli.serve import load
 
     try:
-        return load(arguments, os.environ)
+        return load(arguments, os.environ, need_keys=need_keys)
     except (ConfigError, OSError) as error:
         raise CliError(str(error), FAILED) from None
 
@@ -145,7 +145,7 @@ def _value(config: Config, path: str) -> Any:
 
 
 def _ports(arguments: argparse.Namespace) -> int:
-    config = _load(arguments)
+    config = _load(arguments, need_keys=False)
     rows = list(ports_of(config))
     if arguments.json:
         print_json([{"port": port, "transport": transport, "use": use} for port, transport, use in rows])

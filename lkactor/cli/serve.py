@@ -40,7 +40,7 @@ def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Config:
+def load(arguments: argparse.Namespace, environ: Mapping[str, str], *, need_keys: bool = True) -> Config:
     """Flags win over the environment, the environment over the file."""
     text = arguments.config_body or environ.get("LIVEKIT_CONFIG", "")
     if arguments.config:
@@ -60,7 +60,7 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     config = Config.load(text, overrides=overrides, dev=arguments.dev)
     if config.key_file:  # wins over `keys` from wherever
         config = config.with_keys(parse_keys(_read_key_file(Path(config.key_file).expanduser())))
-    if not config.keys:
+    if need_keys and not config.keys:
         raise ConfigError(
             "no API keys: add `keys:` to the configuration, set LIVEKIT_KEYS='key: secret', or use --dev "
             "(`lkactor generate-keys` makes a pair)"

@@ -197,18 +197,17 @@ class Session:
                         auto_subscribe=self._auto_subscribe,
                         resume=self.join.participant.sid if resume else "",
                     )
-                    first = await self._first(signal, resume=resume)
-                    await self._take(signal, first, resume=resume)
-                    taken = True
-                    up()
-                    nursery.start_soon(self._write, signal)
-                    nursery.start_soon(self._ping, signal)
                     try:
+                        first = await self._first(signal, resume=resume)
+                        await self._take(signal, first, resume=resume)
+                        taken = True
+                        up()
+                        nursery.start_soon(self._write, signal)
+                        nursery.start_soon(self._ping, signal)
                         await self._read(signal)
                     finally:
                         self._signal = None
-                        with trio.move_on_after(0.5, shield=True):
-                            await signal.aclose()
+                        await signal.aclose()
                     nursery.cancel_scope.cancel()
         except SignalError:
             self._signal = None

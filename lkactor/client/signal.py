@@ -105,8 +105,11 @@ class SignalClient:
         await self.send(ping_req=rtc.Ping(timestamp=now))
 
     async def aclose(self) -> None:
-        with trio.move_on_after(1):
+        with trio.move_on_after(0.5, shield=True):
             await self._websocket.aclose()
+        # trio-websocket leaves its socket open when the server is the first to hang up.
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self._websocket._stream)
 
 
 def refusal(error: ConnectionRejected, token: str) -> SignalError:

@@ -17,6 +17,8 @@ import pytest
 from support.interop import LIMIT, MARKS, Server, party, run
 from support.made_media import decode, make_audio, make_video, sample_count
 
+from lkactor.cli.sources import DEMO
+
 pytestmark = MARKS
 SECRET = "LIVEKIT_API_SECRET"
 
@@ -126,6 +128,13 @@ def test_participants_are_seen_changed_and_removed(lk_server: Server, lk_room: s
         (("token", "create", "--join"), {}, 2, "--room and --identity"),
         (("load", "--publishers", "0", "--subscribers", "0"), {}, 2, "participants"),
         (("room", "frobnicate"), {}, 2, "invalid choice"),
+        (("load", "--video", str(DEMO / "demo.ogg")), {}, 2, "--video is an .ivf"),
+        (("load", "--video", "/nowhere.ivf"), {}, 2, "/nowhere.ivf"),
+        (("drain",), {"LIVEKIT_URL": "ws://127.0.0.1:1"}, 3, "cannot reach"),
+        (("drain",), {SECRET: "x" * 40}, 4, "does not accept API key"),
+        (("explain", "join", "nobody"), {}, 5, "no such attempt"),
+        (("events", "tail"), {SECRET: "x" * 40}, 4, "401"),
+        (("events", "tail"), {"LIVEKIT_API_KEY": ""}, 2, "LIVEKIT_API_KEY"),
     ],
 )
 def test_what_goes_wrong_has_a_status_and_a_reason(
@@ -272,8 +281,34 @@ def test_load_measures_what_was_sent(lk_server: Server, lk_room: str) -> None:
         assert (row["tracks"], row["expected_tracks"]) == (2, 2)
         assert row["packets"] > 50
         assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"] <= row["latency_ms"]["p99"]
+        assert row["first_media_ms"] > 0
+        assert row["bitrate"] > 0.7 * 400e3, "the demo is filled up to the bitrate"
     assert report["join_ms"]["count"] == 4
     assert report["latency_samples"] > 100
+    assert 0 < report["generator"]["cpu"] < 2
+
+
+def test_what_load_sends_can_be_played(lk_server: Server, lk_room: str, tmp_path: Path) -> None:
+    words = ("load", lk_room, "--publishers", "1", "--audio-publishers", "1", "--subscribers", "1", "--duration", "30")
+    with running(lk_server, *words, "--bitrate", "800k"):
+        out = cli(lk_server, "subscribe", lk_room, "-o", str(tmp_path), "--duration", "4", "--json").stdout
+    written = {entry["mime"]: entry for entry in map(json.loads, out.splitlines())}
+    video = written["video/vp8"]
+    pictures = decode(Path(video["file"]))
+    assert len(pictures) == video["frames"] > 20
+    assert (pictures[0].width, pictures[0].height) == (320, 180)
+    assert video["bytes"] / video["frames"] > 0.7 * 800e3 / 8 / 30
+    assert sample_count(Path(written["audio/opus"]["file"])) > 48000
+
+
+def test_load_sends_files_as_they_are(lk_server: Server, lk_room: str, tmp_path: Path) -> None:
+    path = tmp_path / "v.h264"
+    make_video(path, "video/h264")
+    words = ("load", lk_room, "--video", str(path), "--fps", "15", "--subscribers", "1", "--duration", "2")
+    report = cli_json(lk_server, *words)
+    assert report["errors"] == []
+    assert report["total"]["tracks"] == 1
+    assert report["latency_samples"] > 10
 
 
 # configuration
@@ -299,6 +334,7 @@ def test_check_says_where_values_come_from(lk_server: Server, tmp_path: Path) ->
 def test_ports(lk_server: Server) -> None:
     done = cli(lk_server, "ports", "--dev", "--port", "1234", "--json")
     assert {"port": "1234", "transport": "tcp", "use": "HTTP, WebSocket, API"} in json.loads(done.stdout)
+    assert "7881" in cli(lk_server, "ports").stdout, "who opens a firewall needs no key"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
