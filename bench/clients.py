@@ -25,7 +25,7 @@ from livekit import rtc
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
-from rig.process import KEY, SECRET, server  # noqa: E402
+from load.servers import KEY, SECRET, server  # noqa: E402
 from support.browser import Browser, Page, missing  # noqa: E402
 
 from lkactor.auth import issue_token  # noqa: E402

@@ -1,0 +1,108 @@
+"""The servers that are measured, and what they cost: /proc is the witness."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+KEY, SECRET = "bench", "a-secret-of-the-bench-32-bytes-or-more"
+CORES = sorted(os.sched_getaffinity(0))
+"""The first is the server's, the last ours."""
+
+
+class Server:
+    """Any server that speaks LiveKit's protocol, with the pid of its process."""
+
+    def __init__(self, name: str, url: str, key: str, secret: str, pid: int) -> None:
+        self.name, self.url, self.key, self.secret, self.pid = name, url, key, secret, pid
+
+    @property
+    def http(self) -> str:
+        return self.url.replace("ws", "http", 1)
+
+    def _pids(self) -> list[int]:
+        """It and its descendants."""
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    children.setdefault(parent, []).append(int(entry.name))
+        found = [self.pid]
+        for pid in found:
+            found += children.get(pid, ())
+        return found
+
+    def cpu(self) -> float:
+        """Seconds on a core so far, user and system, of all its living threads; nanoseconds, where stat has ticks."""
+        total = 0
+        for pid in self._pids():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    total += int((task / "schedstat").read_text().split()[0])
+        return total / 1e9
+
+    def pss(self) -> int:
+        """Proportional set size, bytes."""
+        total = 0
+        for pid in self._pids():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        return total
+
+    def pin(self) -> None:
+        """To the server's core, whatever it was started with. (A Go process starts best under `taskset -c 0`.)"""
+        for pid in self._pids():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(int(task.name), {CORES[0]})
+
+
+@contextlib.contextmanager
+def server(port: int = 17990, plane: str = "auto", name: str = "") -> Iterator[Server]:
+    """lkactor on the first core; the caller keeps to the last."""
+    pinned = ["taskset", "-c", str(CORES[0])] if shutil.which("taskset") else []
+    command = [*pinned, sys.executable, "-m", "lkactor", "serve", "--bind", "127.0.0.1", "--port", str(port)]
+    command += ["--udp-port", str(port + 1), "--keys", f"{KEY}: {SECRET}"]
+    command += ["--config-body", f"rtc: {{tcp_port: {port + 2}}}\nlogging: {{level: error}}\nforwarding_plane: {plane}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        os.sched_setaffinity(0, {CORES[-1]})
+        wait_for(f"http://127.0.0.1:{port}/")
+        yield Server(name or f"lkactor {plane}", f"ws://127.0.0.1:{port}", KEY, SECRET, process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        os.sched_setaffinity(0, CORES)
+
+
+def wait_for(url: str) -> None:
+    for _ in range(500):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(url).read()
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"nothing answers at {url}")
+
+
+class Load:
+    """Our own share of a core while something was measured."""
+
+    LIMIT = 0.85
+
+    def __init__(self) -> None:
+        self._cpu, self._at = time.process_time(), time.monotonic()
+
+    def share(self) -> float:
+        return (time.process_time() - self._cpu) / (time.monotonic() - self._at)
