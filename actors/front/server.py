@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ from lkactor.node_load import INTERVAL
 PROBE_AFTER, PROBE_INTERVAL, PROBES = 20, 10, 4
 """TCP keep-alive: seconds of silence before the first probe, seconds between probes, how many may go unanswered."""
 DEAD_AFTER = PROBE_AFTER + PROBE_INTERVAL * PROBES
+IDLE_TIMEOUT = 120.0
+"""Seconds a connection may wait for its next request: longer than clients keep theirs, so that they close first."""
 MAX_HEADER = 256 * 1024
 """A join_request travels in the request target: about 3 kB today, more with large offers."""
 
@@ -127,6 +130,8 @@ class FrontActor(Actor[DrainDeadline]):
             _find_dead_peers(listener)
         config.bind = [f"fd://{listener.dup().detach()}" for listener in listeners]
         config.h11_max_incomplete_size = MAX_HEADER
+        config.keep_alive_timeout = IDLE_TIMEOUT
+        config.keep_alive_max_requests = sys.maxsize
         # Its ping task would keep an ended connection open until the next ping is due.
         config.websocket_ping_interval = None
         config.graceful_timeout = 0.2
