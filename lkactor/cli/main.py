@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from lkactor import __version__
 from lkactor.cli import check, completion, join, load, participants, rooms, subscribe, tokens
-from lkactor.cli.common import FAILED, INTERRUPTED, USAGE, CliError
+from lkactor.cli.common import FAILED, INTERRUPTED, USAGE, CliError, add_command, print_json
 from lkactor.cli.doctor import add_parser as add_doctor_parser
 from lkactor.cli.events import add_parser as add_events_parser
 from lkactor.cli.gst_signalling import add_parser as add_gst_parser
@@ -55,8 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lkactor {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_serve(commands)
-    generate = commands.add_parser("generate-keys", help="print a new API key and secret")
-    generate.set_defaults(run=lambda _: generate_keys())
+    generate = add_command(
+        commands,
+        "generate-keys",
+        generate_keys,
+        "print a new API key and secret",
+        example="lkactor generate-keys --json",
+    )
+    generate.add_argument("--json", action="store_true", help='{"api_key": ..., "api_secret": ...}')
     for module in (rooms, participants, tokens, join, subscribe, load, check, completion):
         module.add_parser(commands)
     add_events_parser(commands)
@@ -108,8 +114,12 @@ def _run_gst(arguments: argparse.Namespace) -> int:
     return gst_signalling.run(arguments)
 
 
-def generate_keys() -> int:
+def generate_keys(arguments: argparse.Namespace) -> int:
     """A key and a secret as LiveKit makes them: "API" + 12 characters, 43 characters."""
-    print(f"API Key:  API{''.join(secrets.choice(KEY_ALPHABET) for _ in range(12))}")
-    print(f"API Secret:  {secrets.token_urlsafe(32)}")
+    key, secret = f"API{''.join(secrets.choice(KEY_ALPHABET) for _ in range(12))}", secrets.token_urlsafe(32)
+    if arguments.json:
+        print_json({"api_key": key, "api_secret": secret})
+    else:
+        print(f"API Key:  {key}")
+        print(f"API Secret:  {secret}")
     return 0
