@@ -60,10 +60,11 @@ class Publisher:
 
     async def publish(self, tracks: Sequence[LocalTrack]) -> None:
         """Returns when the server has agreed to all of them, and media can flow. Raises SignalError."""
-        for track in tracks:
+        for track in tracks:  # all of them first: who joins again publishes what stands here
             track.attach(self.transport)
             self.tracks[track.cid] = track
             self._published[track.cid] = trio.Event()
+        for track in tracks:
             await self._request(add_track(track.spec, track.cid))
         self.refused = ""
         with trio.move_on_after(PUBLISH_TIMEOUT + SLOW_WAY) as limit:

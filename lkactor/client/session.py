@@ -103,7 +103,8 @@ class Session:
         self._lost = ""
         self._lost_at = 0.0
         self._must_rejoin = False
-        self._media_failures = 0
+        self._broken = False
+        self._media_failures: dict[Transport, int] = {}
         self._flaps = 0
 
     @property
@@ -215,7 +216,7 @@ class Session:
                 raise
 
     async def _take(self, signal: SignalClient, first: rtc.SignalResponse, *, resume: bool) -> None:
-        self._signal, self._heard = signal, trio.current_time()
+        self._signal, self._heard, self._broken = signal, trio.current_time(), False
         self._outbox.clear()
         if resume:
             await self._on_resumed(signal, first.reconnect)
@@ -243,11 +244,15 @@ class Session:
         if again:
             self.rejoins += 1
             self.subscriber.finish()
+            for half in (self.publisher, self.subscriber):
+                half.transport.say_goodbye()
+            await trio.sleep(0.01)  # streams have writers of their own
             self._media.cancel()
             await self._media_over.wait()
             self.close()
         self.join = join
         self._must_rejoin = False
+        self._media_failures.clear()
         self._make_connections()
         for info in [known for sid, known in self.participants.items()]:
             if info.sid not in {other.sid for other in join.other_participants}:
@@ -317,14 +322,14 @@ class Session:
         """Until it is lost, or given up."""
         with trio.CancelScope() as self._reading:
             try:
-                while not self.left.is_set():
+                while not self.left.is_set() and not self._broken:
                     self._on_response(await signal.receive())
                     self._heard = trio.current_time()
             except SignalError as error:
                 self._lose(str(error))
 
     def _lose(self, why: str) -> None:
-        self._lost, self._lost_at = why, trio.current_time()
+        self._lost, self._lost_at, self._broken = why, trio.current_time(), True
         self._reading.cancel()
 
     async def _write(self, signal: SignalClient) -> None:
@@ -372,7 +377,7 @@ class Session:
         def watch(event: PeerEvent) -> None:
             if isinstance(event, PeerStateChanged):
                 if event.state is PeerState.CONNECTED:
-                    self._media_failures = 0
+                    self._media_failures.pop(transport, None)
                 elif event.state is PeerState.FAILED:
                     self._on_media_failed(transport, event.detail)
             elif transport is self.subscriber.transport:
@@ -381,9 +386,10 @@ class Session:
         return watch
 
     def _on_media_failed(self, transport: Transport, detail: str) -> None:
-        self._media_failures += 1
+        """Both connections fail in one outage: each counts its own failures."""
+        failures = self._media_failures[transport] = self._media_failures.get(transport, 0) + 1
         why = transport.describe_failure() if detail.startswith("ice") else detail
-        if self._media_failures > 1:
+        if failures > 1:
             self._end(f"no media connection: {why}")
         else:
             self._lose(f"the media connection failed: {why}")
