@@ -14,6 +14,7 @@ from actors.kernel import ActorRef
 from actors.messages.agents import AgentsMessage
 from actors.net import Ports
 from lkactor.addressing import AddressPlan
+from lkactor.auth import TokenCache
 from lkactor.config import Config
 from lkactor.dtls import Certificate
 from lkactor.eventlog import EventLog
@@ -60,6 +61,7 @@ class Services:
 
     agents: ActorRef[AgentsMessage] | None = None
     """Set once it runs, before any room."""
+    tokens: TokenCache = field(default_factory=TokenCache)
     load: NodeLoad = field(default_factory=NodeLoad)
 
     @property

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from actors.front.types import Request
 from actors.services import Services
-from lkactor.auth import AuthError, Claims, token_from_request, unverified_names, verify
+from lkactor.auth import AuthError, Claims, token_from_request, unverified_names
 
 
 def claims_of(request: Request, services: Services) -> Claims | None:
     """None when there is no token: each handler refuses by itself. Raises AuthError with the 401 text."""
     token = token_of(request)
-    return verify(token, services.config.keys, services.unix()) if token is not None else None
+    return services.tokens.verify(token, services.config.keys, services.unix()) if token is not None else None
 
 
 def token_of(request: Request) -> str | None:

@@ -16,9 +16,12 @@ from livekit.protocol import models, room
 
 from lkactor import auth
 from lkactor.auth import (
+    CACHED,
     DEFAULT_LIFE,
+    MAX_CACHED,
     AuthError,
     Claims,
+    TokenCache,
     VideoGrant,
     issue_refresh_token,
     issue_token,
@@ -557,3 +560,36 @@ def test_how_far_a_token_is_off_is_for_the_log_only(issued_at: float, by: str) -
         verify(token, {"k": "s" * 32}, 1_003_900.0)
     assert by in refused.value.log_text
     assert by not in refused.value.body(token)
+
+
+def test_a_known_token_is_judged_anew_but_for_its_signature(monkeypatch):
+    cache, token = TokenCache(), signed(sub="ann", exp=NOW + 60)
+    assert cache.verify(token, KEYS, NOW) == verify(token, KEYS, NOW)
+    monkeypatch.setattr(jwt, "decode", None)  # Nothing is decoded again.
+    assert cache.verify(token, KEYS, NOW).identity == "ann"
+    with pytest.raises(AuthError, match="expired"):
+        cache.verify(token, KEYS, NOW + 121)
+
+
+@pytest.mark.parametrize("keys", [{}, {KEY: "another-secret-of-thirty-two-bytes-too"}, {"other": SECRET}])
+def test_a_known_token_goes_with_its_key(keys):
+    cache, token = TokenCache(), signed(sub="ann")
+    cache.verify(token, KEYS, NOW)
+    with pytest.raises(AuthError):
+        cache.verify(token, keys, NOW)
+    assert cache.verify(token, KEYS, NOW).identity == "ann"
+
+
+def test_what_is_refused_is_not_remembered_and_what_is_kept_is_bounded():
+    cache = TokenCache()
+    forged = signed(secret="a-secret-of-somebody-else-thirty-two", sub="eve")
+    for _ in range(2):
+        with pytest.raises(AuthError):
+            cache.verify(forged, KEYS, NOW)
+    assert not cache._known
+    cache.verify(signed(sub="x" * MAX_CACHED), KEYS, NOW)
+    assert not cache._known
+    for number in range(CACHED + 3):
+        cache.verify(signed(sub=str(number)), KEYS, NOW)
+    assert len(cache._known) == CACHED
+    assert signed(sub="0") not in cache._known
