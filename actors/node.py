@@ -98,77 +98,112 @@ async def run_node(
     `seed` fixes the actors' randomness and the faults, never ICE credentials or keys.
     """
     rng = random.SystemRandom()
-    ports = Ports(choose(config.forwarding_plane))
-    listeners: list[socket.socket] = []
-    scraped: list[socket.socket] = []
-    journal: JournalPort | None = None
-    cleanup = contextlib.ExitStack()
-    try:
-        listeners = _listen(config.bind_addresses, config.port)
-        scraped = _listen(config.bind_addresses, config.prometheus.port) if config.prometheus.port else []
-        addresses = await plan_addresses(config)
-        announced = [entry.ip for entry in addresses.announced]
-        udp_ports, tcp_port = _open_media(config, addresses, ports)
-        turn = open_turn(config, announced, lambda: services.config.keys, ports.counters, rng)
+    with contextlib.ExitStack() as cleanup:
+        doors = await _open(config, rng, cleanup)
+        services = _services(config, doors, rng)
+        if network is not None:
+            doors.ports.impairment = Impairment(network, seed or 0)
+        turn = open_turn(config, doors.announced, lambda: services.config.keys, doors.ports.counters, rng)
         if turn is not None:
             cleanup.callback(turn.close)
-        events = EventLog(trio.current_time())
-        journal = open_journal(
-            config, rng=rng, log=lambda event, detail: events.record(trio.current_time(), "", "", event, detail)
-        )
-        node_id = new_sid("ND_", rng)
-        services = Services(
-            config=config,
-            ports=ports,
-            certificate=Certificate.generate(),
-            addresses=addresses,
-            candidates=(
-                *(candidate for port in udp_ports for candidate in host_candidates(announced, port, None)),
-                *host_candidates(announced, None, tcp_port),
-            ),
-            server_info=server_info(node_id, config.region),
-            events=events,
-            journal=journal,
-            metrics=Metrics(node_id),
-            joins=JoinBook(),
-            rng=rng,
-        )
-        events.secrets = lambda: secrets_of(services.config)
-        events.listen(services.joins.observe)
-        events.listen(services.metrics.observe)
-        if network is not None:
-            ports.impairment = Impairment(network, seed or 0)
 
         def on_event(kind: str, path: str, detail: str) -> None:
-            events.record(trio.current_time(), "", path, f"actor.{kind}", detail)
+            services.events.record(trio.current_time(), "", path, f"actor.{kind}", detail)
 
         async with ActorSystem(seed=seed, faults=faults, on_event=on_event) as system:
-            log = await system.spawn(
-                lambda: JournalActor(journal, _receivers(services, services.config)),
-                "journal",
-                restart=Restart.PERMANENT,
-            )
-            services.agents = await system.spawn(lambda: AgentsActor(services), "agents", restart=Restart.PERMANENT)
-            rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
-            await system.spawn(lambda: UdpActor(ports), "udp", restart=Restart.PERMANENT)
-            await system.spawn(lambda: TcpActor(ports), "tcp", restart=Restart.PERMANENT)
-            front = FrontSpec(services, rooms, tuple(listeners), tuple(scraped), system.tree)
-            await system.spawn(lambda: FrontActor(front), "front", restart=Restart.PERMANENT)
+            log, rooms = await _start(system, services, doors)
             if turn is not None:
                 await system.spawn(lambda: TurnActor(turn), "turn", restart=Restart.PERMANENT)
             gst = node_spec(services, rooms)
             if gst is not None:
                 cleanup.callback(gst.close)
                 await system.spawn(lambda: GstServerActor(gst), "gst", restart=Restart.PERMANENT)
-            port = listeners[0].getsockname()[1]
-            yield Node(services, system, rooms, log, port, udp_ports[0], tcp_port, gst.port if gst else None, udp_ports)
-    finally:
-        cleanup.close()
-        if journal is not None:
-            journal.close()
-        ports.close()
-        for listener in (*listeners, *scraped):
-            listener.close()
+            port, udp_ports = doors.listeners[0].getsockname()[1], doors.udp_ports
+            gst_port = gst.port if gst is not None else None
+            yield Node(services, system, rooms, log, port, udp_ports[0], doors.tcp_port, gst_port, udp_ports)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """What the outside reaches this process by, and what must be closed at the end."""
+
+    ports: Ports
+    addresses: AddressPlan
+    udp_ports: tuple[int, ...]
+    tcp_port: int | None
+    listeners: list[socket.socket]
+    scraped: list[socket.socket]
+    events: EventLog
+    journal: JournalPort
+
+    @property
+    def announced(self) -> list[str]:
+        return [entry.ip for entry in self.addresses.announced]
+
+
+async def _open(config: Config, rng: random.Random, cleanup: contextlib.ExitStack) -> _Doors:
+    """Everything that can be taken or forbidden. Raises OSError, ConfigError."""
+    ports = Ports(choose(config.forwarding_plane))
+    listeners = _listen(config.bind_addresses, config.port)
+    cleanup.callback(_close, listeners)
+    scraped = _listen(config.bind_addresses, config.prometheus.port) if config.prometheus.port else []
+    cleanup.callback(_close, scraped)
+    cleanup.callback(ports.close)
+    addresses = await plan_addresses(config)
+    udp_ports, tcp_port = _open_media(config, addresses, ports)
+    events = EventLog(trio.current_time())
+    journal = open_journal(
+        config, rng=rng, log=lambda event, detail: events.record(trio.current_time(), "", "", event, detail)
+    )
+    cleanup.callback(journal.close)
+    return _Doors(ports, addresses, udp_ports, tcp_port, listeners, scraped, events, journal)
+
+
+def _services(config: Config, doors: _Doors, rng: random.Random) -> Services:
+    node_id = new_sid("ND_", rng)
+    services = Services(
+        config=config,
+        ports=doors.ports,
+        certificate=Certificate.generate(),
+        addresses=doors.addresses,
+        candidates=(
+            *(candidate for port in doors.udp_ports for candidate in host_candidates(doors.announced, port, None)),
+            *host_candidates(doors.announced, None, doors.tcp_port),
+        ),
+        server_info=server_info(node_id, config.region),
+        events=doors.events,
+        journal=doors.journal,
+        metrics=Metrics(node_id),
+        joins=JoinBook(),
+        rng=rng,
+    )
+    doors.events.secrets = lambda: secrets_of(services.config)
+    doors.events.listen(services.joins.observe)
+    doors.events.listen(services.metrics.observe)
+    return services
+
+
+async def _start(
+    system: ActorSystem, services: Services, doors: _Doors
+) -> tuple[ActorRef[SetReceivers], ActorRef[RoomsMessage]]:
+    """The tree; (the journal, the rooms)."""
+    log = await system.spawn(
+        lambda: JournalActor(doors.journal, _receivers(services, services.config)),
+        "journal",
+        restart=Restart.PERMANENT,
+    )
+    services.agents = await system.spawn(lambda: AgentsActor(services), "agents", restart=Restart.PERMANENT)
+    rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
+    await system.spawn(lambda: UdpActor(doors.ports), "udp", restart=Restart.PERMANENT)
+    await system.spawn(lambda: TcpActor(doors.ports), "tcp", restart=Restart.PERMANENT)
+    front = FrontSpec(services, rooms, tuple(doors.listeners), tuple(doors.scraped), system.tree)
+    await system.spawn(lambda: FrontActor(front), "front", restart=Restart.PERMANENT)
+    return log, rooms
+
+
+def _close(listeners: Sequence[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
 
 
 def _receivers(services: Services, config: Config) -> tuple[ReceiverSpec, ...]:
