@@ -148,10 +148,10 @@ class ProbePhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """`capacity`: what is known to fit now; not `conclusive`: the client has said too little meanwhile."""
+    """`capacity`: what is known to fit now; `hopeful`: the estimates rose, or there were too few of them."""
 
     congesting: bool
-    conclusive: bool
+    hopeful: bool
     capacity: int
 
 
@@ -248,4 +248,4 @@ class RemoteEstimator:
             self._probe_interval = PROBE_INTERVAL
             self.probe_duration = min(self.probe_duration * PROBE_DURATION_GROWTH, PROBE_DURATION_MAX)
         self._next_probe = self._probe_began + self._probe_interval
-        return ProbeResult(congesting, trend.enough, self.capacity)
+        return ProbeResult(congesting, trend.direction is Trend.UP or not trend.enough, self.capacity)

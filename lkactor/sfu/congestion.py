@@ -163,8 +163,9 @@ class CongestionControl:
             self._probe_rate = 0
 
     def _believed(self, result: ProbeResult) -> int:
-        """With nothing on its way estimates are rare. Then something small is tried; the reference tries everything."""
-        blind = not result.conclusive and not self.allocator.usage
+        """With nothing on its way estimates are rare, and rise slowly from what little the probes send. As long as none
+        speaks against it something small is tried then; the reference tries everything."""
+        blind = not self.allocator.usage and result.hopeful
         return max(result.capacity, self._estimator.desired) if blind else result.capacity
 
     def _start_probe(self, now: float) -> None:
