@@ -289,9 +289,10 @@ class TrackForwarder:
                         self.counters.count(violation.reason)
                         continue
                     keyframe = descriptor.begins_keyframe(payload)
-                    temporal = max(descriptor.tid, 0)
+                    temporal = descriptor.tid if descriptor.tid > 0 else 0
                     receiver.spread[temporal] += len(payload)
-                    receiver.begun[temporal] += descriptor.start
+                    if descriptor.start:
+                        receiver.begun[temporal] += 1
                 else:
                     keyframe = codecs.is_keyframe(codec.mime, payload)
                     if codec.mime == self._layered:
@@ -433,8 +434,7 @@ class TrackForwarder:
             leg.last_sent_at = now
         ids: Rewritten = rewrite
         if frame.descriptor is not None:
-            thinner = leg.thinner if not newest else None
-            dropped = thinner.dropped_since(frame.descriptor) if thinner is not None else 0
+            dropped = 0 if newest or leg.thinner is None else leg.thinner.dropped_since(frame.descriptor)
             ids = leg.vp8.map(frame.descriptor, newest, dropped)
         leg.history[sequence & (HISTORY - 1)] = (sequence, frame.extended, layer, ids, now, 0, timestamp)
         return self._emit(leg, frame.packet, frame.payload, payload_type, sequence, timestamp, leg.ssrc, slot, stamp,
