@@ -40,6 +40,7 @@ from actors.messages.participant import (
     PerformRpc,
     QualitiesUpdated,
     Resume,
+    ResumeAnswered,
     Role,
     RoomUpdated,
     SectionsNeeded,
@@ -97,7 +98,7 @@ from lkactor.peer import PeerState
 from lkactor.room.model import RoomModel
 from lkactor.room.participant import ParticipantModel, State
 from lkactor.signal import responses
-from lkactor.signal.client_configuration import client_codecs
+from lkactor.signal.client_configuration import client_codecs, understands
 from lkactor.signal.join import JoinIntent
 
 JOIN_TIMEOUT = 60.0
@@ -223,6 +224,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 return self._on_resume(message)
             case PeersUpdated() | TracksPublished() | TracksWithdrawn() | RoomUpdated() | SpeakersUpdated():
                 self._on_room(message)
+            case ResumeAnswered(connection=connection):
+                self._on_resume_answered(connection)
             case MuteTrack(track_sid=sid, muted=muted):
                 return self._publishing.mute_by_server(sid, muted)
             case UpdateParticipant():
@@ -435,8 +438,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._subscribing.withdrawn(sids)
             case RoomUpdated(room=room):
                 self._send(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)))
-                if self._simulation.cuts_after_resume():
-                    self._drop_signal()
             case SpeakersUpdated(speakers=speakers):
                 if self.protocol > 2:
                     self._tell_speakers(speakers)
@@ -622,13 +623,19 @@ class ParticipantActor(Actor[ParticipantMessage]):
             responses.reconnect_response(self._services.server_info, servers, self._data.last_sequence, configuration)
         )
         self._tell_missed_departures()
-        self.room.tell(ParticipantResumed(self.sid))
-        if not self._parameters.single:
-            self._tell("subscriber", RestartIce())
+        self.room.tell(ParticipantResumed(self.sid, self._connection))
         if resume.parameters.sync_state is not None:
             self._on_sync_state(resume.parameters.sync_state)
-        self._simulation.resumed()
         return True
+
+    def _on_resume_answered(self, connection: int) -> None:
+        """Everyone and the room were told; the offer that restarts ICE comes last (livekit-surface 2.6)."""
+        if connection != self._connection or self._left:
+            return
+        if not self._parameters.single:
+            self._tell("subscriber", RestartIce())
+        if self._simulation.cuts_after_resume():
+            self._drop_signal()
 
     def _tell_missed_departures(self) -> None:
         """Who went while the signal connection was gone or half open: the client would wait for them for ever."""
@@ -734,6 +741,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self.log("track.unreachable", track.path)
 
     def _send(self, response: rtc.SignalResponse) -> None:
+        if not understands(self._parameters.client, response.WhichOneof("message") or ""):
+            return
         if self._sink is not None and not self._sink.send(response):
             self.log("signal.too_slow")
             self._sink = None

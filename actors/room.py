@@ -29,6 +29,7 @@ from actors.messages.participant import (
     ParticipantMessage,
     PeersUpdated,
     QualitiesUpdated,
+    ResumeAnswered,
     RoomUpdated,
     SpeakersUpdated,
     TrackHandle,
@@ -165,8 +166,8 @@ class RoomActor(Actor[RoomMessage]):
                 self._changed(sid, info, quiet)
             case AdoptForwarded():
                 self._adopt(message)
-            case ParticipantResumed(sid=sid):
-                self._resumed(sid)
+            case ParticipantResumed(sid=sid, connection=connection):
+                self._resumed(sid, connection)
             case ParticipantLeft(sid=sid, info=info):
                 self._left(sid, info)
             case PublishTracks(publisher_sid=sid, tracks=tracks):
@@ -321,11 +322,12 @@ class RoomActor(Actor[RoomMessage]):
                     self._quality_timer = self.context.schedule(QUALITY_FIRST, QualityTick())
         self._broadcast(PeersUpdated((info,)), only=sid if member.hidden else None)
 
-    def _resumed(self, sid: str) -> None:
+    def _resumed(self, sid: str, connection: int) -> None:
         """The order of livekit-surface 2.6: everyone, then the room."""
         infos = tuple(m.info for m in self.members.values() if not m.hidden or m.sid == sid)
         self.tell(sid, PeersUpdated(infos))
         self.tell(sid, RoomUpdated(self._info()))
+        self.tell(sid, ResumeAnswered(connection))
 
     def _left(self, sid: str, info: models.ParticipantInfo) -> None:
         member = self.members.get(sid)

@@ -27,7 +27,6 @@ class SimulationDesk:
     def __init__(self, participant: ParticipantActor) -> None:
         self._participant = participant
         self._on_resume = ""
-        self._resumed = False
 
     def run(self, scenario: rtc.SimulateScenario) -> None:
         participant, reasons = self._participant, models.DisconnectReason
@@ -63,13 +62,9 @@ class SimulationDesk:
         """The new signal connection is to be closed before any answer."""
         return self._on_resume == "disconnect_signal_on_resume_no_messages"
 
-    def resumed(self) -> None:
-        """The answers to a resume are on their way."""
-        self._resumed = self._on_resume == "disconnect_signal_on_resume"
-
     def cuts_after_resume(self) -> bool:
-        """The last of the answers was sent: the new signal connection is to be closed, once."""
-        cut, self._resumed = self._resumed, False
+        """The new signal connection is to be closed after the answers, once."""
+        cut = self._on_resume == "disconnect_signal_on_resume"
         if cut:
             self._on_resume = ""
         return cut

@@ -288,6 +288,13 @@ class RoomUpdated:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeAnswered:
+    """What the room has to say to a client that came back is said."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakersUpdated:
     speakers: tuple[models.SpeakerInfo, ...]
 
@@ -400,6 +407,7 @@ ParticipantMessage = (
     | TracksPublished
     | TracksWithdrawn
     | RoomUpdated
+    | ResumeAnswered
     | SpeakersUpdated
     | TrackSubscribedTo
     | Disconnect

@@ -194,6 +194,7 @@ class ParticipantResumed:
     """A client is back: it is sent everyone's state, for it may have missed any of it."""
 
     sid: str
+    connection: int
 
 
 @dataclass(frozen=True, slots=True)

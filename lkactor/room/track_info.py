@@ -68,7 +68,7 @@ def track_info(request: rtc.AddTrackRequest, sid: str, enabled: Sequence[str] = 
         stream=request.stream or DEFAULT_STREAMS.get(request.source, "unknown"),
         audio_features=features,
         backup_codec_policy=policy,
-        packet_trailer_features=request.packet_trailer_features,
+        packet_trailer_features=dict.fromkeys(request.packet_trailer_features),
     )
 
 

@@ -1,4 +1,5 @@
-"""What a client is told to do differently than it would: relaying, and codecs that its platform gets wrong.
+"""What a client is told to do differently than it would: relaying, and codecs that its platform gets wrong; and what
+it is not told, for it would fail on it.
 
 Source: livekit-surface 2.10.
 """
@@ -13,6 +14,11 @@ from livekit.protocol import models
 NEWER_SAFARI = (18, 3)
 LINUX_FIREFOX = ("firefox", "firefox mobile")
 XIAOMI = "xiaomi 2201117ti"
+RUST_PROTOCOL = 10
+"""The Rust SDK before it cannot decode responses that it does not know."""
+JS_RECONNECT = (1, 6, 3)
+"""livekit-client before it cannot take a ReconnectResponse."""
+Sdk = models.ClientInfo.SDK
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,19 @@ def client_configuration(client: models.ClientInfo, *, force_relay: bool) -> mod
     return configuration if configuration.ByteSize() else None
 
 
-def _version(text: str) -> tuple[int, ...]:
-    """Major and minor; what is no number ends it."""
+def understands(client: models.ClientInfo, response: str) -> bool:
+    """Whether it can take a SignalResponse of this kind."""
+    if response in ("request_response", "track_subscribed"):
+        return client.sdk != Sdk.RUST or client.protocol >= RUST_PROTOCOL
+    if response == "reconnect":
+        return client.sdk != Sdk.JS or _version(client.version, 3) >= JS_RECONNECT
+    return True
+
+
+def _version(text: str, parts: int = 2) -> tuple[int, ...]:
+    """Major and minor, or more; what is no number ends it."""
     numbers = []
-    for part in text.split(".")[:2]:
+    for part in text.split(".")[:parts]:
         if not (part.isascii() and part.isdigit() and len(part) < 6):
             break
         numbers.append(int(part))

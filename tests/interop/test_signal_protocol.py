@@ -202,6 +202,56 @@ ROWS = [
     ),
     Row("add_track for a codec of an unknown track", (camera(sid="TR_nobody"), RefusedWith("NOT_FOUND"))),
     Row("add_track of a pending cid waits", (mic(), published(), mic(), RefusedWith("QUEUED"))),
+    Row(
+        "a cid may wait three times",
+        (mic(), published(), *([mic(), RefusedWith("QUEUED")] * 3), mic(), RefusedWith("LIMIT_EXCEEDED")),
+        ours="the reference sets no limit",
+    ),
+    Row(
+        "twenty tracks may be pending",
+        (
+            *itertools.chain.from_iterable((mic(f"c{n}"), published(f"c{n}")) for n in range(20)),
+            mic("c20"),
+            RefusedWith("LIMIT_EXCEEDED"),
+        ),
+        ours="the reference sets no limit",
+    ),
+    Row(
+        "what a track says about itself is kept",
+        (
+            camera(
+                name="cam",
+                disable_red=True,
+                encryption=models.Encryption.Type.GCM,
+                backup_codec_policy=models.BackupCodecPolicy.REGRESSION,
+                packet_trailer_features=[models.PacketTrailerFeature.PTF_USER_TIMESTAMP] * 2,
+            ),
+            published(
+                "v1",
+                disable_red=True,
+                encryption="GCM",
+                backup_codec_policy="REGRESSION",
+                packet_trailer_features=["PTF_USER_TIMESTAMP"],
+            ),
+        ),
+        protocol=17,
+    ),
+    Row(
+        "a microphone may ask for regression",
+        (
+            mic(backup_codec_policy=models.BackupCodecPolicy.REGRESSION),
+            published(backup_codec_policy="REGRESSION"),
+            mic("c2", backup_codec_policy=models.BackupCodecPolicy.PREFER_REGRESSION),
+            published("c2", backup_codec_policy="SIMULCAST"),
+        ),
+    ),
+    Row(
+        "a microphone with the same feature twice, and its flags",
+        (
+            mic(audio_features=[Feature.TF_STEREO, Feature.TF_STEREO, Feature.TF_NOISE_SUPPRESSION]),
+            published(audio_features=["TF_STEREO", "TF_NOISE_SUPPRESSION"]),
+        ),
+    ),
     # 2.1: 5, 17, 18
     Row("mute of an unknown track", (ask(mute=UNKNOWN_TRACK), RefusedWith("NOT_FOUND"))),
     Row("mute of a pending track", (mic(), published(), of_track("mute", muted=True), silence())),
