@@ -38,6 +38,8 @@ class RtpRouter:
         self._unknown: dict[int, int] = {}
         self._primaries: dict[tuple[str, int], int] = {}
         self._announced: list[tuple[str, int, int, int]] = []
+        self._silent: set[int] = set()
+        """Described, and not seen yet."""
         self.transport_cc_id = 0
         self.counters = Counters()
 
@@ -45,11 +47,14 @@ class RtpRouter:
         """The sections on which the peer sends, after each of its offers."""
         self._media = {section.mid: section for section in media}
         self._unknown.clear()
+        silent, self._silent = self._silent, set()
         for section in media:
             self.transport_cc_id = section.extensions.get(extensions.TRANSPORT_CC, self.transport_cc_id)
             if not section.rids:
                 for ssrc in section.ssrcs:
                     if ssrc not in section.rtx_of:
+                        if ssrc in silent or ssrc not in self._bindings:
+                            self._silent.add(ssrc)
                         self._bind(ssrc, section.mid, 0)
                 for rtx_ssrc, primary in section.rtx_of.items():
                     self._bind(rtx_ssrc, section.mid, 0, primary)
@@ -63,7 +68,7 @@ class RtpRouter:
         return (binding.mid, binding.layer) if binding is not None and not binding.primary else None
 
     def take_bound(self) -> list[tuple[str, int, int, int]]:
-        """Streams bound by their packets since the last call: (mid, layer, SSRC or 0, SSRC of retransmissions or 0)."""
+        """Streams whose first packet came since the last call: (mid, layer, SSRC or 0, SSRC of retransmissions or 0)."""
         bound, self._announced = self._announced, []
         return bound
 
@@ -84,7 +89,17 @@ class RtpRouter:
                 groups[key] = [packet]
             else:
                 group.append(packet)
+        if self._silent:
+            self._notice(packets)
         return groups
+
+    def _notice(self, packets: Sequence[RtpPacket]) -> None:
+        """The first packets of what was described."""
+        for ssrc in self._silent.intersection(packet.ssrc for packet in packets):
+            self._silent.discard(ssrc)
+            binding = self._bindings.get(ssrc)
+            if binding is not None:
+                self._announced.append((binding.mid, binding.layer, ssrc, 0))
 
     def _unwrap(self, packet: RtpPacket, binding: _Binding) -> RtpPacket | None:
         payload_type = binding.rtx_payload_types.get(packet.payload_type)

@@ -59,6 +59,9 @@ def test_the_verdict_of_a_good_join(lk_server: Server, lk_room: str, single_pc: 
                 times = [steps[name]["ms"] for name in ("token", "signal", *order)]
                 assert times == sorted(times), steps
             assert "over udp 127.0.0.1" in steps["ice"]["detail"] or "over udp" in steps["ice"]["detail"]
+            (verdict,) = await asyncio.to_thread(verdicts, lk_server, room=lk_room, identity="alice")
+            (media,) = (step for step in verdict["steps"] if step["name"] == "media")
+            assert media["status"] == "ok" and "track.flows" in media["detail"], "what alice sends counts, too"
             said = await asyncio.to_thread(cli, lk_server, "explain", "join", "bob", "--room", lk_room)
             assert said.returncode == 0 and f"bob in {lk_room}: joined" in said.stdout
 

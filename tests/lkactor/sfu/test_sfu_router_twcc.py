@@ -41,6 +41,17 @@ def test_announced_ssrcs_need_no_extension():
     assert keys(router().route([packet(800, pt=111), packet(900), packet(900)])) == {("0", 0): 1, ("2", 0): 2}
 
 
+def test_the_first_packet_of_each_stream_is_told_once_however_it_was_announced():
+    table = router()
+    table.route([packet(900), packet(900), packet(11, mid="1", rid="h")])
+    assert sorted(table.take_bound()) == [("1", 1, 11, 0), ("2", 0, 900, 0)]
+    table.set_media((AUDIO, SIMULCAST, SINGLE))
+    table.route([packet(900), packet(11), packet(800, pt=111)])
+    assert table.take_bound() == [("0", 0, 800, 0)]
+    table.route([packet(800, pt=111), packet(901, pt=97)])
+    assert table.take_bound() == []
+
+
 def test_rids_are_remembered_for_ever():
     table = router()
     first = [packet(n, mid="1", rid=rid) for n, rid in ((11, "q"), (12, "h"), (13, "f"))]
