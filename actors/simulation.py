@@ -59,8 +59,12 @@ class SimulationDesk:
                 participant.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind}")
 
     def refuses_resume(self) -> bool:
-        """The new signal connection is to be closed before any answer."""
-        return self._on_resume == "disconnect_signal_on_resume_no_messages"
+        """The new signal connection is to be closed before any answer, once: the reference closes the three attempts
+        that it makes of one resume."""
+        refused = self._on_resume == "disconnect_signal_on_resume_no_messages"
+        if refused:
+            self._on_resume = ""
+        return refused
 
     def cuts_after_resume(self) -> bool:
         """The new signal connection is to be closed after the answers, once."""

@@ -58,9 +58,7 @@ class RtcFront:
                 await self._check_room(intent)
                 participant = await self._join(intent, sink, number)
         except JoinError as error:
-            self._log_refusal(request, error)
-            await receive()
-            await with_cors(request, Response(error.status, error.text.encode())).deny(send)
+            await self._deny(request, error, receive, send)
             return
         websocket = WebSocket(receive, send)
         if participant is None:
@@ -72,10 +70,10 @@ class RtcFront:
                 first = await sink.receive.receive()
             except trio.EndOfChannel:
                 first = None
-        await websocket.accept()
         if first is None:
-            await websocket.close(1000)
+            await self._deny(request, JoinError(500, "connection closed by media"), receive, send)
             return
+        await websocket.accept()
         if not intent.parameters.reconnect:
             lasted = trio.current_time() - begun
             self._services.metrics.answered(intent.room, intent.identity, intent.parameters.protocol, lasted)
@@ -93,6 +91,12 @@ class RtcFront:
         intent = parse_join(request.query, claims, limits, v1=v1, validate_only=validate_only)
         parameters = with_address(intent.parameters, request.client_address, request.headers.get("user-agent", ""))
         return JoinIntent(intent.identity, intent.room, intent.claims, parameters)
+
+    async def _deny(self, request: Request, error: JoinError, receive: Receive, send: Send) -> None:
+        """Plain HTTP instead of the upgrade."""
+        self._log_refusal(request, error)
+        await receive()
+        await with_cors(request, Response(error.status, error.text.encode())).deny(send)
 
     def _log_refusal(self, request: Request, error: JoinError) -> None:
         detail = f"{error.status} {error.log_as} ({request.path} from {request.client_address})"

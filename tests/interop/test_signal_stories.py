@@ -549,6 +549,21 @@ async def a_resume_that_is_cut_after_its_answers(stage: Scene) -> None:
     await again.fence()
 
 
+@story()
+async def a_resume_that_is_cut_before_its_answers(stage: Scene) -> None:
+    """The upgrade fails; the next resume goes through."""
+    alice = await stage.join()
+    await connect(alice)
+    await alice.ask(simulate=rtc.SimulateScenario(disconnect_signal_on_resume_no_messages=True))
+    await alice.fence()
+    with pytest.raises(Refused) as refused:
+        await stage.resume(alice)
+    assert refused.value.status == 500
+    again = await stage.resume(alice)
+    assert again.heard[0].kind == "reconnect"
+    await again.fence()
+
+
 # -- data tracks and blobs
 
 

@@ -9,7 +9,7 @@ from livekit.protocol import models
 
 from lkactor.config import Config
 from lkactor.ice import host_candidates
-from lkactor.signal.client_configuration import client_codecs, client_configuration
+from lkactor.signal.client_configuration import client_codecs, client_configuration, understands
 from lkactor.signal.ice_servers import ice_servers, turn_over_tls
 from lkactor.turn import Authenticator
 from lkactor.turn.server import REALM
@@ -111,3 +111,23 @@ def test_external_servers() -> None:
 @pytest.mark.parametrize(("text", "there"), [(TURN, True), (KEYS + EXTERNAL, True), (KEYS, False)])
 def test_whether_there_is_turn_over_tls(text: str, there: bool) -> None:
     assert turn_over_tls(Config.load(text)) is there
+
+
+@pytest.mark.parametrize(
+    ("sdk", "version", "protocol", "deaf"),
+    [
+        ("RUST", "", 9, {"request_response", "track_subscribed"}),
+        ("RUST", "", 10, set()),
+        ("JS", "1.6.2", 9, {"reconnect"}),
+        ("JS", "", 16, {"reconnect"}),
+        ("JS", "1.6.3", 9, set()),
+        ("JS", "2.0", 9, set()),
+        ("JS", "1.10.0", 9, set()),
+        ("PYTHON", "", 0, set()),
+        ("UNKNOWN", "", 0, set()),
+    ],
+)
+def test_what_old_clients_are_not_told(sdk: str, version: str, protocol: int, deaf: set[str]) -> None:
+    client = models.ClientInfo(sdk=sdk, version=version, protocol=protocol)
+    kinds = ("join", "update", "reconnect", "request_response", "track_subscribed", "leave")
+    assert {kind for kind in kinds if not understands(client, kind)} == deaf
