@@ -68,7 +68,7 @@ class RtpRouter:
         return (binding.mid, binding.layer) if binding is not None and not binding.primary else None
 
     def take_bound(self) -> list[tuple[str, int, int, int]]:
-        """Streams whose first packet came since the last call: (mid, layer, SSRC or 0, SSRC of retransmissions or 0)."""
+        """Streams of which a first packet has come since the last call: (mid, layer, SSRC or 0, SSRC of RTX or 0)."""
         bound, self._announced = self._announced, []
         return bound
 
