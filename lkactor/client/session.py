@@ -43,7 +43,7 @@ from lkactor.client.events import (
 )
 from lkactor.client.paths import Way
 from lkactor.client.publication import Publisher
-from lkactor.client.signal import SignalClient, SignalError, host_of, leaf, refusal
+from lkactor.client.signal import CONNECT_TIMEOUT, SignalClient, SignalError, host_of, leaf, refusal
 from lkactor.client.subscription import Subscriber
 from lkactor.client.tracks import LocalTrack, RemoteTrack, TrackSpec
 from lkactor.client.transport import Transport
@@ -56,9 +56,10 @@ from lkactor.turn.message import Peer
 
 JOIN_TIMEOUT = 15.0
 DEFAULT_PING, DEFAULT_PONG = 10.0, 20.0
-RESUMES = (0.0, 0.3, 1.2)
+RESUMES = (0.05, 0.3, 1.2)
 REJOINS = (0.0, 0.3, 1.2, 2.7, 4.8, 7.0, 7.0)
-"""Seconds before each attempt."""
+"""Seconds before each attempt. A server that ends takes connections for some milliseconds more, and forgets them."""
+AGAIN_TIMEOUT = 3.0
 FLAP, MAX_FLAPS = 5.0, 5
 """A connection that lives shorter than this is no success; so many of them in a row are the end."""
 FINAL = (400, 401, 403)
@@ -197,6 +198,7 @@ class Session:
                         self._token,
                         auto_subscribe=self._auto_subscribe,
                         resume=self.join.participant.sid if resume else "",
+                        within=AGAIN_TIMEOUT if self.join.participant.sid else CONNECT_TIMEOUT,
                     )
                     try:
                         first = await self._first(signal, resume=resume)

@@ -43,11 +43,18 @@ class SignalClient:
 
     @classmethod
     async def connect(
-        cls, nursery: trio.Nursery, url: str, token: str, *, auto_subscribe: bool, resume: str = ""
+        cls,
+        nursery: trio.Nursery,
+        url: str,
+        token: str,
+        *,
+        auto_subscribe: bool,
+        resume: str = "",
+        within: float = CONNECT_TIMEOUT,
     ) -> SignalClient:
         """`url` is ws://, wss://, http:// or https://; `resume` the SID of the participant that we were.
 
-        Raises SignalError.
+        Raises SignalError; after `within` seconds too, for trio-websocket does not see a hang-up in its handshake.
         """
         query: dict[str, object] = {
             "protocol": PROTOCOL,
@@ -59,7 +66,7 @@ class SignalClient:
         target = f"{ws_url(url)}/rtc?{urlencode(query)}"
         try:
             tls = ssl.create_default_context() if target.startswith("wss") else None
-            with trio.fail_after(CONNECT_TIMEOUT):
+            with trio.fail_after(within):
                 websocket = await connect_websocket_url(
                     nursery,
                     target,
@@ -72,7 +79,7 @@ class SignalClient:
         except (HandshakeError, ConnectionTimeout, DisconnectionTimeout, OSError, trio.BrokenResourceError) as error:
             raise SignalError(str(error) or type(error).__name__) from None
         except trio.TooSlowError:
-            raise SignalError(f"no answer within {CONNECT_TIMEOUT:g} s") from None
+            raise SignalError(f"no answer within {within:g} s") from None
         except ValueError as error:
             raise SignalError(f"{url} is no WebSocket address: {error}") from None
         return cls(websocket)
