@@ -71,7 +71,7 @@ class TrendDetector:
         self._config = config
         self._samples: deque[tuple[float, int]] = deque()
         self._count = 0
-        self.highest = 0
+        self.first = self.highest = 0
         self.direction = Trend.UNCLEAR
 
     @property
@@ -81,6 +81,7 @@ class TrendDetector:
     def add(self, value: int, now: float) -> None:
         config, samples = self._config, self._samples
         self._count += 1
+        self.first = self.first or value
         self.highest = max(self.highest, value)
         if samples and samples[-1][1] == value and now - samples[-1][0] < config.collapse:
             return
@@ -248,4 +249,4 @@ class RemoteEstimator:
             self._probe_interval = PROBE_INTERVAL
             self.probe_duration = min(self.probe_duration * PROBE_DURATION_GROWTH, PROBE_DURATION_MAX)
         self._next_probe = self._probe_began + self._probe_interval
-        return ProbeResult(congesting, trend.direction is Trend.UP or not trend.enough, self.capacity)
+        return ProbeResult(congesting, trend.highest > trend.first or not trend.enough, self.capacity)

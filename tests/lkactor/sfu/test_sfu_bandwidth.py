@@ -151,3 +151,17 @@ def test_a_probe_without_any_estimate_is_no_proof():
     result = estimator.finish_probe(12.0)
     assert result is not None
     assert (result.congesting, result.capacity) == (False, capacity)
+
+
+@pytest.mark.parametrize(
+    ("values", "hopeful"), [([], True), ([9, 9], True), ([9, 10, 10, 10, 10], True), ([9] * 5, False)]
+)
+def test_a_probe_is_hopeful_unless_the_estimates_stay_where_they_are(values, hopeful):
+    estimator = RemoteEstimator(0.0)
+    estimator.start_probe(200_000, 0.0)
+    for step, value in enumerate(values):
+        estimator.on_remb(value * 1000, 0, 0, 0, 0.1 * step)
+    estimator.end_probe(0.5)
+    result = estimator.finish_probe(2.0)
+    assert result is not None
+    assert (result.congesting, result.hopeful) == (False, hopeful)
