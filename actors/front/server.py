@@ -145,7 +145,7 @@ class FrontActor(Actor[DrainDeadline]):
             case "lifespan":
                 await _lifespan(receive, send)
             case "websocket":
-                request = Request.of(scope)
+                request, send = Request.of(scope), _closing(scope, send)
                 if request.path in PATHS:
                     await self._rtc.serve(request, receive, send)
                 elif request.path == AGENT_PATH:
@@ -216,6 +216,17 @@ def _length(request: Request) -> int:
     """What the request says of its body; 0 when it does not."""
     text = request.headers.get("content-length", "")
     return int(text[:18]) if text.isascii() and text.isdigit() else 0
+
+
+def _closing(scope: Scope, send: Send) -> Send:
+    """Hypercorn ends a connection whose upgrade was refused; said to clients, so that they send nothing more on it."""
+
+    async def told(event: dict[str, Any]) -> None:
+        if event["type"] == "websocket.http.response.start" and scope["http_version"].startswith("1"):
+            event = {**event, "headers": [*event["headers"], (b"connection", b"close")]}
+        await send(event)
+
+    return told
 
 
 async def _no_body() -> dict[str, Any]:

@@ -6,12 +6,14 @@ Where ours differs on purpose, DIFFERENT says in which way and why, so nothing e
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from support.http_rows import KEY, SECRET, Row, ask, bearer, rows, token
+from support.http_rows import KEY, SECRET, UPGRADE, Row, ask, bearer, rows, token
 from support.interop import MARKS
 
 from lkactor.testing import LkServer
@@ -132,3 +134,13 @@ def test_who_has_no_token_cannot_fill_the_memory(server: LkServer) -> None:
 @pytest.mark.parametrize("query", ["a=1&" * 20_000, "a&" * 40_000, "&" * 80_000, "%41" * 20_000])
 def test_a_query_of_any_shape_is_taken_and_its_size_is_its_cost(server: LkServer, query: str) -> None:
     assert ask(server.http_url, Row("query", target=f"/rtc/validate?{query}"))["status"] == 401
+
+
+def test_a_refused_upgrade_says_that_the_connection_ends(server: LkServer) -> None:
+    """Else a client's pool sends its next request into the closing."""
+    parts = urlsplit(server.http_url)
+    for path in ("/rtc", "/agent", "/nope"):
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+            connection.sendall(Row("upgrade", target=path, headers=UPGRADE).raw(parts.netloc))
+            answer = connection.makefile("rb").read()
+        assert b"\r\nconnection: close\r\n" in answer.lower()
