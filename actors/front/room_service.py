@@ -63,7 +63,7 @@ class RoomServiceFront:
         match message:
             case room_api.CreateRoomRequest():
                 if self._services.over_limit:
-                    raise relayed("unknown", "reached configured limit for node")
+                    raise TwirpError("unknown", "reached configured limit for node")
                 try:
                     request = with_preset(message, self._services.config.room.room_configurations)
                 except UnknownPreset:

@@ -136,7 +136,7 @@ RPC_CODES = {
 
 def rpc_error(failed: RpcFailed) -> TwirpError:
     """An RPC's failure as its caller over Twirp sees it."""
-    return TwirpError(RPC_CODES.get(failed.code, "unknown"), str(failed))
+    return relayed(RPC_CODES.get(failed.code, "unknown"), str(failed))
 
 
 def data_packet(request: room.SendDataRequest) -> models.DataPacket:

@@ -25,7 +25,10 @@ ROWS = rows()
 TOO_LARGE = {"status": 413, "body": "request body too large"}
 NO_PERSON = {"status": 404, "body": {"code": "not_found", "msg": "twirp error unknown: participant does not exist"}}
 NO_ROOM = {"status": 404, "body": {"code": "not_found", "msg": "twirp error unknown: requested room does not exist"}}
-NOBODY = {"status": 404, "body": {"code": "not_found", "msg": "RpcError 1401: Recipient not found"}}
+NOBODY = {
+    "status": 404,
+    "body": {"code": "not_found", "msg": "twirp error unknown: RpcError 1401: Recipient not found"},
+}
 NO_SESSION = {"status": 404, "body": {"error": "no such session"}}
 BARE_400, BARE_431 = {"body": ""}, {"body": ""}
 

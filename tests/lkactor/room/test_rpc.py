@@ -44,9 +44,9 @@ def test_any_bytes(payload):
 def test_every_code_has_its_place_in_twirp(code):
     error = rpc_error(RpcFailed.of(code))
     assert error.code == RPC_CODES[code]
-    assert error.message == f"RpcError {code}: {TEXTS[code]}"
+    assert error.message == f"twirp error unknown: RpcError {code}: {TEXTS[code]}"
 
 
 def test_application_errors_keep_their_words():
     error = rpc_error(RpcFailed(2001, "out of tea", "milk"))
-    assert (error.code, error.message) == ("unknown", "RpcError 2001: out of tea: milk")
+    assert (error.code, error.message) == ("unknown", "twirp error unknown: RpcError 2001: out of tea: milk")
