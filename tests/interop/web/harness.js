@@ -6,7 +6,7 @@ setLogLevel('warn');
 
 const LIMIT = 25000;
 const elements = new Map(); // track sid -> media element
-const remotes = new Map(); // id of a received MediaStreamTrack -> { analyser }
+const remotes = new WeakMap(); // received MediaStreamTrack -> { analyser }
 let audioContext = null;
 
 function plain(value) {
@@ -316,15 +316,15 @@ const lk = (window.lk = {
   async frequency(identity, kind, wanted, limit = LIMIT) {
     audioContext ??= new AudioContext({ sampleRate: 48000 });
     await lk.subscribed(identity, kind);
-    // asked for each time: a reconnect brings another track
+    // asked for each time: a reconnect brings another track, with the same id
     const listener = () => {
       const track = publication(identity, kind)?.track?.mediaStreamTrack;
-      if (track && !remotes.has(track.id)) {
+      if (track && !remotes.has(track)) {
         const analyser = new AnalyserNode(audioContext, { fftSize: 8192, smoothingTimeConstant: 0 });
         audioContext.createMediaStreamSource(new MediaStream([track])).connect(analyser);
-        remotes.set(track.id, { analyser });
+        remotes.set(track, { analyser });
       }
-      return track && remotes.get(track.id).analyser;
+      return track && remotes.get(track).analyser;
     };
     let heard = 0;
     try {
