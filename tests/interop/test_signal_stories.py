@@ -90,6 +90,11 @@ def is_final(leave: rtc.LeaveRequest, reason: Any, protocol: int, action: Any = 
     assert leave.can_reconnect == (protocol < 13 and action == Action.RECONNECT)
 
 
+async def active(stage: Scene, identity: str = "alice", **fields: Any) -> SignalClient:
+    """With one peer connection, for it is there sooner."""
+    return await connect(await stage.join(identity, v1=True, **fields), single=True)
+
+
 ALL = {"can_subscribe": True, "can_publish": True, "can_publish_data": True}
 
 
@@ -589,7 +594,7 @@ async def a_resume_that_is_cut_before_its_answers(stage: Scene) -> None:
 @story((False,), (True,))
 async def data_tracks_have_handles(stage: Scene, automatic: bool) -> None:
     settings = rtc.ConnectionSettings(auto_subscribe=True, auto_subscribe_data_track=automatic)
-    bob = await connect(await stage.join("bob", v1=True), single=True)
+    bob = await active(stage, "bob")
     alice = await connect(await stage.join(v1=True, connection_settings=settings), single=True)
     await bob.ask(publish_data_track_request=rtc.PublishDataTrackRequest(pub_handle=7, name="t"))
     sid = (await bob.expect("publish_data_track_response")).info.sid
@@ -714,7 +719,7 @@ async def tracks_that_change(stage: Scene, v1: bool) -> None:
 @story((False,), (True,))
 async def subscription_permissions(stage: Scene, v1: bool) -> None:
     """What the publisher allows, bob hears about the tracks that he is subscribed to."""
-    alice = await connect(await stage.join())
+    alice = await active(stage)
     sid = await publish(alice)
     bob = await connect(await stage.join("bob", v1=v1), single=v1)
     if v1:
@@ -741,7 +746,7 @@ async def subscription_permissions(stage: Scene, v1: bool) -> None:
 
 @story()
 async def a_track_that_is_not_allowed_from_the_start(stage: Scene) -> None:
-    alice = await connect(await stage.join())
+    alice = await active(stage)
     await alice.ask(subscription_permission=rtc.SubscriptionPermission())
     sid = await publish(alice)
     bob = await connect(await stage.join("bob"))
@@ -754,7 +759,7 @@ async def a_track_that_is_not_allowed_from_the_start(stage: Scene) -> None:
 
 @story()
 async def the_right_to_subscribe_is_withdrawn_and_given_back(stage: Scene) -> None:
-    alice = await connect(await stage.join())
+    alice = await active(stage)
     sid = await publish(alice)
     bob = await connect(await stage.join("bob"))
 
@@ -775,7 +780,7 @@ async def the_right_to_subscribe_is_withdrawn_and_given_back(stage: Scene) -> No
 
 @story()
 async def the_first_subscription_is_told_to_the_publisher_once(stage: Scene) -> None:
-    alice = await connect(await stage.join())
+    alice = await active(stage)
     sid = await publish(alice)
     assert not alice.said("track_subscribed")
     for identity in ("bob", "carol"):
@@ -788,10 +793,10 @@ async def the_first_subscription_is_told_to_the_publisher_once(stage: Scene) -> 
 
 @story()
 async def speakers_are_told_to_whom_they_concern(stage: Scene) -> None:
-    alice = await connect(await stage.join())
+    alice = await active(stage)
     await publish(alice)
     bob = await connect(await stage.join("bob"))
-    carol = await connect(await stage.join("carol", auto_subscribe=0))
+    carol = await active(stage, "carol", connection_settings=rtc.ConnectionSettings())
     await bob.expect("offer", lambda offer: "m=audio" in offer.sdp)
     await alice.expect("track_subscribed")
     mark = len(bob.heard)
@@ -803,7 +808,7 @@ async def speakers_are_told_to_whom_they_concern(stage: Scene) -> None:
 
 @story((7,), (8,))
 async def the_first_offer_has_the_tracks_there_are(stage: Scene, protocol: int) -> None:
-    alice = await connect(await stage.join())
+    alice = await active(stage)
     await publish(alice)
     bob = await stage.join("bob", protocol=protocol)
     offer = await bob.expect("offer")
@@ -846,7 +851,7 @@ async def departures_that_were_missed(stage: Scene, protocol: int, connection: s
 @story()
 async def tracks_are_asked_for_and_given_up(stage: Scene) -> None:
     """UpdateSubscription, by track and by participant, of a client that subscribes to nothing by itself."""
-    alice = await connect(await stage.join())
+    alice = await active(stage)
     sid = await publish(alice)
     bob = await connect(await stage.join("bob", auto_subscribe=0))
 
@@ -895,7 +900,7 @@ def ufrag(offer: rtc.SessionDescription) -> str:
 
 @story()
 async def a_cid_that_waits_is_published_when_the_former_ends(stage: Scene) -> None:
-    alice = await connect(await stage.join())
+    alice = await active(stage)
     first = await publish(alice, cid="c1")
     wanted = rtc.AddTrackRequest(cid="c1", type=models.TrackType.AUDIO, name="second")
     mark = await alice.ask(add_track=wanted)
