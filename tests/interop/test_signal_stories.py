@@ -469,8 +469,7 @@ async def resume_while_the_old_connection_is_open(stage: Scene, v1: bool, protoc
         assert not new.said("offer")
     else:
         await new.expect("offer")
-        order = kinds(new, "room_update", "offer")
-        assert order[:2] == ["room_update", "offer"]
+        assert kinds(new, "room_update", "offer")[0] == "room_update"
     await new.ask(update_metadata=rtc.UpdateParticipantMetadata(name="Al"))
     await bob.info("alice", lambda info: info.name == "Al" and info.sid == old.sid)
     assert not [info for info in bob.infos("alice") if info.state == State.DISCONNECTED]
