@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "compatibility.md"
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
-PASSES, FAILS, CANNOT = "passes", "**fails**", "n/a"
+PASSES, FAILS, CANNOT, UNKNOWN = "passes", "**fails**", "n/a", "not run"
 
 PYTHON, PAGE_SDK, NODE = "python", "chromium", "node"
 SDKS = (PYTHON, PAGE_SDK, NODE)
@@ -107,13 +107,15 @@ def sdk_titles() -> dict[str, str]:
 
 
 def table(results: Mapping[Cell, str]) -> str:
-    """The part of the page between the marks. `results` holds PASSES or FAILS for each of `cells()`."""
+    """The part of the page between the marks. `results` holds PASSES or FAILS of those of `cells()` that were run."""
     titles, reasons = sdk_titles(), _reasons()
     head = [f"{titles[sdk]}, {path}" for sdk in SDKS for path in ("`/rtc/v1`", "`/rtc`")]
     lines = ["| scenario | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     for row in ROWS:
         shown = [
-            f"{CANNOT} ({reasons.index(row.without[sdk]) + 1})" if sdk in row.without else results[row.name, sdk, which]
+            f"{CANNOT} ({reasons.index(row.without[sdk]) + 1})"
+            if sdk in row.without
+            else results.get((row.name, sdk, which), UNKNOWN)
             for sdk in SDKS
             for which in GENERATIONS
         ]
