@@ -34,15 +34,14 @@ def said(server: Server, home: Path, *words: str) -> str:
     return done.stdout + done.stderr
 
 
-def published(server: Any, room: str) -> None:
-    server.wait_for(lambda _: any(entry.event == "track.published" for entry in server.events(room)), LIMIT)
+def happened(server: Any, room: str, event: str) -> None:
+    server.wait_for(lambda _: any(entry.event == event for entry in server.events(room)), LIMIT)
 
 
 def test_rooms(lk_server: Server, lk_room: str, tmp_path: Path) -> None:
     said(lk_server, tmp_path, "room", "create", "--empty-timeout", "100", lk_room)
     assert lk_room in said(lk_server, tmp_path, "room", "list")
-    listed = said(lk_server, tmp_path, "room", "list", "--json", lk_room)
-    (room,) = json.loads(listed[listed.index("{") :])["rooms"]
+    (room,) = json.loads(lk(lk_server, tmp_path, "room", "list", "--json", lk_room).stdout)["rooms"]
     assert (room["name"], room["emptyTimeout"]) == (lk_room, 100)
     said(lk_server, tmp_path, "room", "update", "--metadata", "two", lk_room)
     assert '"two"' in said(lk_server, tmp_path, "room", "list", "--json", lk_room)
@@ -62,7 +61,7 @@ def test_a_participant_of_lk_is_seen_muted_moved_and_removed(lk_server: Server, 
         stderr=subprocess.DEVNULL,
     )
     try:
-        published(lk_server, lk_room)
+        happened(lk_server, lk_room, "track.published")
         assert "bot (ACTIVE)" in said(lk_server, tmp_path, "room", "participants", "list", lk_room)
         who = ("--room", lk_room, "--identity", "bot")
         found = re.search(r"TR_V\w+", said(lk_server, tmp_path, "room", "participants", "get", *who))
@@ -72,7 +71,7 @@ def test_a_participant_of_lk_is_seen_muted_moved_and_removed(lk_server: Server, 
         there = lk_room + "-there"
         said(lk_server, tmp_path, "room", "create", there)
         said(lk_server, tmp_path, "room", "participants", "move", *who, "--destination-room", there)
-        published(lk_server, there)
+        happened(lk_server, there, "participant.joined")
         said(lk_server, tmp_path, "room", "participants", "remove", "--room", there, "--identity", "bot")
         said(lk_server, tmp_path, "room", "delete", there)
     finally:
