@@ -292,11 +292,15 @@ class PeerConnection:
             self.counters.count(violation.reason)
 
     def _receive_dtls(self, data: bytes, addr: Address, now: float) -> None:
-        if self.dtls is None or not self.ice.path_is_valid(addr):
+        valid = self.ice.path_is_valid(addr)
+        if self.dtls is None or not (valid or self._dtls_up):
             # A ClientHello may outrun the check that validates its path; the peer sends it again.
             self.counters.count("dtls.unvalidated_path")
             return
-        self._dtls_path = addr
+        if valid:
+            self._dtls_path = addr
+        # Once it is up its records are authentic wherever they come from. In an ICE restart Chrome sends by new ports
+        # that it still pairs with our old credentials, and refuses checks of ours there.
         self.dtls.receive_datagram(data, now)
         self._drain(now)
 

@@ -355,16 +355,6 @@ async def force_tls(scene: Scene) -> None:
     await comes_back(scene, "force-tls", same_sid=None, via="relay/tls")
 
 
-@scenario("force-udp")
-async def force_udp(scene: Scene) -> None:
-    await comes_back(scene, "force-tcp", same_sid=None, via="tcp")
-    mark = await scene.sam.call("mark")
-    await scene.sam.call("simulate", "force-udp")
-    await scene.sam.call("event", "reconnected", "", mark, 40_000)
-    await scene.hear()
-    assert await scene.sam.call("path", "pat", "tone") == "udp"
-
-
 @scenario("server-leave")
 async def server_leave(scene: Scene) -> None:
     await scene.meet()
@@ -391,11 +381,11 @@ async def speaker(scene: Scene) -> None:
 
 @scenario("bandwidth")
 async def bandwidth(scene: Scene) -> None:
-    published: Published = await scene.pat.publish_picture(RED, BLUE, size=(640, 360), simulcast=True)
+    published: Published = await scene.pat.publish_picture(RED, BLUE, size=(960, 540), simulcast=True)
     assert published.publication.simulcasted
-    await scene.sam.call("widthBetween", "pat", "picture", 600, 640)
+    await scene.sam.call("widthBetween", "pat", "picture", 960, 960)
     await scene.sam.call("simulate", "subscriber-bandwidth", 200_000)
-    await scene.sam.call("widthBetween", "pat", "picture", 1, 330)
+    await scene.sam.call("widthBetween", "pat", "picture", 1, 480)
     await scene.sam.call("framesAdvance", "pat", "picture")
     await scene.sam.call("simulate", "subscriber-bandwidth", 0)
-    await scene.sam.call("widthBetween", "pat", "picture", 600, 640)
+    await scene.sam.call("widthBetween", "pat", "picture", 960, 960)
