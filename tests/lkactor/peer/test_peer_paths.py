@@ -8,6 +8,7 @@ from lkactor.dtls import Certificate
 from lkactor.ice import PathKind, host_candidates
 from lkactor.peer import PeerConnection, PeerState, PeerStateChanged
 from lkactor.peer.negotiation import AnswerNegotiation, AnswerReady, OfferNegotiation, OfferReady
+from lkactor.sctp import MessageReceived
 from lkactor.sdp import Answerer, Offerer
 from lkactor.wire.address import Address
 
@@ -133,3 +134,42 @@ def test_path_without_a_handshake_fails() -> None:
         assert failed(a) is (now > 10.0)
     changes = [event for event in iter(a.next_event, None) if isinstance(event, PeerStateChanged)]
     assert changes[-1] == PeerStateChanged(PeerState.FAILED, "dtls: no handshake over udp")
+
+
+def exchange(a: PeerConnection, b: PeerConnection, at_a: Address, now: float, seconds: float = 2.0) -> float:
+    """Everything both ways; `at_a`: how `b` is seen by `a`."""
+    ends = now + seconds
+    while now < ends:
+        now += 0.02
+        for sender, receiver, seen_as in ((a, b, A), (b, a, at_a)):
+            sender.handle_timeout(now)
+            for data, _ in sender.datagrams_to_send(now):
+                receiver.receive_datagram(data, seen_as, now)
+    return now
+
+
+def messages(connection: PeerConnection) -> list[bytes]:
+    found = []
+    while (event := connection.next_event()) is not None:
+        if isinstance(event, MessageReceived):
+            found.append(bytes(event.data))
+    return found
+
+
+def test_data_of_an_established_session_comes_by_any_path_a_handshake_does_not() -> None:
+    server, client = peer("10.0.0.1", controlling=True), peer("10.0.0.2")
+    negotiated(server, client)
+    stranger = Address("udp", "10.0.0.2", 40719)
+    for data in (b"\x16\xfe\xfd" + bytes(60), b"\x17\xfe\xfd" + bytes(60)):
+        server.receive_datagram(data, stranger, 0.0)
+    assert server.all_counters["dtls.unvalidated_path"] == 2
+    now = exchange(server, client, B, 0.0)
+    assert server.state is client.state is PeerState.CONNECTED
+    assert client.sctp is not None
+    channel = client.sctp.open_channel("_reliable")
+    now = exchange(server, client, B, now)
+    client.sctp.send(channel, b"by a new port", now=now)
+    for data, _ in client.datagrams_to_send(now):
+        server.receive_datagram(data, stranger, now)
+    assert messages(server) == [b"by a new port"]
+    assert all(to == B for _, to in server.datagrams_to_send(now)), "what is sent goes by the path that was checked"
