@@ -154,6 +154,26 @@ def test_nat_rebinding_moves_the_path_of_a_lite_agent():
     assert a.selected == moved
 
 
+def test_a_client_behind_a_new_address_keeps_its_session():
+    """It nominates anew, as browsers do; from its old address nothing comes any more."""
+    a, b = pair()
+    introduce(a, b)
+    wire = Wire(a, b)
+    wire.run(1.0)
+    moved = wire.from_b = Address("udp", "10.0.0.2", 5999)
+    check = stun.build(
+        stun.BINDING_REQUEST, b"n" * 12,
+        [(stun.USERNAME, f"{a.local_ufrag}:{b.local_ufrag}".encode()), (stun.ICE_CONTROLLING, b"\xff" * 8),
+         (stun.USE_CANDIDATE, b"")], a.local_pwd,
+    )  # fmt: skip
+    a.receive_datagram(check, moved, wire.now)
+    assert a.selected == CLIENT, "not before a check of ours has come back from there"
+    wire.run(5.0)
+    a.receive_datagram(check, moved, wire.now)
+    assert a.selected == moved
+    assert a.state is IceState.CONNECTED
+
+
 def test_silence_disconnects_then_fails_and_comes_back():
     a, b = pair()
     introduce(a, b)
