@@ -20,7 +20,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
 [ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/pip install -q --disable-pip-version-check -e '.[test,dev]'
+.venv/bin/pip install -q --disable-pip-version-check -c tests/constraints.txt -e '.[test,dev]'
 [ -d tests/interop/web/node_modules/livekit-client ] || (cd tests/interop/web && npm ci --silent --no-audit --no-fund)
 [ -d tests/interop/node/node_modules/livekit-server-sdk ] || (cd tests/interop/node && npm ci --silent --no-audit --no-fund)
 # The worker of the agent tests is a process of its own environment: it wants an older livekit than the tests do.

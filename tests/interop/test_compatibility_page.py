@@ -1,14 +1,21 @@
-"""docs/compatibility.md says what the tests of the matrix say: the same rows, columns, versions and n/a."""
+"""docs/compatibility.md says what the tests of the matrix say: the same rows, columns and n/a."""
+
+import re
 
 from support import matrix
 
 
+def rows(table: str) -> str:
+    """Without the versions: the page names those it was run with, and a release of an SDK makes no page wrong."""
+    return re.sub(r"\b\d+\.\d+\.\d+\b", "x", table)
+
+
 def test_the_committed_page_is_of_these_tests() -> None:
-    """Rows, SDK versions, n/a, notes. If not: `pytest tests/interop/test_compatibility.py --write-matrix`."""
+    """Rows, n/a, notes. If not: `pytest tests/interop/test_compatibility.py --write-matrix`."""
     page = matrix.committed()
     for found in (matrix.FAILS, matrix.UNKNOWN):
         page = page.replace(f"| {found} ", f"| {matrix.PASSES} ")
-    assert page == matrix.table(dict.fromkeys(matrix.cells(), matrix.PASSES))
+    assert rows(page) == rows(matrix.table(dict.fromkeys(matrix.cells(), matrix.PASSES)))
 
 
 def test_what_was_not_run_is_not_shown_as_passed() -> None:
