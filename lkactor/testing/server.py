@@ -7,6 +7,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import trio
@@ -25,6 +27,7 @@ from lkactor.eventlog import LogEntry
 API_KEY, API_SECRET = "devkey", "a-secret-for-tests-of-32-bytes-or-more"
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 10.0
+NOT_RUNNING = "the server is not running: call start() or use it in a with statement"
 DEFAULTS: dict[str, object] = {
     "port": 0,
     "bind_addresses": ["127.0.0.1"],
@@ -186,13 +189,21 @@ class LkServer:
     @property
     def node(self) -> Node:
         if self._node is None:
-            raise RuntimeError("the server is not running: call start() or use it in a with statement")
+            raise RuntimeError(NOT_RUNNING)
         return self._node
 
     def call(self, fn: Callable[..., T], *args: Any) -> T:
-        """Run `fn(*args)` on the server's loop and return what it returns."""
-        assert self._trio is not None
-        return trio.from_thread.run_sync(fn, *args, trio_token=self._trio)
+        """Run `fn(*args)` on the server's loop and return what it returns. Blocks, in an async test, too."""
+        return self._across(lambda token: trio.from_thread.run_sync(fn, *args, trio_token=token))
+
+    def _across(self, work: Callable[[trio.lowlevel.TrioToken], T]) -> T:
+        """Trio lets no loop of its own wait for another thread's; a test's may well wait for the server's."""
+        if self._trio is None:
+            raise RuntimeError(NOT_RUNNING)
+        if not trio.lowlevel.in_trio_run():
+            return work(self._trio)
+        with ThreadPoolExecutor(1) as beside:
+            return beside.submit(work, self._trio).result()
 
     def events(self, room: str | None = None) -> list[LogEntry]:
         """What happened, in all or in one room. Can be read after the end, too."""
@@ -238,9 +249,11 @@ class LkServer:
         self.call(block)
 
     def crash(self, path: str) -> None:
-        """Make the actor at `path` fail at its next message, as a bug would."""
+        """Make the actor at `path` (`*` and `?` match) fail at its next message, as a bug would."""
         from actors.kernel import FailNext
 
+        if not any(fnmatchcase(info.path, path) for info in self.actors()):
+            raise LookupError(f"no actor at {path}")
         self.call(self.node.system.inject, FailNext(path, RuntimeError("crash asked for by a test")))
 
     def wait_for(self, condition: Callable[[LkServer], bool], timeout: float = 10.0) -> None:
@@ -265,8 +278,7 @@ class LkServer:
             rooms = await self.node.rooms.ask(ListRooms(()), timeout=STOP_TIMEOUT)
             return [room.name for room in rooms]
 
-        assert self._trio is not None
-        return trio.from_thread.run(names, trio_token=self._trio)
+        return self._across(lambda token: trio.from_thread.run(names, trio_token=token))
 
     def close_room(self, name: str) -> None:
         """As DeleteRoom, for whoever is still inside; returns when the room has ended. Nothing happens without one."""
@@ -278,8 +290,7 @@ class LkServer:
                     room.tell(CloseRoom(models.DisconnectReason.ROOM_DELETED))
                     await room.wait_closed()
 
-        assert self._trio is not None
-        trio.from_thread.run(close, trio_token=self._trio)
+        self._across(lambda token: trio.from_thread.run(close, trio_token=token))
 
     def check_no_leaks(self, timeout: float = 5.0, *, tasks: Sequence[str] | None = None) -> None:
         """After all clients have left: no participant, transport or track may remain, nor any task beyond `tasks`.

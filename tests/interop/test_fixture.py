@@ -9,6 +9,7 @@ FLAVOURS = """
 import asyncio
 import urllib.request
 
+import pytest
 import trio
 
 
@@ -27,6 +28,15 @@ def test_asyncio(lk_server, lk_room):
 
 def test_trio(lk_server, lk_room):
     assert trio.run(trio.to_thread.run_sync, healthy, lk_server)
+
+
+def test_a_trio_test_looks_inside(lk_server, lk_room):
+    async def looks():
+        assert lk_server.actors() and lk_room not in lk_server.rooms()
+        with pytest.raises(LookupError):
+            lk_server.crash("nowhere")
+
+    trio.run(looks)
 
 
 def test_rooms_have_names_of_their_own(lk_room):
@@ -62,7 +72,7 @@ def run(pytester: pytest.Pytester, text: str) -> pytest.RunResult:
 
 
 def test_the_server_serves_sync_asyncio_and_trio_tests(pytester: pytest.Pytester) -> None:
-    run(pytester, FLAVOURS).assert_outcomes(passed=4)
+    run(pytester, FLAVOURS).assert_outcomes(passed=5)
 
 
 def test_a_leak_fails_the_test_that_made_it(pytester: pytest.Pytester) -> None:
