@@ -101,6 +101,7 @@ async def run_node(
     with contextlib.ExitStack() as cleanup:
         doors = await _open(config, rng, cleanup)
         services = _services(config, doors, rng)
+        cleanup.enter_context(services.loop.watching())
         if network is not None:
             doors.ports.impairment = Impairment(network, seed or 0)
         turn = open_turn(config, doors.announced, lambda: services.config.keys, doors.ports.counters, rng)

@@ -11,6 +11,7 @@ from livekit.protocol import models
 
 from actors.journal import JournalPort
 from actors.kernel import ActorRef
+from actors.looptime import LoopTime
 from actors.messages.agents import AgentsMessage
 from actors.net import Ports
 from lkactor.addressing import AddressPlan
@@ -63,6 +64,7 @@ class Services:
     """Set once it runs, before any room."""
     tokens: TokenCache = field(default_factory=TokenCache)
     load: NodeLoad = field(default_factory=NodeLoad)
+    loop: LoopTime = field(default_factory=LoopTime)
 
     @property
     def over_limit(self) -> bool:

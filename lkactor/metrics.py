@@ -6,7 +6,7 @@ path of a packet. Source: livekit-surface 7; which of its series are missing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from livekit.protocol import models
@@ -98,6 +98,8 @@ class Metrics:
         self._dropped = families.own("dropped_total", "Input and output that was dropped, by reason.", "reason")
         self._packets = families.own("datagrams_total", "Datagrams of the media ports.", "direction")
         self._bytes = families.own("datagram_bytes_total", "Their bytes.", "direction")
+        self._stall = families.own("loop_stall_seconds", "The event loop's longest turn in the last 15 seconds.")
+        self._collector = families.own("gc_seconds_total", "In the garbage collector.", "generation")
         self._shown: dict[tuple[str, ...], int] = {}
         """What has been added so far to counters that are kept elsewhere."""
         self._protocols: dict[tuple[str, str], str] = {}
@@ -178,6 +180,12 @@ class Metrics:
         family = f"{status // 100}xx" if status >= 400 else str(status)
         self._twirp.labels(**self._labels, service=service, method=method, status=family, code=code).inc()
         self._twirp_ms.labels(**self._labels, service=service, method=method, status=family).observe(milliseconds)
+
+    def loop(self, stall: float, collecting: Sequence[float]) -> None:
+        """Seconds of the longest turn of late, and in the garbage collector since the start by generation."""
+        self._stall.set(stall)
+        for generation, seconds in enumerate(collecting):
+            self._collector.labels(generation=str(generation)).set(seconds)
 
     # -- what is ----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
 | `GET /debug/joins?room=&identity=&limit=` | `roomList` | the latest attempts to join, as JSON |
 | `GET /debug/rooms` | `roomList` | the actors that run, as JSON |
 | `GET /debug/addresses` | `roomList` | which addresses clients are told and which not, and why, as JSON |
+| `GET /debug/loop` | `roomList` | the longest turns of the event loop, second by second, and the collector's, as JSON |
 | `POST /admin/drain?deadline=` | `roomCreate` | no new rooms; after `deadline` seconds everyone is told to leave |
 | `POST /admin/undrain` | `roomCreate` | as before |
 
@@ -58,6 +59,8 @@ class AdminFront:
                 return self._allowed(request, "room_list", public=True) or self._rooms()
             case "GET", "/debug/addresses":
                 return self._allowed(request, "room_list", public=True) or self._addresses()
+            case "GET", "/debug/loop":
+                return self._allowed(request, "room_list", public=True) or _json(self._services.loop.as_dict())
             case "POST", "/admin/drain":
                 return self._allowed(request, "room_create") or self._start_drain(request)
             case "POST", "/admin/undrain":

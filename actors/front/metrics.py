@@ -45,6 +45,7 @@ class MetricsFront:
             return Response(503, b"the rooms do not answer")
         ports = self._services.ports
         ports.collect()
+        self._services.metrics.loop(self._services.loop.longest(), self._services.loop.collecting)
         text = self._services.metrics.exposition(
             rooms,
             Traffic(ports.packets_in, ports.bytes_in, ports.packets_out, ports.bytes_out),

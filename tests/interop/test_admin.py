@@ -44,6 +44,12 @@ def test_debug_needs_a_token_that_may_list(lk_server: Server) -> None:
     assert get(lk_server, "/debug/rooms", room_list=True).json()["actors"]
 
 
+def test_the_loop_is_watched(lk_server: Server) -> None:
+    loop = get(lk_server, "/debug/loop", room_list=True).json()
+    assert loop["longest_turn_ms"] > 0
+    assert sum(second["turns"] for second in loop["seconds"]) > 0
+
+
 def test_the_verdict_of_a_good_join(lk_server: Server, lk_room: str, single_pc: bool) -> None:
     async def test() -> None:
         async with party(lk_server, lk_room, single_pc) as guests:

@@ -127,7 +127,7 @@ class Served(Remote):
 
     def shown(self) -> dict[str, str]:
         """All that operators can look at, by path."""
-        paths = ("/debug/joins", "/debug/rooms", "/debug/addresses")
+        paths = ("/debug/joins", "/debug/rooms", "/debug/addresses", "/debug/loop")
         token = raw_token(self, video={"roomList": True})
         pages = {
             path: httpx.get(self.http_url + path, headers={"Authorization": f"Bearer {token}"}, timeout=LIMIT)

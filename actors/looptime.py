@@ -1,0 +1,161 @@
+"""How long the event loop's turns are, and what the garbage collector takes of them.
+
+A turn is everything between two waits for I/O: whoever becomes ready meanwhile waits for its end, so the longest turn
+is the longest stall. The instrument is called twice a turn, not per task or packet, and costs a microsecond a turn.
+Each second is kept by itself, so that a window of any length can be judged afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+
+import trio
+
+KEPT = 120
+"""Seconds of history."""
+WINDOW = 15
+"""Seconds that the gauges look back: the usual interval between two scrapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSecond:
+    """What the loop did in one second of the monotonic clock. All times in seconds."""
+
+    second: int
+    turns: int
+    busy: float
+    """In turns; the rest was waiting for I/O."""
+    longest: float
+    """The longest turn by the clock on the wall, the time included in which the machine gave the core to others."""
+    collecting: float
+    """In the garbage collector, in or out of turns."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """Collections of one generation since the start."""
+
+    collections: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+    collected: int = 0
+    """Objects in cycles that were freed."""
+
+
+class LoopTime(trio.abc.Instrument):
+    """`with loop_time.watching():` in the task that runs the loop, for as long as it is to be watched."""
+
+    def __init__(self) -> None:
+        self.seconds: deque[LoopSecond] = deque(maxlen=KEPT)
+        """Ended ones in which there was a turn, oldest first."""
+        self.generations = (Generation(), Generation(), Generation())
+        self._began = self._collection_began = 0.0
+        self._second = self._turns = 0
+        self._busy = self._longest = self._collecting = 0.0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        self._began = monotonic()
+        self._second = int(self._began)
+        trio.lowlevel.add_instrument(self)
+        gc.callbacks.append(self._on_collection)
+        try:
+            yield
+        finally:
+            gc.callbacks.remove(self._on_collection)
+            with contextlib.suppress(KeyError):  # Trio takes out an instrument that has failed.
+                trio.lowlevel.remove_instrument(self)
+
+    # -- called by Trio and by the collector ------------------------------------------------------------------------
+
+    def after_io_wait(self, timeout: float) -> None:
+        self._began = monotonic()
+
+    def before_io_wait(self, timeout: float) -> None:
+        now = monotonic()
+        spent = now - self._began
+        if int(now) != self._second:
+            self._close(int(now))
+        self._turns += 1
+        self._busy += spent
+        if spent > self._longest:
+            self._longest = spent
+
+    def _close(self, second: int) -> None:
+        """A turn belongs to the second in which it ends."""
+        if self._turns:
+            self.seconds.append(self._current())
+        self._second = second
+        self._turns = 0
+        self._busy = self._longest = self._collecting = 0.0
+
+    def _on_collection(self, phase: str, info: dict[str, int]) -> None:
+        now = monotonic()
+        if phase == "start":
+            self._collection_began = now
+            return
+        spent, generation = now - self._collection_began, self.generations[info["generation"]]
+        self._collecting += spent
+        generation.collections += 1
+        generation.seconds += spent
+        generation.longest = max(generation.longest, spent)
+        generation.collected += info["collected"]
+
+    # -- asked ------------------------------------------------------------------------------------------------------
+
+    def _current(self) -> LoopSecond:
+        return LoopSecond(self._second, self._turns, self._busy, self._longest, self._collecting)
+
+    def since(self, second: float) -> list[LoopSecond]:
+        """Those that began at `second` (of the monotonic clock) or later, the current one included."""
+        return [entry for entry in (*self.seconds, self._current()) if entry.second >= second]
+
+    def longest(self, window: float = WINDOW) -> float:
+        """Seconds of the longest turn in the last `window` seconds."""
+        return max((entry.longest for entry in self.since(monotonic() - window)), default=0.0)
+
+    @property
+    def collecting(self) -> list[float]:
+        """Seconds since the start, by generation."""
+        return [generation.seconds for generation in self.generations]
+
+    def as_dict(self) -> dict[str, object]:
+        """For `/debug/loop`: milliseconds. `now` and `second` are of the same clock, which has no epoch."""
+        return {
+            "now": round(monotonic(), 3),
+            "longest_turn_ms": _ms(self.longest()),
+            "window_s": WINDOW,
+            "seconds": [
+                {
+                    "second": entry.second,
+                    "turns": entry.turns,
+                    "busy_ms": _ms(entry.busy),
+                    "longest_turn_ms": _ms(entry.longest),
+                    "collector_ms": _ms(entry.collecting),
+                }
+                for entry in self.since(0)
+            ],
+            "collector": {
+                "thresholds": gc.get_threshold(),
+                "counts": gc.get_count(),
+                "frozen": gc.get_freeze_count(),
+                "generations": [
+                    {
+                        "collections": generation.collections,
+                        "total_ms": _ms(generation.seconds),
+                        "longest_ms": _ms(generation.longest),
+                        "collected": generation.collected,
+                    }
+                    for generation in self.generations
+                ],
+            },
+        }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

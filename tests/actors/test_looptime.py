@@ -1,0 +1,96 @@
+"""Turns of the event loop and the collector's share, seen from inside."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import trio
+import trio.lowlevel
+import trio.testing
+
+from actors import looptime
+from actors.looptime import LoopTime
+
+
+class Clock:
+    """The wall, as the module sees it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def turn(loop: LoopTime, clock: Clock, begin: float, end: float) -> None:
+    clock.now = begin
+    loop.after_io_wait(0.0)
+    clock.now = end
+    loop.before_io_wait(0.0)
+
+
+def test_the_longest_turn_of_a_window(monkeypatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(looptime, "monotonic", clock)
+    loop = LoopTime()
+    turn(loop, clock, 100.0, 100.25)
+    turn(loop, clock, 100.5, 100.625)
+    turn(loop, clock, 103.0, 103.0625)
+    assert [(entry.second, entry.turns, entry.busy, entry.longest) for entry in loop.since(100)] == [
+        (100, 2, 0.375, 0.25),
+        (103, 1, 0.0625, 0.0625),
+    ]
+    assert loop.longest(window=60) == 0.25
+    assert loop.longest(window=2) == 0.0625
+
+
+def test_a_turn_over_several_seconds_is_seen_where_it_ends(monkeypatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(looptime, "monotonic", clock)
+    loop = LoopTime()
+    turn(loop, clock, 100.0, 104.5)
+    assert [(entry.second, entry.longest) for entry in loop.since(101)] == [(104, 4.5)]
+
+
+def test_history_is_bounded(monkeypatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(looptime, "monotonic", clock)
+    loop = LoopTime()
+    for second in range(1000):
+        turn(loop, clock, second, second + 0.5)
+    assert len(loop.seconds) == looptime.KEPT
+
+
+def test_a_real_loop_and_a_real_collection() -> None:
+    loop = LoopTime()
+
+    async def main() -> None:
+        with loop.watching():
+            await trio.testing.wait_all_tasks_blocked()
+            begun = time.monotonic()
+            while time.monotonic() - begun < 0.02:
+                pass
+            cycle: list[object] = []
+            cycle.append(cycle)
+            del cycle
+            gc.collect(0)
+            await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+            assert loop.longest() >= 0.02
+            assert loop.generations[0].collections >= 1
+            assert loop.generations[0].collected >= 1
+            assert loop.collecting[0] > 0
+
+    trio.run(main)
+    assert loop._on_collection not in gc.callbacks
+    seen = sum(entry.turns for entry in loop.since(0))
+    trio.run(trio.sleep, 0)
+    assert sum(entry.turns for entry in loop.since(0)) == seen
+
+
+def test_as_dict_is_json_of_numbers() -> None:
+    loop = LoopTime()
+    loop.before_io_wait(0.0)
+    answer = loop.as_dict()
+    assert set(answer) == {"now", "longest_turn_ms", "window_s", "seconds", "collector"}
