@@ -21,6 +21,7 @@ from actors.egress import TransportEgress
 from actors.kernel import Actor, ActorDead, ActorRef, Exit, MailboxFull, Restart, Restarted, Terminated, Timer
 from actors.messages.participant import (
     AudioLevelChanged,
+    ChannelsEnded,
     ChannelsOpen,
     DataBlobFound,
     DataCongestion,
@@ -501,6 +502,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         | TransportStateChanged
         | PathMoved
         | ChannelsOpen
+        | ChannelsEnded
         | TrackReceived
         | UnsupportedCodec
         | AudioLevelChanged
@@ -529,6 +531,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 if role == self._primary:
                     self._channels_open = True
                     self._maybe_active()
+            case ChannelsEnded(role=role, reason=reason):
+                self.log(f"{role}.data_ended", reason)
             case TrackReceived(track_sid=sid):
                 self._subscribing.received(sid)
             case UnsupportedCodec(track_sid=sid):

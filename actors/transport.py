@@ -56,7 +56,15 @@ from lkactor.peer.negotiation import (
     OfferReady,
     SectionsWanted,
 )
-from lkactor.sctp import ChannelClosed, ChannelOpened, MessageReceived, SctpConnected, SctpLimits, SctpSendBufferFull
+from lkactor.sctp import (
+    ChannelClosed,
+    ChannelOpened,
+    MessageReceived,
+    SctpClosed,
+    SctpConnected,
+    SctpLimits,
+    SctpSendBufferFull,
+)
 from lkactor.sdp import Answerer, Offerer
 from lkactor.sdp.either import EitherSide
 from lkactor.sfu import RtpRouter, TwccRecorder
@@ -361,6 +369,8 @@ class TransportActor(Actor[TransportMessage]):
                 self._told = state
                 path, since = self._peer.path_kind, self._times.get("ice")
                 self._spec.owner.tell(to_owner.TransportStateChanged(self._spec.role, state, detail, path, since))
+            case SctpClosed(reason=reason):
+                self._spec.owner.tell(to_owner.ChannelsEnded(self._spec.role, reason))
             case SctpConnected() if self._spec.role == "subscriber" and self._peer.sctp is not None:
                 self._channels.open_all(self._peer.sctp)
             case _:

@@ -121,6 +121,14 @@ class PathMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelsEnded:
+    """The data channels of this transport are gone; its media goes on. Clients that leave end them so, too."""
+
+    role: Role
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelsOpen:
     """The reliable and the lossy channel of this transport are open."""
 
@@ -387,6 +395,7 @@ ParticipantMessage = (
     | NegotiationFailed
     | TransportStateChanged
     | PathMoved
+    | ChannelsEnded
     | ChannelsOpen
     | DataReceived
     | DataTrackReceived

@@ -77,7 +77,16 @@ class KeysReady:
     profile: str
 
 
-PeerEvent = PeerStateChanged | PathChanged | KeysReady | SctpConnected | ChannelOpened | ChannelClosed | MessageReceived
+PeerEvent = (
+    PeerStateChanged
+    | PathChanged
+    | KeysReady
+    | SctpConnected
+    | SctpClosed
+    | ChannelOpened
+    | ChannelClosed
+    | MessageReceived
+)
 
 
 class PeerConnection:
@@ -363,9 +372,7 @@ class PeerConnection:
         while (event := sctp.next_event()) is not None:
             if isinstance(event, SctpClosed):
                 self.counters.count("sctp.closed")
-                self._events.append(PeerStateChanged(self.state, f"sctp: {event.reason}"))
-            else:
-                self._events.append(event)
+            self._events.append(event)
 
     def _on_ice_state(self, state: IceState) -> None:
         match state:

@@ -13,7 +13,7 @@ from lkactor.ice import host_candidates
 from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerState, PeerStateChanged
 from lkactor.peer.channels import DataChannels
 from lkactor.peer.negotiation import AnswerNegotiation, AnswerReady, OfferNegotiation, OfferReady
-from lkactor.sctp import ChannelOpened, MessageReceived
+from lkactor.sctp import ChannelOpened, MessageReceived, SctpClosed
 from lkactor.sdp import Answerer, Offerer, SendTrack
 from lkactor.wire.address import Address
 from lkactor.wire.rtcp import Nack, build_rtcp
@@ -168,6 +168,16 @@ def test_ice_restart_keeps_everything_going() -> None:
     assert peers.a.state is peers.b.state is PeerState.CONNECTED
     peers.channels[peers.a].send(True, b"still there", peers.a.sctp, peers.now)
     peers.run(lambda: peers.received(peers.b) == [b"still there"])
+
+
+def test_channels_that_end_are_no_change_of_the_connection() -> None:
+    """A client that leaves aborts its association first: its log then said "connected", of a client that was going."""
+    peers = Peers(7)
+    peers.connect()
+    changes = [event for event in peers.events[peers.a] if isinstance(event, PeerStateChanged)]
+    peers.b.sctp.abort(peers.now)
+    peers.run(lambda: SctpClosed("aborted") in peers.events[peers.a], limit=5.0)
+    assert [event for event in peers.events[peers.a] if isinstance(event, PeerStateChanged)] == changes
 
 
 def test_a_foreign_certificate_fails() -> None:
