@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from lkactor import __version__
 from lkactor.cli import check, completion, join, load, participants, rooms, subscribe, tokens
 from lkactor.cli.common import FAILED, INTERRUPTED, USAGE, CliError, add_command, print_json
+from lkactor.cli.crash import hide_secrets_in_tracebacks
 from lkactor.cli.doctor import add_parser as add_doctor_parser
 from lkactor.cli.events import add_parser as add_events_parser
 from lkactor.cli.gst_signalling import add_parser as add_gst_parser
@@ -23,6 +24,8 @@ KEY_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: see `lkactor.cli.common`."""
+    if argv is None:  # Else the process is not ours.
+        hide_secrets_in_tracebacks()
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(arguments, "files") or any(word.startswith("-") for word in rest)):

@@ -22,9 +22,11 @@ from jwt.warnings import InsecureKeyLengthWarning
 from actors.node import Node, run_node
 from lkactor import __version__
 from lkactor.auth import issue_token
+from lkactor.cli import crash
 from lkactor.cli.banner import network_lines
 from lkactor.cli.logs import ServerLog
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
+from lkactor.redaction import secrets_of
 
 GC_THRESHOLD = 20_000
 """New objects until the youngest are looked through: packets are freed by counting, cycles are rare."""
@@ -33,6 +35,7 @@ GC_THRESHOLD = 20_000
 def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Raises ConfigError, or OSError when a port is taken."""
     config = load(arguments, environ)
+    crash.hide(secrets_of(config))
     if config.development:
         # The development secret is short on purpose and known to everyone.
         warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
@@ -112,6 +115,7 @@ async def reload(node: Node, load_again: Callable[[], Config], log: ServerLog) -
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         say("config.kept", str(error))
         return
+    crash.hide(secrets_of(result.config))
     log.set_level(result.config.logging.level)
     if result.restart:
         say("config.restart_needed", ", ".join(result.restart))
