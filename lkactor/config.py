@@ -110,14 +110,16 @@ class Config:
     inert: tuple[str, ...] = field(default=(), metadata=NOT_YAML)
 
     @classmethod
-    def load(cls, text: str = "", *, overrides: Mapping[str, object] | None = None, dev: bool = False) -> Config:
+    def load(
+        cls, text: str = "", *, overrides: Mapping[str, object] | None = None, dev: bool = False, strict: bool = True
+    ) -> Config:
         """From YAML, then `overrides` ({"rtc.udp_port": "0"}), then what `--dev` fills in. Raises ConfigError."""
-        reader, schema = Reader(), schema_of(cls, EXTRA)
+        reader, schema = Reader(strict=strict), schema_of(cls, EXTRA)
         tree = reader.read(text, schema)
         for path, value in (overrides or {}).items():
             _override(tree, schema, path, value)
             reader.lines.pop(path, None)
-        inert = [path for path in _paths(tree, schema, "") if _is_inert(path, fields_of(cls))]
+        inert = [path for path in _paths(tree, schema, "") if _is_inert(path, fields_of(cls))] + reader.unknown
         if dev:
             tree["development"] = True
             if not tree.get("key_file"):

@@ -34,6 +34,9 @@ class Reader:
     """One document. `lines` has the line of each key by dotted path; list items are `name[0]`."""
 
     lines: dict[str, int] = field(default_factory=dict)
+    strict: bool = True
+    """Else keys that nobody knows are left out, and are in `unknown`."""
+    unknown: list[str] = field(default_factory=list)
 
     def read(self, text: str, schema: Schema | None) -> dict[str, Any]:
         """Raises ConfigError, which says the line and repeats no value."""
@@ -83,6 +86,9 @@ class Reader:
             name, line = str(key_node.value), _line(key_node)
             if name == MERGE and key_node.style is None:
                 merged |= self._merged(value_node, schema, prefix, depth)
+                continue
+            if not self.strict and schema is not None and name not in schema:
+                self.unknown.append(prefix + name)
                 continue
             if name in values:
                 raise ConfigError(f"line {line}: {prefix}{name} is there twice")

@@ -4,25 +4,20 @@ must be open for it. Neither starts anything."""
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lkactor.addressing import udp_ports
 from lkactor.cli.common import FAILED, CliError, add_command, note, print_json, table
-from lkactor.config import ENVIRONMENT, Config, ConfigError, environment_overrides
+from lkactor.cli.server_flags import flag_values, server_config_options
+from lkactor.config import ENVIRONMENT, UNLIMITED, Config, ConfigError, environment_overrides
 from lkactor.config_reader import Reader
 from lkactor.config_schema import EXTRA, fields_of, schema_of
 
-FLAGS = {
-    "keys": "--keys",
-    "key_file": "--key-file",
-    "bind_addresses": "--bind",
-    "port": "--port",
-    "rtc.udp_port": "--udp-port",
-    "rtc.node_ip": "--node-ip",
-}
 SECRETS = ("keys", "password", "secret", "credential", "api_key")
 BY_DEV = ("development", "keys", "bind_addresses", "turn.relay_range_start", "turn.relay_range_end")
 
@@ -35,8 +30,6 @@ class Setting:
 
 
 def add_parser(commands: Any) -> None:
-    from lkactor.cli.main import server_config_options
-
     check = add_command(
         commands,
         "check",
@@ -90,7 +83,9 @@ def _check(arguments: argparse.Namespace) -> int:
 def explain(config: Config, arguments: argparse.Namespace, environ: Mapping[str, str]) -> list[Setting]:
     """Every scalar key with its final value and what set it: the last one of default, file, env, flag that did."""
     file = _file_lines(arguments, environ)
-    by_env = environment_overrides(environ)
+    by_env, by_flag = environment_overrides(environ), {path: flag for path, (flag, _) in flag_values(arguments).items()}
+    if arguments.keys:
+        by_flag["keys"] = "--keys"
     found = []
     for path in fields_of(Config):
         value = _value(config, path)
@@ -98,9 +93,18 @@ def explain(config: Config, arguments: argparse.Namespace, environ: Mapping[str,
             count = len(value) if isinstance(value, Mapping) else 1
             text = f"({count} hidden)" if value else ""
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        found.append(Setting(path, text, _origin(path, arguments, environ, by_env, file)))
+            text = ", ".join(map(_text, value)) if isinstance(value, tuple) else _text(value)
+        if path == "rtc.udp_port" and config.rtc.udp_port_end:
+            text = f"{text}-{config.rtc.udp_port_end}"
+        found.append(Setting(path, text, _origin(path, arguments, environ, by_env, by_flag, file)))
     return found
+
+
+def _text(value: Any) -> str:
+    if dataclasses.is_dataclass(value):
+        fields = [(entry.name, getattr(value, entry.name)) for entry in dataclasses.fields(value) if entry.repr]
+        return " ".join(f"{name}={field}" for name, field in fields if field)
+    return "no limit" if value == UNLIMITED else str(value)
 
 
 def _origin(
@@ -108,11 +112,11 @@ def _origin(
     arguments: argparse.Namespace,
     environ: Mapping[str, str],
     by_env: Mapping[str, object],
+    by_flag: Mapping[str, str],
     file: Mapping[str, str],
 ) -> str:
-    flag = FLAGS.get(path)
-    if flag is not None and getattr(arguments, flag[2:].replace("-", "_")) not in (None, "", []):
-        return f"flag {flag}"
+    if path in by_flag:
+        return f"flag {by_flag[path]}"
     if path == "keys" and environ.get("LIVEKIT_KEYS"):
         return "env LIVEKIT_KEYS"
     if path in by_env:
@@ -132,7 +136,7 @@ def _file_lines(arguments: argparse.Namespace, environ: Mapping[str, str]) -> di
         name, text = "--config-body", arguments.config_body
     elif environ.get("LIVEKIT_CONFIG"):
         name, text = "env LIVEKIT_CONFIG", environ["LIVEKIT_CONFIG"]
-    reader = Reader()
+    reader = Reader(strict=not arguments.disable_strict_config)
     reader.read(text, schema_of(Config, EXTRA))
     return {path: f"{name} line {line}" for path, line in reader.lines.items()}
 
@@ -158,8 +162,9 @@ def ports_of(config: Config) -> list[tuple[str, str, str]]:
     """(port or range, tcp or udp, what for)."""
     rtc, turn = config.rtc, config.turn
     rows = [(str(config.port), "tcp", "HTTP, WebSocket, API")]
-    if rtc.udp_port:
-        rows.append((str(rtc.udp_port), "udp", "media"))
+    udp = udp_ports(rtc, 1)
+    if udp.first:
+        rows.append((f"{udp.first}-{udp.last}" if udp.last > udp.first else str(udp.first), "udp", "media"))
     if rtc.tcp_port:
         rows.append((str(rtc.tcp_port), "tcp", "media where UDP is blocked (ICE/TCP)"))
     if turn.enabled:

@@ -41,7 +41,8 @@ def words_of(parser: argparse.ArgumentParser, path: str = "") -> Tree:
                 words.append((name, helps.get(name, "")))
                 tree |= words_of(below, f"{path} {name}".strip())
         else:
-            words += [(option, action.help or "") for option in action.option_strings if option.startswith("--")]
+            shown = [] if action.help == argparse.SUPPRESS else action.option_strings
+            words += [(option, action.help or "") for option in shown if option.startswith("--")]
             if action.choices and not action.option_strings:
                 words += [(str(choice), "") for choice in action.choices]
     return tree

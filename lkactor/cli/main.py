@@ -17,6 +17,7 @@ from lkactor.cli.doctor import add_parser as add_doctor_parser
 from lkactor.cli.events import add_parser as add_events_parser
 from lkactor.cli.gst_signalling import add_parser as add_gst_parser
 from lkactor.cli.operate import add_parsers as add_operate_parsers
+from lkactor.cli.server_flags import server_config_options
 from lkactor.config import ConfigError
 
 KEY_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
@@ -81,19 +82,6 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve = commands.add_parser("serve", help="run the server")
     server_config_options(serve)
     serve.set_defaults(run=_run_serve)
-
-
-def server_config_options(serve: argparse.ArgumentParser) -> None:
-    """What decides the server's configuration, for `serve`, `check` and `ports` alike."""
-    serve.add_argument("--dev", action="store_true", help="development mode: key devkey, secret 'secret', loopback")
-    serve.add_argument("--config", metavar="FILE", help="LiveKit YAML")
-    serve.add_argument("--config-body", metavar="YAML", help="the YAML itself (env LIVEKIT_CONFIG)")
-    serve.add_argument("--keys", metavar="'KEY: SECRET'", help="API keys (env LIVEKIT_KEYS)")
-    serve.add_argument("--key-file", metavar="FILE", help="a file of API keys")
-    serve.add_argument("--bind", action="append", metavar="IP", help="listen on this address; repeatable")
-    serve.add_argument("--port", type=int, help="HTTP and WebSocket port (7880)")
-    serve.add_argument("--udp-port", metavar="PORT", help="media over UDP (7882; env UDP_PORT)")
-    serve.add_argument("--node-ip", metavar="IP", help="the address to announce (env NODE_IP)")
 
 
 def _run_serve(arguments: argparse.Namespace) -> int:

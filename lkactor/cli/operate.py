@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CliError(f"{url}: {error}", USAGE) from None
     if arguments.json:
         print_json(answer)
-        return 0
+        return NOT_FOUND if answer.get("joins") == [] else 0
     return _show(arguments, answer)
 
 

@@ -25,6 +25,7 @@ from lkactor.auth import issue_token
 from lkactor.cli import crash
 from lkactor.cli.banner import network_lines
 from lkactor.cli.logs import ServerLog
+from lkactor.cli.server_flags import flag_values
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 from lkactor.redaction import secrets_of
 
@@ -52,15 +53,9 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str], *, need_keys
     keys = arguments.keys or environ.get("LIVEKIT_KEYS", "")
     if keys:
         overrides["keys"] = parse_keys(keys)
-    flags = {
-        "key_file": arguments.key_file,
-        "bind_addresses": arguments.bind,
-        "port": arguments.port,
-        "rtc.udp_port": arguments.udp_port,
-        "rtc.node_ip": arguments.node_ip,
-    }
-    overrides |= {path: value for path, value in flags.items() if value not in (None, "", [])}
-    config = Config.load(text, overrides=overrides, dev=arguments.dev)
+    overrides |= {path: value for path, (_, value) in flag_values(arguments).items()}
+    strict = not getattr(arguments, "disable_strict_config", False)
+    config = Config.load(text, overrides=overrides, dev=arguments.dev, strict=strict)
     if config.key_file:  # wins over `keys` from wherever
         config = config.with_keys(parse_keys(_read_key_file(Path(config.key_file).expanduser())))
     if need_keys and not config.keys:

@@ -133,6 +133,7 @@ def test_participants_are_seen_changed_and_removed(lk_server: Server, lk_room: s
         (("drain",), {"LIVEKIT_URL": "ws://127.0.0.1:1"}, 3, "cannot reach"),
         (("drain",), {SECRET: "x" * 40}, 4, "does not accept API key"),
         (("explain", "join", "nobody"), {}, 5, "no such attempt"),
+        (("explain", "join", "nobody", "--json"), {}, 5, ""),
         (("events", "tail"), {SECRET: "x" * 40}, 4, "401"),
         (("events", "tail"), {"LIVEKIT_API_KEY": ""}, 2, "LIVEKIT_API_KEY"),
     ],
