@@ -129,9 +129,11 @@ def _origin(
 
 def _file_lines(arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, str]:
     """ "file.yaml line 3" by dotted path."""
+    from lkactor.cli.serve import read_text
+
     name, text = "", ""
     if arguments.config:
-        name, text = arguments.config, Path(arguments.config).read_text()
+        name, text = arguments.config, read_text(Path(arguments.config))
     elif arguments.config_body:
         name, text = "--config-body", arguments.config_body
     elif environ.get("LIVEKIT_CONFIG"):

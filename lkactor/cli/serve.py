@@ -48,7 +48,7 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str], *, need_keys
     """Flags win over the environment, the environment over the file."""
     text = arguments.config_body or environ.get("LIVEKIT_CONFIG", "")
     if arguments.config:
-        text = Path(arguments.config).read_text()
+        text = read_text(Path(arguments.config))
     overrides = environment_overrides(environ)
     keys = arguments.keys or environ.get("LIVEKIT_KEYS", "")
     if keys:
@@ -69,7 +69,15 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str], *, need_keys
 def _read_key_file(path: Path) -> str:
     if path.stat().st_mode & stat.S_IRWXO:
         raise ConfigError(f"{path} can be read by others: chmod o-rwx {path}")
-    return path.read_text()
+    return read_text(path)
+
+
+def read_text(path: Path) -> str:
+    """Raises ConfigError, which repeats nothing of it, or OSError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (octet {error.start + 1})") from None
 
 
 async def _serve(config: Config, load_again: Callable[[], Config]) -> None:
@@ -107,7 +115,7 @@ async def reload(node: Node, load_again: Callable[[], Config], log: ServerLog) -
 
     try:
         result = await node.reload(await trio.to_thread.run_sync(load_again))
-    except (ConfigError, OSError, UnicodeDecodeError) as error:
+    except (ConfigError, OSError) as error:
         say("config.kept", str(error))
         return
     crash.hide(secrets_of(result.config))

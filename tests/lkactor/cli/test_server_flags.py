@@ -83,6 +83,15 @@ def test_what_must_be_open(capsys: pytest.CaptureFixture[str]) -> None:
     assert "media" not in ports(capsys, "--udp-port", "0")
 
 
+def test_a_file_that_is_no_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "binary"
+    path.write_bytes(b"port: 1\n\xff\xfe")
+    path.chmod(0o600)
+    for words in (("serve", "--config"), ("check", "--config"), ("ports", "--config"), ("serve", "--key-file")):
+        assert main([*words, str(path)]) == 1
+        assert capsys.readouterr().err == f"lkactor: {path} is not UTF-8 text (octet 9)\n"
+
+
 def test_every_key_without_effect_is_in_the_docs() -> None:
     named = re.findall(r"`([\w.*]+)`", (Path(__file__).parents[3] / "docs" / "configuration.md").read_text())
     for path in without_effect(schema_of(Config, EXTRA)):
