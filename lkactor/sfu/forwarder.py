@@ -603,7 +603,8 @@ class TrackForwarder:
     # -- key frames -------------------------------------------------------------------------------------------------
 
     def _want_key_frames(self, now: float) -> None:
-        if self._format.kind == "video" and self._key_frame_due is None:
+        """Somebody waits anew: asked for now, not at the next look around. The throttle is in asking."""
+        if self._format.kind == "video":
             self._key_frame_due = now
 
     def _ask_for_key_frames(self, now: float) -> None:

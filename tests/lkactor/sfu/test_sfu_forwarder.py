@@ -456,6 +456,44 @@ def test_a_waiting_leg_makes_the_forwarder_ask_until_it_is_served():
     assert publisher.take_rtcp(Pli) == []
 
 
+@pytest.mark.parametrize("what", ["joins", "wants more", "comes back", "is unmuted"])
+def test_whoever_waits_is_asked_for_at_once_while_others_are_served(what):
+    forwarder, publisher = forwarder_for(video_format())
+    legs, sources = (
+        [video_leg(Sink(), ssrc=n + 1, subscriber=f"PA_{n}") for n in range(2)],
+        [VideoSource(5), VideoSource(6)],
+    )
+    for leg in legs[: 1 if what == "joins" else 2]:
+        forwarder.add_leg(leg, 0.0)
+        forwarder.set_wanted(leg, 0, 0, 0, 0.0)
+
+    def feed(until, now=0.0):
+        while now < until:
+            for layer, source in enumerate(sources):
+                forwarder.receive(layer, source.frame(now, key=now == 0.0), now)
+            forwarder.handle_timeout(now)
+            now += 0.05
+
+    feed(2.0)
+    if what == "comes back":
+        forwarder.set_paused(legs[1], True, 2.0)
+    if what == "is unmuted":
+        forwarder.set_muted(True, 2.0)
+    feed(4.12, 2.0)
+    publisher.rtcp.clear()
+    if what == "joins":
+        forwarder.add_leg(legs[1], 4.13)
+    elif what == "wants more":
+        forwarder.set_wanted(legs[1], 1, 0, 0, 4.13)
+    elif what == "comes back":
+        forwarder.set_paused(legs[1], False, 4.13)
+    else:
+        forwarder.set_muted(False, 4.13)
+    assert forwarder.next_timeout() <= 4.13
+    forwarder.handle_timeout(4.13)
+    assert len(publisher.take_rtcp(Pli)) == 1
+
+
 def test_a_removed_leg_is_served_no_more():
     forwarder, _, sink, leg = one_audio_leg()
     forwarder.remove_leg(leg)
