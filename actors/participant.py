@@ -101,6 +101,7 @@ from lkactor.room.participant import ParticipantModel, State
 from lkactor.signal import responses
 from lkactor.signal.client_configuration import client_codecs, understands
 from lkactor.signal.join import JoinIntent
+from lkactor.signal.outgoing import Outgoing
 
 JOIN_TIMEOUT = 60.0
 """Not ACTIVE by then: JOIN_FAILURE (livekit-surface 2.6)."""
@@ -253,8 +254,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self._quality.downlink(score)
             case StreamStates(states=states):
                 self._subscribing.stream_states(states)
-            case QualitiesUpdated(infos=infos):
-                self._quality.tell_client(infos, self._subscribing.publishers())
+            case QualitiesUpdated():
+                self._quality.tell_client(message, self._subscribing.publishers())
             case PauseData():
                 self.tell_transports(message)
             case DataReceived() | DataTrackReceived() | SlowReader() | DataCongestion() | DataBlobFound():
@@ -426,36 +427,33 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self, message: PeersUpdated | TracksPublished | TracksWithdrawn | RoomUpdated | SpeakersUpdated
     ) -> None:
         match message:
-            case PeersUpdated(infos=infos):
-                told = tuple(info for info in infos if not self._replaced(info))
-                if told:
-                    self._send(responses.update(told))
-                self._remember_departures(told)
+            case PeersUpdated(infos=infos, shared=shared):
+                newer = self.protocol >= IDENTITY_PROTOCOL
+                update = shared.outgoing(newer=newer)
+                if update is not None:
+                    self.send_shared(update)
+                self._remember_departures(shared.infos(newer=newer))
                 self._data_tracks.observe(infos)
                 self._publishing.observe(infos)
             case TracksPublished(tracks=tracks):
                 self._subscribing.published(tracks)
             case TracksWithdrawn(sids=sids):
                 self._subscribing.withdrawn(sids)
-            case RoomUpdated(room=room):
-                self._send(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room)))
-            case SpeakersUpdated(speakers=speakers):
+            case RoomUpdated(outgoing=outgoing):
+                self.send_shared(outgoing)
+            case SpeakersUpdated():
                 if self.protocol > 2:
-                    self._tell_speakers(speakers)
+                    self._tell_speakers(message)
             case _:
                 assert_never(message)
 
-    def _replaced(self, info: models.ParticipantInfo) -> bool:
-        """Newer clients take a new sid of the same identity for what it is (livekit-surface 2.3)."""
-        reason = models.DisconnectReason.DUPLICATE_IDENTITY
-        return self.protocol >= IDENTITY_PROTOCOL and info.disconnect_reason == reason
-
-    def _tell_speakers(self, speakers: tuple[models.SpeakerInfo, ...]) -> None:
+    def _tell_speakers(self, news: SpeakersUpdated) -> None:
         """Of those whose tracks this client is to receive, and of itself (livekit-surface 2.2)."""
         audible = self._subscribing.publishers() | {self.sid}
-        heard = [speaker for speaker in speakers if speaker.sid in audible]
+        heard = [speaker for speaker in news.speakers if speaker.sid in audible]
         if heard:
-            self._send(rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=heard)))
+            selection = tuple(speaker.sid for speaker in heard)
+            self.send_shared(news.shared.outgoing(selection, lambda: responses.speakers(heard)))
 
     # -- transports -------------------------------------------------------------------------------------------------
 
@@ -745,9 +743,13 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self.log("track.unreachable", track.path)
 
     def _send(self, response: rtc.SignalResponse) -> None:
-        if not understands(self._parameters.client, response.WhichOneof("message") or ""):
+        self.send_shared(Outgoing(response))
+
+    def send_shared(self, outgoing: Outgoing) -> None:
+        """What others are told, too, in the same words: encoded once for all of them."""
+        if not understands(self._parameters.client, outgoing.kind):
             return
-        if self._sink is not None and not self._sink.send(response):
+        if self._sink is not None and not self._sink.send(outgoing):
             self.log("signal.too_slow")
             self._sink = None
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from livekit.protocol import rtc
 
 from actors.messages.room import QualityChanged
-from lkactor.room.quality import for_protocol
+from lkactor.room.quality import LOST_PROTOCOL, for_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from actors.messages.participant import QualitiesUpdated
     from actors.participant import ParticipantActor
 
 MIN_PROTOCOL = 5
@@ -44,12 +45,18 @@ class QualityDesk:
         worst = min(scores, default=None)
         self._participant.room.tell(QualityChanged(self._participant.sid, worst))
 
-    def tell_client(self, infos: Iterable[rtc.ConnectionQualityInfo], publishers: frozenset[str]) -> None:
+    def tell_client(self, news: QualitiesUpdated, publishers: frozenset[str]) -> None:
         """Its own, and that of those whose tracks it receives."""
         participant = self._participant
         if participant.protocol < MIN_PROTOCOL:
             return
-        mine = [info for info in infos if info.participant_sid == participant.sid or info.participant_sid in publishers]
+        heard = publishers | {participant.sid}
+        mine = [info for info in news.infos if info.participant_sid in heard]
         if mine:
-            updates = [for_protocol(info, participant.protocol) for info in mine]
-            participant.send(rtc.SignalResponse(connection_quality=rtc.ConnectionQualityUpdate(updates=updates)))
+            selection = (participant.protocol < LOST_PROTOCOL, *(info.participant_sid for info in mine))
+            participant.send_shared(news.shared.outgoing(selection, lambda: _update(mine, participant.protocol)))
+
+
+def _update(infos: Iterable[rtc.ConnectionQualityInfo], protocol: int) -> rtc.SignalResponse:
+    updates = [for_protocol(info, protocol) for info in infos]
+    return rtc.SignalResponse(connection_quality=rtc.ConnectionQualityUpdate(updates=updates))

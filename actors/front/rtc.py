@@ -21,6 +21,7 @@ from lkactor.auth import AuthError
 from lkactor.room.configuration import UnknownPreset, request_of, with_preset
 from lkactor.signal import responses
 from lkactor.signal.join import JoinError, JoinIntent, parse_join, with_address
+from lkactor.signal.outgoing import Outgoing
 
 ASK_TIMEOUT = 5.0
 FIRST_MESSAGE_TIMEOUT = 5.0
@@ -64,7 +65,7 @@ class RtcFront:
         if participant is None:
             await self._refuse_resume(websocket, intent.parameters.protocol)
             return
-        first: rtc.SignalResponse | None = None
+        first: Outgoing | None = None
         with trio.move_on_after(FIRST_MESSAGE_TIMEOUT):
             try:
                 first = await sink.receive.receive()

@@ -17,7 +17,8 @@ from actors.messages.participant import ParticipantMessage, SignalLost, SignalRe
 from actors.services import Services
 from lkactor.errors import ProtocolViolation
 from lkactor.signal import responses
-from lkactor.signal.codec import decode_request, encode_response
+from lkactor.signal.codec import decode_request
+from lkactor.signal.outgoing import Outgoing
 
 QUEUE = 200
 """Responses that may wait for the client (livekit-surface 1.7)."""
@@ -32,12 +33,12 @@ class SessionSink:
     """The sending half that a participant holds. Implements `SignalSink`."""
 
     def __init__(self) -> None:
-        self._send, self.receive = trio.open_memory_channel[rtc.SignalResponse](QUEUE)
+        self._send, self.receive = trio.open_memory_channel[Outgoing](QUEUE)
         self.left = False
         """A farewell was said, or the participant chose to go without one."""
 
-    def send(self, response: rtc.SignalResponse) -> bool:
-        if response.HasField("leave"):
+    def send(self, response: Outgoing) -> bool:
+        if response.kind == "leave":
             self.left = True
         try:
             self._send.send_nowait(response)
@@ -76,7 +77,7 @@ class SignalConnection:
         self._text = text
         """Until the client has spoken: binary, as the reference, unless it asked for JSON (`json=1`, ours)."""
 
-    async def run(self, first: rtc.SignalResponse) -> None:
+    async def run(self, first: Outgoing) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, nursery.cancel_scope)
             nursery.start_soon(self._watch)
@@ -89,14 +90,14 @@ class SignalConnection:
         except (ActorDead, MailboxFull):
             pass  # It is gone, or so far behind that its timers decide.
 
-    async def _write(self, first: rtc.SignalResponse, scope: trio.CancelScope) -> None:
+    async def _write(self, first: Outgoing, scope: trio.CancelScope) -> None:
         """Ends when the participant closed the sink and everything in it is written."""
         counts = self._services.metrics.signal
         try:
-            await self._websocket.send(encode_response(first, text=self._text))
+            await self._websocket.send(first.encoded(text=self._text))
             counts.responses += 1
             async for response in self._sink.receive:
-                await self._websocket.send(encode_response(response, text=self._text))
+                await self._websocket.send(response.encoded(text=self._text))
                 counts.responses += 1
         except ClosedByPeer:
             pass
@@ -142,5 +143,5 @@ class SignalConnection:
         await self._ref.wait_closed()
         if not self._sink.left:
             reason = models.DisconnectReason.STATE_MISMATCH
-            self._sink.send(responses.leave(reason, rtc.LeaveRequest.Action.RECONNECT, self._protocol))
+            self._sink.send(Outgoing(responses.leave(reason, rtc.LeaveRequest.Action.RECONNECT, self._protocol)))
         self._sink.close()

@@ -25,6 +25,7 @@ from lkactor.errors import ProtocolViolation
 from lkactor.signal import whip
 from lkactor.signal.ice_servers import ice_servers
 from lkactor.signal.join import JoinError, JoinIntent, with_address
+from lkactor.signal.outgoing import Outgoing
 
 PREFIXES = ("/whip/v1", "/whep/v1")
 ANSWER_TIMEOUT = 10.0
@@ -48,12 +49,12 @@ class AnswerSink:
         self._answers: deque[str] = deque(maxlen=4)
         self._news = trio.Event()
 
-    def send(self, response: rtc.SignalResponse) -> bool:
-        match response.WhichOneof("message"):
+    def send(self, response: Outgoing) -> bool:
+        match response.kind:
             case "join":
-                self.sid = response.join.participant.sid
+                self.sid = response.message.join.participant.sid
             case "answer":
-                self._answers.append(response.answer.sdp)
+                self._answers.append(response.message.answer.sdp)
                 self._news.set()
             case _:
                 pass

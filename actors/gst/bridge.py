@@ -37,6 +37,7 @@ from lkactor.auth import Claims
 from lkactor.errors import ProtocolViolation
 from lkactor.gst import IceCandidate, OfferRequest, PeerSdp, parse_payload, write_sdp
 from lkactor.gst.client import BridgeClient
+from lkactor.signal.outgoing import Outgoing
 
 ASK_TIMEOUT = 5.0
 CONNECTION = 1
@@ -69,12 +70,12 @@ class _Sink:
         self.join: rtc.SignalResponse | None = None
         """The first response: there when the room has answered that the participant has joined."""
 
-    def send(self, response: rtc.SignalResponse) -> bool:
+    def send(self, response: Outgoing) -> bool:
         if self.join is None:
-            self.join = response
+            self.join = response.message
             return True
         try:
-            self._bridge.tell(RoomSays(response))
+            self._bridge.tell(RoomSays(response.message))
         except (ActorDead, MailboxFull):
             return False
         return True

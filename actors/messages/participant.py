@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import trio
@@ -17,6 +17,7 @@ from lkactor.peer import PeerState
 from lkactor.room.rpc import RpcFailed
 from lkactor.sdp import ReceiveMedia
 from lkactor.signal.join import JoinParameters
+from lkactor.signal.outgoing import Outgoing, SharedSelections, SharedUpdate
 
 Role = Literal["publisher", "subscriber"]
 
@@ -24,7 +25,7 @@ Role = Literal["publisher", "subscriber"]
 class SignalSink(Protocol):
     """The way to one client's WebSocket. Writes never block."""
 
-    def send(self, response: rtc.SignalResponse) -> bool:
+    def send(self, response: Outgoing) -> bool:
         """False: the client is too slow or gone, and the connection is being closed."""
 
     def close(self) -> None:
@@ -237,9 +238,10 @@ class UplinkQuality:
 
 @dataclass(frozen=True, slots=True)
 class QualitiesUpdated:
-    """Connection quality of everybody in the room."""
+    """Connection quality of everybody in the room. One object for all who are told."""
 
     infos: tuple[rtc.ConnectionQualityInfo, ...]
+    shared: SharedSelections = field(default_factory=SharedSelections, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +277,13 @@ class TrackHandle:
 
 @dataclass(frozen=True, slots=True)
 class PeersUpdated:
-    """Participants that joined, changed or left."""
+    """Participants that joined, changed or left. One object for all who are told: `shared` is encoded once."""
 
     infos: tuple[models.ParticipantInfo, ...]
+    shared: SharedUpdate = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shared", SharedUpdate(self.infos))
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +298,14 @@ class TracksWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class RoomUpdated:
+    """One object for all who are told."""
+
     room: models.Room
+    outgoing: Outgoing = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        update = rtc.SignalResponse(room_update=rtc.RoomUpdate(room=self.room))
+        object.__setattr__(self, "outgoing", Outgoing(update))
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +317,10 @@ class ResumeAnswered:
 
 @dataclass(frozen=True, slots=True)
 class SpeakersUpdated:
+    """One object for all who are told."""
+
     speakers: tuple[models.SpeakerInfo, ...]
+    shared: SharedSelections = field(default_factory=SharedSelections, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

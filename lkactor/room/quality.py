@@ -34,8 +34,11 @@ class QualityBoard:
         )
 
 
+LOST_PROTOCOL = 11
+
+
 def for_protocol(info: rtc.ConnectionQualityInfo, protocol: int) -> rtc.ConnectionQualityInfo:
     """Clients up to protocol 10 know no LOST."""
-    if info.quality == Quality.LOST and protocol < 11:
+    if info.quality == Quality.LOST and protocol < LOST_PROTOCOL:
         return rtc.ConnectionQualityInfo(participant_sid=info.participant_sid, quality=Quality.POOR, score=info.score)
     return info

@@ -112,6 +112,10 @@ def update(infos: Iterable[models.ParticipantInfo]) -> rtc.SignalResponse:
     return rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=infos))
 
 
+def speakers(changed: Iterable[models.SpeakerInfo]) -> rtc.SignalResponse:
+    return rtc.SignalResponse(speakers_changed=rtc.SpeakersChanged(speakers=changed))
+
+
 def request_response(request_id: int, reason: int, message: str) -> rtc.SignalResponse:
     return rtc.SignalResponse(
         request_response=rtc.RequestResponse(request_id=request_id, reason=reason, message=message)  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ from lkactor.journal import MemoryStore
 from lkactor.metrics import Metrics
 from lkactor.peer import PeerState
 from lkactor.signal.join import JoinIntent, JoinParameters
+from lkactor.signal.outgoing import Outgoing
 from lkactor.signal.responses import server_info
 from lkactor.verdict import JoinBook
 
@@ -43,10 +44,12 @@ class Sink:
 
     def __init__(self) -> None:
         self.heard: list[signal.SignalResponse] = []
+        self.sent: list[Outgoing] = []
         self.closed = False
 
-    def send(self, response: signal.SignalResponse) -> bool:
-        self.heard.append(response)
+    def send(self, response: Outgoing) -> bool:
+        self.sent.append(response)
+        self.heard.append(response.message)
         return not self.closed
 
     def close(self) -> None:
