@@ -15,6 +15,7 @@ from trio import current_time, sleep
 from actors.front.admin import AdminFront
 from actors.front.agent import PATH as AGENT_PATH
 from actors.front.agent import AgentFront
+from actors.front.connections import Connections, Handlers
 from actors.front.cors import preflight, with_cors
 from actors.front.events import PATH as EVENTS_PATH
 from actors.front.events import EventsFront
@@ -86,9 +87,13 @@ class FrontActor(Actor[DrainDeadline]):
         self._admin = AdminFront(services, spec.tree, self._drain, self._undrain)
         self._metrics = MetricsFront(services, rooms)
         self._deadline: Timer | None = None
+        handlers = Handlers(self._call, self._app, self._failed)
+        self._connections = Connections(handlers, self._config(), services.unix)
 
     async def started(self) -> None:
-        self.context.start_soon(self._serve, self._spec.listeners, self._app)
+        for listener in self._spec.listeners:
+            _find_dead_peers(listener)
+        self.context.start_soon(self._connections.run, self._spec.listeners)
         self.context.start_soon(self._watch_load)
         if self._spec.scraped:
             self.context.start_soon(self._serve, self._spec.scraped, self._metrics.app)
@@ -124,26 +129,37 @@ class FrontActor(Actor[DrainDeadline]):
         self._deadline = self.context.schedule(max(0.0, at - current_time()), DrainDeadline())
 
     async def _serve(self, listeners: Sequence[socket.socket], app: Application) -> None:
-        config = FrontConfig()
-        config.services = self._services
+        config = self._config()
         for listener in listeners:
             _find_dead_peers(listener)
         config.bind = [f"fd://{listener.dup().detach()}" for listener in listeners]
+        config.graceful_timeout = 0.2
+        await serve(app, config, mode="asgi")  # type: ignore[arg-type]
+
+    def _config(self) -> FrontConfig:
+        config = FrontConfig()
+        config.services = self._services
         config.h11_max_incomplete_size = MAX_HEADER
         config.keep_alive_timeout = IDLE_TIMEOUT
         config.keep_alive_max_requests = sys.maxsize
         # Its ping task would keep an ended connection open until the next ping is due.
         config.websocket_ping_interval = None
-        config.graceful_timeout = 0.2
         config.accesslog = None
         config.errorlog = None
         config.include_server_header = False
-        await serve(app, config, mode="asgi")  # type: ignore[arg-type]
+        return config
+
+    async def _call(self, request: Request, body: bytes) -> Response:
+        """A plain POST below `/twirp/`: nobody else's business, so it goes straight there."""
+        if len(body) > self._services.config.limit.max_api_request_body_size:
+            return with_cors(request, Response(413, b"request body too large"))
+        return with_cors(request, await self._twirp.answer(request, body))
+
+    def _failed(self, error: Exception) -> None:
+        self._services.events.record(current_time(), "", "", "http.failed", f"{type(error).__name__}: {error}")
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
-            case "lifespan":
-                await _lifespan(receive, send)
             case "websocket":
                 request, send = Request.of(scope), _closing(scope, send)
                 if request.path in PATHS:
@@ -232,11 +248,3 @@ def _closing(scope: Scope, send: Send) -> Send:
 async def _no_body() -> dict[str, Any]:
     """The rest of an upgrade: there is nothing to read."""
     return {"type": "http.request", "body": b"", "more_body": False}
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        event: dict[str, Any] = await receive()
-        await send({"type": f"{event['type']}.complete"})
-        if event["type"] == "lifespan.shutdown":
-            return

@@ -72,6 +72,17 @@ class TwirpFront:
             return Response(413, b"request body too large")
         except ClosedByPeer:
             return Response(400)
+        return await self._routed(request, body, claims)
+
+    async def answer(self, request: Request, body: bytes) -> Response:
+        """As `handle`, for a body of at most MAX_ANONYMOUS bytes that is there already."""
+        try:
+            claims = claims_of(request, self._services)
+        except AuthError as error:
+            return Response(401, refusal(request, error).encode())
+        return await self._routed(request, body, claims)
+
+    async def _routed(self, request: Request, body: bytes, claims: Claims | None) -> Response:
         service_name, slash, name = request.path.removeprefix(PREFIX).partition("/")
         service = self._by_name.get(service_name)
         if service is None:
