@@ -3,13 +3,15 @@
     python bench/suite.py                                             # all cases, lkactor alone
     python bench/suite.py b1 b2 --runs 4 --plane kernel --plane python
     python bench/suite.py b1 --url ws://127.0.0.1:17880 --key devkey --secret SECRET --pid 4711
-    python bench/suite.py --url ws://127.0.0.1:17880 --key devkey --secret SECRET \\
-        --command 'taskset -c 0 livekit-server --config other.yaml' --json out.json --plots docs/plots
+    python bench/suite.py --plane kernel --plane python --url ws://127.0.0.1:17880 --key devkey --secret SECRET \\
+        --command 'taskset -c 0 livekit-server --config other.yaml' \\
+        --json out.json --plots docs/plots --markdown docs/benchmarks.md
 
 Every server is on the first core, this generator on the last one. lkactor is started anew for each measurement, the
 other server, too, if `--command` says how; `--pid` names one that runs. Runs are in the order A B B A; figures are
-medians, `ratio` is the first lkactor's by the other's. A row whose generator needed more than 85 % of its core is
-marked: it says nothing about the server.
+medians, of the longest stalls the longest; the ratio in brackets is lkactor's by the other's. A row whose generator
+needed more than 85 % of its core is marked: it says nothing about the server. `--json` keeps what an earlier run has
+left there of other cases, so a long run can be done in slices. `--quick`: one run of shorter windows.
 """
 
 from __future__ import annotations
@@ -31,10 +33,18 @@ import trio
 from cases.api import create_and_delete, list_rooms, list_rooms_json, send_data, update_participant
 from cases.data import data, data_large
 from cases.forwarding import audio, livestream, livestream_fast, meeting, saturation
+from cases.janus import streaming
 from cases.joins import joins
+from cases.limit import segmented, sendmmsg
 from cases.memory import memory
+from cases.stall import INTERFERENCE_SINKS, stall
+from cases.stall import api as interference_api
+from cases.stall import joins as interference_joins
+from load.janus import Janus, janus
 from load.plot import plot
+from load.results import Results
 from load.servers import CORES, Load, Server, server, wait_for
+from load.table import replace, tables
 from load.window import Row
 
 Measure = Callable[[Server, int, float], Awaitable[Row]]
@@ -43,22 +53,25 @@ Start = Callable[[], contextlib.AbstractContextManager[Server]]
 
 @dataclass(frozen=True)
 class Case:
-    """`figures`: what is compared; the first one is plotted."""
+    """`figures`: what is compared; the first one is plotted. `planes`: the forwarding plane matters, measure each."""
 
     name: str
     measure: Measure
     sizes: tuple[int, ...]
     figures: tuple[str, ...]
+    planes: bool = False
 
 
 PACKETS = ("cpu_us_per_packet", "latency_p50_ms", "latency_p99_ms")
+MOST = ("packets_per_second", "cpu_us_per_packet", "latency_p99_ms")
+MEANWHILE = ("latency_p50_ms", "latency_p99_ms", "p99_by_alone", "calls_per_second", "joins_per_second")
 REQUESTS = ("cpu_us_per_request", "latency_p99_ms")
 CASES = (
-    Case("b1-livestream-200", livestream, (1, 10, 50, 100, 200), PACKETS),
-    Case("b1-livestream-1000", livestream_fast, (10, 30), PACKETS),
-    Case("b1-saturation", saturation, (100,), ("packets_per_second", "cpu_us_per_packet", "latency_p99_ms")),
-    Case("b2-audio", audio, (10, 50, 100), PACKETS),
-    Case("b3-meeting", meeting, (4, 8, 12), PACKETS),
+    Case("b1-livestream-200", livestream, (1, 10, 50, 100, 200), PACKETS, planes=True),
+    Case("b1-livestream-1000", livestream_fast, (10, 30), PACKETS, planes=True),
+    Case("b1-saturation", saturation, (100,), MOST, planes=True),
+    Case("b2-audio", audio, (10, 50, 100), PACKETS, planes=True),
+    Case("b3-meeting", meeting, (4, 8, 12), PACKETS, planes=True),
     Case("b4-joins", joins, (1, 8), ("cpu_ms_per_join", "to_first_media_ms", "joins_per_second")),
     Case("b5-data-1k", data, (1, 20), ("mb_per_second", "cpu_us_per_message")),
     Case("b5-data-15k", data_large, (1,), ("mb_per_second", "cpu_us_per_message")),
@@ -68,7 +81,22 @@ CASES = (
     Case("b6-list-rooms", list_rooms, (0, 1000), REQUESTS),
     Case("b6-list-rooms-json", list_rooms_json, (1000,), REQUESTS),
     Case("b7-memory", memory, (50,), ("per_participant_kb", "after_start_mb", "idle_cpu_us_per_participant_second")),
+    Case("b8-stall", stall, (50, 100), ("longest_stall_ms", "latency_p99_ms", "packets_per_second"), planes=True),
+    Case("b8-interference-api", interference_api, (INTERFERENCE_SINKS,), MEANWHILE, planes=True),
+    Case("b8-interference-joins", interference_joins, (INTERFERENCE_SINKS,), MEANWHILE, planes=True),
 )
+
+
+async def beside_janus(server: Server, n: int, seconds: float) -> Row:
+    """B1 for each server as it can do it."""
+    return await (streaming if isinstance(server, Janus) else livestream)(server, n, seconds)
+
+
+JANUS = Case("b1-janus", beside_janus, (10, 50, 100), PACKETS)
+"""Only on demand: `janus` must be installed."""
+LIMIT, LIMIT_SIZES = "b1-limit", (100,)
+LIMITS = {"all-C sendmmsg": sendmmsg, "all-C GSO": segmented}
+"""These forward and do nothing else; no server takes part."""
 
 
 @contextlib.contextmanager
@@ -103,26 +131,43 @@ def run_case(case: Case, size: int, servers: dict[str, Start], runs: int, second
     return {name: _median(rows) for name, rows in found.items()}
 
 
+def run_limits(size: int, runs: int, seconds: float) -> dict[str, Row]:
+    """The same of what is no server."""
+    found: dict[str, list[Row]] = {name: [] for name in LIMITS}
+    for _ in range(runs):
+        for name, measure in LIMITS.items():
+            found[name].append(trio.run(measure, size, seconds))
+            print(f"  {LIMIT} {size} {name}: {json.dumps(found[name][-1])}", file=sys.stderr, flush=True)
+    return {name: _median(rows) for name, rows in found.items()}
+
+
 def _median(rows: list[Row]) -> Row:
-    return {figure: statistics.median(row.get(figure, 0.0) for row in rows) for figure in rows[0]}
+    return {
+        figure: (max if figure.startswith("longest") else statistics.median)(row.get(figure, 0.0) for row in rows)
+        for figure in rows[0]
+    }
 
 
-def report(case: Case, size: int, medians: dict[str, Row], compared: str) -> None:
+def report(name: str, size: int, figures: tuple[str, ...], medians: dict[str, Row], compared: str) -> None:
     """One line per server, the ratio to the one it is compared with."""
-    for name, row in medians.items():
-        parts = [f"{case.name:22} {size:5} {name:16}"]
-        for figure in case.figures:
+    for server_name, row in medians.items():
+        parts = [f"{name:22} {size:5} {server_name:16}"]
+        for figure in (figure for figure in figures if figure in row):
             base = medians.get(compared, {}).get(figure)
-            ratio = f" ({row[figure] / base:.2f})" if base and name != compared else ""
+            ratio = f" ({row[figure] / base:.2f})" if base and server_name != compared else ""
             parts.append(f"{figure} {row[figure]:g}{ratio}")
-        if row.get("generator_core", 0.0) > Load.LIMIT:
+        if row.get("generator_core", 0.0) > Load.LIMIT or row.get("stopped_by_the_generator"):
             parts.append("THE GENERATOR WAS THE LIMIT")
         print("  ".join(parts), flush=True)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", help="names or their beginnings: " + ", ".join(case.name for case in CASES))
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        help="names or their beginnings: " + ", ".join([*(case.name for case in CASES), LIMIT, JANUS.name]),
+    )
     parser.add_argument("--sizes", help="N, instead of the case's own: 1,10")
     parser.add_argument("--plane", action="append", choices=("auto", "kernel", "python"), help="of lkactor; several")
     parser.add_argument("--runs", type=int, default=2)
@@ -133,37 +178,68 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pid", type=int, help="of the other server, which runs")
     parser.add_argument("--command", help="that starts the other server")
     parser.add_argument("--name", default="livekit-server")
-    parser.add_argument("--json", type=Path, help="a file for all medians")
+    parser.add_argument("--quick", action="store_true", help="1 run of 3 s windows")
+    parser.add_argument("--json", type=Path, help="a file for all medians; other cases that it has stay")
+    parser.add_argument("--markdown", type=Path, help="a page that gets the tables, of all that --json has")
     parser.add_argument("--plots", type=Path, help="a folder for one SVG a case")
     options = parser.parse_args()
     if options.url and not (options.pid or options.command):
         parser.error("--url wants --pid or --command")
+    if options.quick:
+        options.runs, options.seconds = 1, 3.0
     return options
+
+
+def wanted(name: str, options: argparse.Namespace) -> bool:
+    return not options.cases or any(name.startswith(beginning) for beginning in options.cases)
 
 
 def main() -> None:
     options = parse()
-    servers: dict[str, Start] = {}
+    ours: dict[str, Start] = {}
     for plane in options.plane or ["auto"]:
-        servers[f"lkactor {plane}"] = partial(server, plane=plane)
-    if options.url:
-        servers[options.name] = partial(other, options)
-    results: dict[str, dict[str, dict[str, Row]]] = {}
-    for case in CASES:
-        if options.cases and not any(case.name.startswith(wanted) for wanted in options.cases):
-            continue
-        sizes = tuple(map(int, options.sizes.split(","))) if options.sizes else case.sizes
-        for size in sizes:
-            medians = run_case(case, size, servers, options.runs, options.seconds)
-            results.setdefault(case.name, {})[str(size)] = medians
-            report(case, size, medians, options.name)
-        if options.plots and len(sizes) > 1:
-            options.plots.mkdir(parents=True, exist_ok=True)
-            figure = case.figures[0]
-            points = {name: [(n, results[case.name][str(n)][name][figure]) for n in sizes] for name in servers}
-            (options.plots / f"{case.name}.svg").write_text(plot(case.name, figure, points))
+        ours[f"lkactor {plane}"] = partial(server, plane=plane)
+    others: dict[str, Start] = {options.name: partial(other, options)} if options.url else {}
+    results = Results.load(options.json)
+
+    def done(name: str, size: int, figures: tuple[str, ...], medians: dict[str, Row]) -> None:
+        results.add(name, size, medians, options.runs, options.seconds)
+        report(name, size, figures, medians, options.name)
         if options.json:
-            options.json.write_text(json.dumps(results, indent=1))
+            results.save(options.json)
+
+    for case in CASES:
+        if wanted(case.name, options):
+            servers = (ours if case.planes else dict([next(iter(ours.items()))])) | others
+            for size in map(int, options.sizes.split(",")) if options.sizes else case.sizes:
+                medians = run_case(case, size, servers, options.runs, options.seconds)
+                done(case.name, size, case.figures, medians)
+    if JANUS.name in options.cases:
+        servers = dict([next(iter(ours.items()))]) | others | {"janus": janus}
+        for size in JANUS.sizes:
+            done(JANUS.name, size, PACKETS, run_case(JANUS, size, servers, options.runs, options.seconds))
+    if wanted(LIMIT, options):
+        for size in LIMIT_SIZES:
+            done(LIMIT, size, ("packets_per_second", "cpu_us_per_packet"), run_limits(size, 1, options.seconds))
+    if options.plots:
+        draw(options.plots, results)
+    if options.markdown:
+        replace(options.markdown, tables(results, options.name))
+
+
+def draw(folder: Path, results: Results) -> None:
+    """One SVG for each case that has several sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in CASES:
+        sizes = results.rows.get(case.name, {})
+        if len(sizes) < 2:
+            continue
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for size in sorted(sizes, key=int):
+            for name, row in sizes[size].items():
+                if case.figures[0] in row:
+                    lines.setdefault(name, []).append((int(size), row[case.figures[0]]))
+        (folder / f"{case.name}.svg").write_text(plot(case.name, case.figures[0], lines))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import trio
 from google.protobuf.message import Message
 from livekit.protocol import models, room
 from load.peers import Member
-from load.servers import Load, Server
-from load.window import Row, crowd, join_all
+from load.servers import Server
+from load.window import Row, Window, crowd, join_all
 
 from lkactor.auth import issue_token
 
@@ -154,17 +154,17 @@ async def _drive(
 
     for connection in connections:
         await connection.open()
-    load, cpu, begun = Load(), server.cpu(), time.monotonic()
+    window = Window(server)
     async with trio.open_nursery() as nursery:
         for lane in range(CONNECTIONS):
-            nursery.start_soon(run, lane, begun + seconds)
-    used, share, elapsed = server.cpu() - cpu, load.share(), time.monotonic() - begun
+            nursery.start_soon(run, lane, window.began + seconds)
+    used = window.end()
+    cpu, elapsed = used.pop("cpu"), used.pop("elapsed")
     latencies.sort()
     return {
         "requests_per_second": round(len(latencies) / elapsed),
-        "cpu_us_per_request": round(used / len(latencies) * 1e6, 1),
+        "cpu_us_per_request": round(cpu / len(latencies) * 1e6, 1),
         "latency_p50_ms": round(latencies[len(latencies) // 2] * 1000, 2),
         "latency_p99_ms": round(latencies[int(len(latencies) * 0.99)] * 1000, 2),
-        "server_core": round(used / elapsed, 3),
-        "generator_core": round(share, 3),
+        **used,
     }

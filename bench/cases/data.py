@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 from load.peers import Member
-from load.servers import Load, Server
-from load.window import Row, crowd, join_all
+from load.servers import Server
+from load.window import Row, Window, crowd, join_all
 
 from lkactor.peer import PeerEvent
 from lkactor.sctp import MessageReceived
@@ -41,16 +41,15 @@ async def data(server: Server, n: int, seconds: float, size: int = KIB) -> Row:
             await flow.until_heard()
         nursery.start_soon(flow.run)
         await trio.sleep(WARM_UP)
-        before, load, cpu, at = flow.delivered(), Load(), server.cpu(), trio.current_time()
+        before, window = flow.delivered(), Window(server)
         await trio.sleep(seconds)
-        delivered, used = flow.delivered() - before, server.cpu() - cpu
-        share, elapsed = load.share(), trio.current_time() - at
+        delivered, used = flow.delivered() - before, window.end()
+        cpu, elapsed = used.pop("cpu"), used.pop("elapsed")
     return {
         "messages_per_second": round(delivered / elapsed),
         "mb_per_second": round(delivered * size / elapsed / 1e6, 2),
-        "cpu_us_per_message": round(used / delivered * 1e6, 1),
-        "server_core": round(used / elapsed, 3),
-        "generator_core": round(share, 3),
+        "cpu_us_per_message": round(cpu / delivered * 1e6, 1),
+        **used,
     }
 
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 
+import trio
 from load.peers import AUDIO, MEETING_VIDEO, VIDEO, VIDEO_FAST, Member, Stream
-from load.servers import Server
-from load.window import Row, crowd, join_all, measure, spread
+from load.pool import Pool
+from load.servers import Load, Server
+from load.window import Row, count, crowd, join_all, measure, spread, start
 
 TALKERS = 6
+FIRST_RATE, FIRST_STEP, LAST_STEP = 400.0, 1.25, 1.05
+"""Packets a second, and how much more each time; after the first loss the steps get smaller."""
+RAMP = 1.0
+MOST_LOST = 0.005
 
 
 async def livestream(server: Server, n: int, seconds: float, stream: Stream = VIDEO) -> Row:
     """One publisher, `n` sinks."""
     async with crowd() as (pool, nursery):
-        room = f"b1-{stream.rate:.0f}-{n}"
-        publisher = Member(server, pool, room, "publisher", streams=[stream], subscribe=False)
-        sinks = [Member(server, pool, room, f"sink-{i}", full=full) for i, full in enumerate(spread(n))]
+        publisher, sinks = cast(server, pool, f"b1-{stream.rate:.0f}-{n}", n, stream)
         await join_all([publisher, *sinks], nursery)
         return await measure(server, [publisher], sinks, nursery, seconds)
+
+
+def cast(server: Server, pool: Pool, room: str, n: int, stream: Stream) -> tuple[Member, list[Member]]:
+    """Who takes part in a livestream."""
+    publisher = Member(server, pool, room, "publisher", streams=[stream], subscribe=False)
+    return publisher, [Member(server, pool, room, f"sink-{i}", full=full) for i, full in enumerate(spread(n))]
 
 
 async def livestream_fast(server: Server, n: int, seconds: float) -> Row:
@@ -47,15 +58,36 @@ async def _conference(server: Server, case: str, n: int, streams: Sequence[Seque
 
 
 async def saturation(server: Server, n: int, seconds: float) -> Row:
-    """More and more packets a second to `n` sinks until half a per cent is lost; the last rate before that."""
+    """The most packets a second to `n` sinks with less than MOST_LOST lost; nothing else of the load changes."""
+    async with crowd() as (pool, nursery):
+        publisher, sinks = cast(server, pool, f"b1-saturation-{n}", n, Stream("video", FIRST_RATE, 1100))
+        await join_all([publisher, *sinks], nursery)
+        await start([publisher], sinks, nursery)
+
+        async def at(rate: float) -> Row:
+            publisher.rate = rate
+            await trio.sleep(RAMP)
+            return await count(server, [publisher], sinks, seconds)
+
+        return await climb(at, n)
+
+
+async def climb(at: Callable[[float], Awaitable[Row]], n: int) -> Row:
+    """The row of the highest rate that `at` reaches; `stopped_by_the_generator` when it was not the server's limit."""
     best: Row = {}
-    rate = 400.0
-    while True:
-        row = await livestream(server, n, seconds, Stream("video", rate, 1100))
-        generator_is_the_limit = row["generator_core"] > 0.9 and row["server_core"] < 0.95
-        if row["loss"] > 0.005 or generator_is_the_limit:
-            return best | {"stopped_by_the_generator": float(generator_is_the_limit)}
-        best = row | {"rate": rate}
-        if row["server_core"] > 0.98 and row["packets_per_second"] < rate * n * 0.98:
-            return best
-        rate *= 1.25
+    rate, step = FIRST_RATE, FIRST_STEP
+    while step > LAST_STEP:
+        row = await at(rate * step if best else rate)
+        ours = row["packets_per_second"] < rate * n * 0.97 and row["loss"] <= MOST_LOST
+        if ours or (row["generator_core"] > Load.LIMIT and row["server_core"] < 0.9):
+            return (best or row) | {"stopped_by_the_generator": 1.0}
+        if row["loss"] > MOST_LOST:
+            if best:
+                step = math.sqrt(step)  # Once more, not so far.
+            else:
+                rate /= 2
+            await at(FIRST_RATE / 8)  # What was queued is gone after that.
+        else:
+            rate = rate * step if best else rate
+            best = row | {"rate": round(rate)}
+    return best | {"stopped_by_the_generator": 0.0}

@@ -8,8 +8,8 @@ import time
 import trio
 from livekit.protocol import rtc
 from load.peers import Member, Stream
-from load.servers import Load, Server
-from load.window import Row, crowd, join_all
+from load.servers import Server
+from load.window import Row, Window, crowd, join_all
 
 JOIN_LIMIT = 30.0
 STREAM = Stream("video", 100, 1100)
@@ -42,18 +42,18 @@ async def joins(server: Server, n: int, seconds: float) -> Row:
                 await join(f"sink-{lane}-{number}")
 
         await trio.sleep(1.0)
-        load, cpu, begun = Load(), server.cpu(), time.monotonic()
-        ends = begun + seconds
+        window = Window(server)
+        ends = window.began + seconds
         async with trio.open_nursery() as lanes:
             for lane in range(n):
                 lanes.start_soon(keep_joining, lane)
-        used, share, elapsed = server.cpu() - cpu, load.share(), time.monotonic() - begun
+        used = window.end()
+        cpu, elapsed = used.pop("cpu"), used.pop("elapsed")
     return {
         "joins": len(durations),
         "joins_per_second": round(len(durations) / elapsed, 1),
-        "cpu_ms_per_join": round(used / len(durations) * 1000, 2),
+        "cpu_ms_per_join": round(cpu / len(durations) * 1000, 2),
         "to_first_media_ms": round(statistics.median(durations) * 1000, 1),
         "to_first_media_p95_ms": round(sorted(durations)[int(len(durations) * 0.95)] * 1000, 1),
-        "server_core": round(used / elapsed, 3),
-        "generator_core": round(share, 3),
+        **used,
     }

@@ -64,7 +64,11 @@ class Member:
         self.identity = identity
         self.streams = {f"{identity}-{stream.kind}-{n}": stream for n, stream in enumerate(streams)}
         self.joined, self.channel_open = trio.Event(), trio.Event()
-        self.sent = 0
+        self.sent = self.crowded = 0
+        """Packets, and those of them that came less than half an interval after the one before: the generator's own
+        bursts, since it spaces packets evenly and makes up for what it is late."""
+        self.rate = 0.0
+        """Packets a second of each stream, instead of the stream's own; may change while it runs."""
         self.reliable = 0
         """The channel for reliable data."""
         self.subscriber = Transport(pool, controlling=False, full=full)
@@ -84,7 +88,7 @@ class Member:
             try:
                 while True:
                     response = rtc.SignalResponse()
-                    response.ParseFromString(await websocket.get_message())
+                    response.ParseFromString(_octets(await websocket.get_message()))
                     await self._handle(response)
             except ConnectionClosed:
                 return
@@ -157,7 +161,7 @@ class Member:
         return 0x10000 + list(self.streams).index(cid)
 
     async def stream(self, cid: str) -> None:
-        """Send this track until cancelled. A key frame whenever one is asked for."""
+        """Send this track until cancelled, evenly spaced. A key frame whenever one is asked for."""
         stream, transport = self.streams[cid], self.publisher
         assert transport is not None
         media = next(media for media in self._offers.send_media() if media.track_id == cid)
@@ -165,13 +169,13 @@ class Member:
         level = media.extensions.get(AUDIO_LEVEL)
         extensions = {level: SPEECH} if level and stream.kind == "audio" else {}
         clock = 90000 if stream.kind == "video" else 48000
-        begun, number, ssrc = time.monotonic(), 0, self._ssrc(cid)
+        number, ssrc, last, due = 0, self._ssrc(cid), 0.0, time.monotonic()
         while True:
             head = b""
             if stream.kind == "video":
                 head = KEY_FRAME if transport.key_frame_wanted else DELTA_FRAME
                 transport.key_frame_wanted = False
-            stamp = time.monotonic_ns().to_bytes(STAMP, "big")
+            stamp = time.time_ns().to_bytes(STAMP, "big")
             packet = build_rtp(
                 payload_type=payload_type,
                 sequence=number & 0xFFFF,
@@ -184,7 +188,10 @@ class Member:
             transport.send(packet)
             number += 1
             self.sent += 1
-            await trio.sleep(max(0.0, begun + number / stream.rate - time.monotonic()))
+            now, interval = time.monotonic(), 1 / (self.rate or stream.rate)
+            self.crowded += now - last < interval / 2
+            last, due = now, due + interval
+            await trio.sleep(max(0.0, due - now))
 
     # -- data -------------------------------------------------------------------------------------------------------
 
@@ -193,6 +200,10 @@ class Member:
         assert self.publisher is not None and self.publisher.peer.sctp is not None
         packet = models.DataPacket(kind=models.DataPacket.RELIABLE, user=models.UserPacket(payload=payload))
         self.publisher.peer.sctp.send(self.reliable, packet.SerializeToString(), now=trio.current_time())
+
+
+def _octets(message: str | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.encode()
 
 
 def _mime(stream: Stream) -> str:

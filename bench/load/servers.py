@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from lkactor.auth import issue_token
 
 KEY, SECRET = "bench", "a-secret-of-the-bench-32-bytes-or-more"
 CORES = sorted(os.sched_getaffinity(0))
@@ -48,6 +53,27 @@ class Server:
                 with contextlib.suppress(OSError):
                     total += int((task / "schedstat").read_text().split()[0])
         return total / 1e9
+
+    def waited(self) -> float:
+        """Seconds so far in which its threads could have run and had no core: what others on the machine took."""
+        total = 0
+        for pid in self._pids():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    total += int((task / "schedstat").read_text().split()[1])
+        return total / 1e9
+
+    def loop(self) -> dict[str, Any] | None:
+        """What lkactor says of its event loop (`/debug/loop`); None for other servers."""
+        grants = {"room_list": True}
+        token = issue_token(self.key, self.secret, identity="bench", video=grants, now_unix=time.time())
+        request = urllib.request.Request(f"{self.http}/debug/loop", headers={"Authorization": f"Bearer {token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                found: dict[str, Any] = json.load(answer)
+        except (urllib.error.HTTPError, ValueError):
+            return None
+        return found
 
     def pss(self) -> int:
         """Proportional set size, bytes."""

@@ -1,0 +1,143 @@
+"""The all-C limit: the load of B1 through `limit/limit.c`, which forwards and does nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import trio
+from cases.forwarding import climb
+from load.peers import VIDEO, Stream
+from load.pool import STAMP, Pool
+from load.servers import CORES, Server
+from load.window import Row, count, crowd
+
+from lkactor.wire.address import Address
+from lkactor.wire.rtp import build_rtp
+
+PORT = 17960
+TAG = 16
+
+
+class Forwarder(Server):
+    """The process; it has no URL."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__("all-C", "", "", "", pid)
+
+    def loop(self) -> None:
+        return None
+
+
+class Sink:
+    """A socket that only counts. What Pool and `count` want of a subscriber and of its connection."""
+
+    def __init__(self, pool: Pool, identity: str) -> None:
+        self.identity = identity
+        self.full, self.missing, self.latencies = False, 0, list[float]()
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024 * 1024)
+        self.socket.bind(("127.0.0.1", 0))
+        self._receiver = pool.receiver
+        self.connected = trio.Event()
+        self.connected.set()
+        pool.add(self)
+        pool.receiver.keep[self.socket.fileno()] = 0
+
+    @property
+    def subscriber(self) -> Sink:
+        return self
+
+    @property
+    def packets(self) -> int:
+        return int(self._receiver.media[self.socket.fileno()])
+
+    def tick(self, now: float) -> None:
+        """Nothing is ever due."""
+
+    def take(self, data: bytes, source: Address, arrived: int, now: float) -> None:
+        """Nothing is sent but RTP."""
+
+
+class Source:
+    """Plain RTP of the size and rate of `stream`, evenly spaced; `tag` octets more, as SRTP has."""
+
+    identity = "publisher"
+
+    def __init__(self, port: int, stream: Stream, *, payload_type: int, tag: int) -> None:
+        self.sent = self.crowded = 0
+        self.rate = stream.rate
+        self._to, self._size, self._payload_type, self._tag = ("127.0.0.1", port), stream.size, payload_type, bytes(tag)
+
+    async def run(self) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        due = last = time.monotonic()
+        with sock:
+            while True:
+                packet = build_rtp(
+                    payload_type=self._payload_type,
+                    sequence=self.sent & 0xFFFF,
+                    timestamp=self.sent & 0xFFFFFFFF,
+                    ssrc=1,
+                    marker=True,
+                    payload=bytes(self._size - 12 - STAMP) + time.time_ns().to_bytes(STAMP, "big"),
+                    extensions={1: bytes(2)},
+                )
+                sock.sendto(packet + self._tag, self._to)
+                self.sent += 1
+                now, interval = time.monotonic(), 1 / self.rate
+                self.crowded += now - last < interval / 2
+                last, due = now, due + interval
+                await trio.sleep(max(0.0, due - now))
+
+
+@contextlib.asynccontextmanager
+async def forwarder(sinks: list[Sink], *, gso: bool) -> AsyncIterator[Forwarder]:
+    """Pinned as every server."""
+    ports = [str(sink.socket.getsockname()[1]) for sink in sinks]
+    script = Path(__file__).parent.parent / "limit" / "serve.py"
+    command = [sys.executable, str(script), str(PORT), str(int(gso)), *ports]
+    process = await trio.to_thread.run_sync(partial(subprocess.Popen, command, stdout=subprocess.PIPE))
+    try:
+        assert process.stdout is not None
+        await trio.to_thread.run_sync(process.stdout.readline)
+        found = Forwarder(process.pid)
+        found.pin()
+        os.sched_setaffinity(0, {CORES[-1]})
+        yield found
+    finally:
+        os.sched_setaffinity(0, CORES)
+        process.kill()
+        process.wait()
+
+
+async def limit(n: int, seconds: float, *, gso: bool) -> Row:
+    """CPU per packet at VIDEO's rate, and the highest rate as in B1 saturation."""
+    async with crowd() as (pool, nursery):
+        sinks = [Sink(pool, f"sink-{i}") for i in range(n)]
+        async with forwarder(sinks, gso=gso) as host:
+            source = Source(PORT, VIDEO, payload_type=96, tag=TAG)
+            nursery.start_soon(source.run)
+
+            async def at(rate: float) -> Row:
+                source.rate = rate
+                await trio.sleep(1.0)
+                return await count(host, [source], sinks, seconds)
+
+            calm = await at(VIDEO.rate)
+            return await climb(at, n) | {"cpu_us_per_packet_at_200": calm["cpu_us_per_packet"]}
+
+
+async def sendmmsg(n: int, seconds: float) -> Row:
+    return await limit(n, seconds, gso=False)
+
+
+async def segmented(n: int, seconds: float) -> Row:
+    return await limit(n, seconds, gso=True)

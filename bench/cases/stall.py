@@ -1,0 +1,72 @@
+"""B8: what media feel of the rest: the loop's longest stall, and latency while the API or joins take the core."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import trio
+from cases.forwarding import cast, saturation
+from load.peers import VIDEO, VIDEO_FAST, Stream
+from load.servers import Server
+from load.window import Row, count, crowd, join_all, measure, start
+
+SINKS = 100
+STALL_SECONDS = 3
+"""So much longer are windows in which a maximum is looked for."""
+INTERFERENCE_SINKS = 50
+CONNECTIONS, JOINS_PER_SECOND = 32, 20
+LEAD = 3.0
+"""Seconds that the second generator has to get under way, and goes on after the window."""
+
+
+async def stall(server: Server, n: int, seconds: float) -> Row:
+    """`n` per cent of the highest rate that the server reaches with SINKS; it is looked for first, in short windows."""
+    most = await saturation(server, SINKS, 1.0)
+    async with crowd() as (pool, nursery):
+        stream = Stream("video", most["rate"] * n / 100, VIDEO.size)
+        publisher, sinks = cast(server, pool, f"b8-stall-{n}", SINKS, stream)
+        await join_all([publisher, *sinks], nursery)
+        row = await measure(server, [publisher], sinks, nursery, STALL_SECONDS * seconds)
+    return {"longest_stall_ms": 0.0} | row | {"rate": most["rate"] * n / 100}
+
+
+async def api(server: Server, n: int, seconds: float) -> Row:
+    """The latency of media alone, then while CONNECTIONS call the API."""
+    return await _interference(server, n, seconds, "api", CONNECTIONS)
+
+
+async def joins(server: Server, n: int, seconds: float) -> Row:
+    """The latency of media alone, then while JOINS_PER_SECOND come to another room and leave again."""
+    return await _interference(server, n, seconds, "joins", JOINS_PER_SECOND)
+
+
+async def _interference(server: Server, n: int, seconds: float, kind: str, number: int) -> Row:
+    async with crowd() as (pool, nursery):
+        publisher, sinks = cast(server, pool, f"b8-{kind}-{n}", n, VIDEO_FAST)
+        await join_all([publisher, *sinks], nursery)
+        await start([publisher], sinks, nursery)
+        calm = await count(server, [publisher], sinks, seconds)
+        script = Path(__file__).parent.parent / "load" / "disturbing.py"
+        arguments = [kind, server.url, server.key, server.secret, str(number), str(seconds + 2 * LEAD)]
+        # Nicer than we are: what is to be measured is how the server divides its core, not how we divide ours.
+        command = ["nice", "-n", "5", sys.executable, str(script), *arguments]
+        process = await trio.to_thread.run_sync(partial(subprocess.Popen, command, stdout=subprocess.PIPE))
+        try:
+            await trio.sleep(LEAD)
+            busy = await count(server, [publisher], sinks, seconds)
+            output, _ = await trio.to_thread.run_sync(process.communicate)
+        finally:
+            process.kill()
+    done = json.loads(output)
+    return {
+        "alone_p50_ms": calm["latency_p50_ms"],
+        "alone_p99_ms": calm["latency_p99_ms"],
+        **busy,
+        "p99_by_alone": round(busy["latency_p99_ms"] / calm["latency_p99_ms"], 2),
+        "alone_server_core": calm["server_core"],
+        **done,
+    }
