@@ -147,8 +147,10 @@ def _report(load: Load, room: str, as_json: bool) -> None:
         print(f"({len(rows) - 50} more subscribers are only in the total; --json has them)")
     join = total["join_ms"]
     print(f"\njoin (all {join['count']}): p50 {join['p50']} ms, p95 {join['p95']} ms, p99 {join['p99']} ms")
-    print(f"latency is from one end of this process to the other, of {total['latency_samples']} packets")
     own = total["generator"]
+    waited = own["waited_ms"]
+    print(f"latency is from our sending to the arrival at our sockets, of {total['latency_samples']} packets;")
+    print(f"there they waited for this generator, which is not counted: p50 {waited['p50']} ms, p95 {waited['p95']} ms")
     print(f"this generator used {own['cpu']:.0%} of a core; its timers were at most {own['late_ms']} ms late")
     for error in load.errors[:10]:
         note(error)

@@ -6,6 +6,7 @@ A VP8 picture may be filled up to a bitrate: what stands behind its last partiti
 
 Latency: both ends are in this process. The end of every payload is remembered with the moment it left; servers rewrite
 headers and payload descriptors, but not that. What looks the same twice within `AMBIGUOUS` seconds is not counted.
+It came when the kernel had it (`lkactor.client.arrival`); how long it then waited for us is counted apart.
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ class Subscriber:
     """Seconds from the beginning to the first packet of media, 0 if none came."""
     tracks: dict[str, RemoteTrack] = field(default_factory=dict)
     latency: Samples = field(default_factory=Samples)
+    waited: Samples = field(default_factory=Samples)
+    """How long packets lay in our socket."""
     packets: int = 0
     bytes: int = 0
     lost: int = 0
@@ -144,9 +147,10 @@ class Subscriber:
         self.packets += 1
         self.bytes += len(packet.data)
         stamps = self.stamps.get(sid)
-        age = stamps.age(bytes(packet.payload), now) if stamps is not None else None
+        age = stamps.age(bytes(packet.payload), packet.arrival) if stamps is not None else None
         if age is not None:
-            self.latency.add(age)
+            self.latency.add(max(0.0, age))
+        self.waited.add(now - packet.arrival)
 
 
 def _missing(track: RemoteTrack) -> int:
@@ -362,6 +366,7 @@ class Load:
     def _own_limits(self) -> dict[str, Any]:
         """Was it us? One core is all that this process has."""
         share = self._cpu / self._wall if self._wall else 0.0
+        waited = percentiles([value for subscriber in self.subscribers for value in subscriber.waited.values])
         why = []
         if share > BUSY:
             why.append(f"{share:.0%} of a core used")
@@ -371,7 +376,8 @@ class Load:
             why.append(f"only {self._sent} of {self._wanted} packets were sent")
         if self._wall and self._blocked_sends:
             why.append(f"a socket was full {self._blocked_sends} times")
-        return {"limited": bool(why), "cpu": round(share, 3), "late_ms": round(self._late * 1000, 1), "why": why}
+        numbers = {"cpu": round(share, 3), "late_ms": round(self._late * 1000, 1), "waited_ms": waited}
+        return {"limited": bool(why), **numbers, "why": why}
 
     _blocked_sends = 0
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
 from livekit.protocol import rtc
 
+from lkactor.client.arrival import CONTROL, stamp_arrivals, waited
 from lkactor.client.paths import Relay, TcpPath, Way, turn_servers, why_not
 from lkactor.dtls import Certificate
 from lkactor.ice import Candidate, host_candidates
@@ -53,6 +55,7 @@ class Transport:
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        stamp_arrivals(self.socket)
         self.socket.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
         self._family = family
         self._rng, self._way = rng, way
@@ -271,14 +274,16 @@ class Transport:
     async def _read(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self.socket)
-            now = trio.current_time()
+            now, time_of_day = trio.current_time(), time.time()
             with contextlib.suppress(BlockingIOError):
                 for _ in range(BURST):
                     try:
-                        data, source = self.socket.recvfrom(2048)
+                        data, control, _flags, source = self.socket.recvmsg(2048, CONTROL)
                     except ConnectionError:
                         continue  # an ICMP error of an earlier datagram
-                    self.peer.receive_datagram(data, Address("udp", *source[:2]), now)
+                    # Media only: the clocks of handshakes and checks must not go back.
+                    ago = waited(control, time_of_day) if data and 128 <= data[0] <= 191 else 0.0
+                    self.peer.receive_datagram(data, Address("udp", *source[:2]), now - ago)
             self.wake()
             await trio.lowlevel.checkpoint()
 

@@ -287,6 +287,7 @@ def test_load_measures_what_was_sent(lk_server: Server, lk_room: str) -> None:
     assert report["join_ms"]["count"] == 4
     assert report["latency_samples"] > 100
     assert 0 < report["generator"]["cpu"] < 2
+    assert report["generator"]["waited_ms"]["max"] > 0, "the kernel says when packets came"
 
 
 def test_what_load_sends_can_be_played(lk_server: Server, lk_room: str, tmp_path: Path) -> None:
