@@ -104,6 +104,8 @@ class JournalPort:
     async def written(self, timeout: float = WRITE_TIMEOUT) -> None:  # noqa: ASYNC109 - a slow disk is no error
         """Until the operating system has what was published so far: a kill after that loses none of it."""
         wanted = self._accepted
+        if self._settled >= wanted:
+            return
         with trio.move_on_after(timeout):
             while self._settled < wanted:
                 await self.committed.wait()

@@ -187,24 +187,39 @@ def verify(token: str, keys: Mapping[str, str], now_unix: float) -> Claims:
 class TokenCache:
     """Tokens that were found genuine lately: an API client sends the same one with every request.
 
-    Only the signature is remembered. What can change is looked at each time: the keys, the clock.
+    What a token says is remembered, what can change is looked at each time: the keys, the clock.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
+        self._known: dict[str, _Genuine] = {}
 
     def verify(self, token: str, keys: Mapping[str, str], now_unix: float) -> Claims:
         """As `verify`."""
-        issuer, secret, payload = self._known.get(token) or ("", "", {})
-        if not secret or keys.get(issuer) != secret:
+        known = self._known.get(token)
+        if known is None or keys.get(known.issuer) != known.secret:
             self._known.pop(token, None)
             issuer, payload = _genuine(token, keys)
+            known = _Genuine(issuer, keys[issuer], payload)
             if len(token) <= MAX_CACHED:
                 while len(self._known) >= CACHED:
                     del self._known[next(iter(self._known))]
-                self._known[token] = (issuer, keys[issuer], payload)
-        _check_times(payload, now_unix)
-        return _claims(issuer, payload)
+                self._known[token] = known
+        _check_times(known.payload, now_unix)
+        if known.claims is None:
+            known.claims = _claims(known.issuer, known.payload)
+        return known.claims
+
+
+class _Genuine:
+    """A token whose signature held. `claims` once they were read: nobody changes them."""
+
+    __slots__ = ("claims", "issuer", "payload", "secret")
+
+    def __init__(self, issuer: str, secret: str, payload: Mapping[str, Any]) -> None:
+        self.issuer = issuer
+        self.secret = secret
+        self.payload = payload
+        self.claims: Claims | None = None
 
 
 def _genuine(token: str, keys: Mapping[str, str]) -> tuple[str, Mapping[str, Any]]:

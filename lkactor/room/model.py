@@ -32,6 +32,8 @@ class RoomModel:
     ever_joined: bool = False
     emptied_at: float | None = None
     version: int = field(default=0)
+    _seen: tuple[tuple[int, int, bool, str], models.Room] | None = field(default=None, repr=False, compare=False)
+    """What `info` said last, and what it depends on."""
 
     @classmethod
     def create(
@@ -63,6 +65,13 @@ class RoomModel:
         )
 
     def info(self, *, participants: int, publishers: int, recording: bool) -> models.Room:
+        """What everybody may see: not to be changed, for as long as nothing has changed it is the same object."""
+        depends = (participants, publishers, recording, self.metadata)
+        if self._seen is None or self._seen[0] != depends:
+            self._seen = depends, self._public(participants, publishers, recording)
+        return self._seen[1]
+
+    def _public(self, participants: int, publishers: int, recording: bool) -> models.Room:
         return models.Room(
             sid=self.sid,
             name=self.name,
