@@ -26,10 +26,12 @@ async def livestream(server: Server, n: int, seconds: float, stream: Stream = VI
         return await measure(server, [publisher], sinks, nursery, seconds)
 
 
-def cast(server: Server, pool: Pool, room: str, n: int, stream: Stream) -> tuple[Member, list[Member]]:
-    """Who takes part in a livestream."""
+def cast(
+    server: Server, pool: Pool, room: str, n: int, stream: Stream, full: Sequence[bool] = ()
+) -> tuple[Member, list[Member]]:
+    """Who takes part in a livestream. `full`: which sinks are, unless one in twenty."""
     publisher = Member(server, pool, room, "publisher", streams=[stream], subscribe=False)
-    return publisher, [Member(server, pool, room, f"sink-{i}", full=full) for i, full in enumerate(spread(n))]
+    return publisher, [Member(server, pool, room, f"sink-{i}", full=full) for i, full in enumerate(full or spread(n))]
 
 
 async def livestream_fast(server: Server, n: int, seconds: float) -> Row:
@@ -60,7 +62,8 @@ async def _conference(server: Server, case: str, n: int, streams: Sequence[Seque
 async def saturation(server: Server, n: int, seconds: float) -> Row:
     """The most packets a second to `n` sinks with less than MOST_LOST lost; nothing else of the load changes."""
     async with crowd() as (pool, nursery):
-        publisher, sinks = cast(server, pool, f"b1-saturation-{n}", n, Stream("video", FIRST_RATE, 1100))
+        stream = Stream("video", FIRST_RATE, 1100)
+        publisher, sinks = cast(server, pool, f"b1-saturation-{n}", n, stream, full=[True] + [False] * (n - 1))
         await join_all([publisher, *sinks], nursery)
         await start([publisher], sinks, nursery)
 

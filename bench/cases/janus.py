@@ -7,7 +7,7 @@ from cases.limit import Source
 from load.janus import PAYLOAD_TYPE, RTP_PORT, Viewer
 from load.peers import VIDEO
 from load.servers import Server
-from load.window import JOIN_LIMIT, JOINING_AT_ONCE, SETTLE, Row, count, crowd, spread
+from load.window import JOIN_LIMIT, JOINING_AT_ONCE, NAP, SETTLE, Row, count, crowd, spread
 
 
 async def streaming(server: Server, n: int, seconds: float) -> Row:
@@ -26,5 +26,6 @@ async def streaming(server: Server, n: int, seconds: float) -> Row:
             async with trio.open_nursery() as joining:
                 for viewer in viewers:
                     joining.start_soon(watch, viewer)
+        pool.nap = NAP
         await trio.sleep(SETTLE)
         return await count(server, [source], viewers, seconds)

@@ -17,7 +17,7 @@ from cases.forwarding import climb
 from load.peers import VIDEO, Stream
 from load.pool import STAMP, Pool
 from load.servers import CORES, Server
-from load.window import Row, count, crowd
+from load.window import NAP, Row, count, crowd
 
 from lkactor.wire.address import Address
 from lkactor.wire.rtp import build_rtp
@@ -125,6 +125,7 @@ async def limit(n: int, seconds: float, *, gso: bool) -> Row:
         async with forwarder(sinks, gso=gso) as host:
             source = Source(PORT, VIDEO, payload_type=96, tag=TAG)
             nursery.start_soon(source.run)
+            pool.nap = NAP
 
             async def at(rate: float) -> Row:
                 source.rate = rate

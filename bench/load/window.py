@@ -14,6 +14,7 @@ from load.servers import Load, Server
 
 JOIN_LIMIT = 60.0
 SETTLE = 2.0
+NAP = 0.003
 JOINING_AT_ONCE = 8
 Row = dict[str, float]
 
@@ -108,6 +109,7 @@ async def start(publishers: Sequence[Member], members: Sequence[Member], nursery
         for member in members:
             if all(publisher is not member for publisher in publishers):
                 await member.subscriber.first_media.wait()
+                member.subscriber.pool.nap = NAP
     await trio.sleep(SETTLE)
 
 
