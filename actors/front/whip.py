@@ -136,7 +136,8 @@ class WhipFront:
             return Response(400)
         except ProtocolViolation as violation:
             self._services.ports.counters.count(violation.reason)
-            return _error(400, str(violation))
+            what = "malformed SDP offer" if request.method == "POST" else "malformed SDP fragment"
+            return _error(400, f"{what}: {violation}")
 
     async def _dispatch(self, request: Request, prefix: str, sid: str, claims: Claims, body: str) -> Response:
         if request.method == "POST":

@@ -14,6 +14,7 @@ from lkactor.auth import Claims
 from lkactor.config import LimitConfig
 from lkactor.errors import ProtocolViolation
 from lkactor.sdp.description import SessionDescription
+from lkactor.sdp.media import read_transport
 from lkactor.signal.join import NOT_PERMITTED, JoinError, JoinParameters, check_names
 
 SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
@@ -26,8 +27,15 @@ _CANDIDATES = re.compile(r"^a=(?:candidate:.*|end-of-candidates)\r?\n", re.MULTI
 
 
 def parameters(offer: str) -> JoinParameters:
-    """How such a client joins: one connection, full ICE, its offer at once. Raises ProtocolViolation."""
+    """How such a client joins: one connection, full ICE, its offer at once.
+
+    Raises ProtocolViolation for an offer that nobody could answer: nobody joins then, and no room begins.
+    """
     description = SessionDescription.parse(offer)
+    used = [section for section in description.media if not section.rejected]
+    if not used:
+        raise ProtocolViolation("sdp.no_sections")
+    read_transport(description, used[0])
     tracks = tuple(
         _announcement(section.kind, section.msid[1])
         for section in description.media

@@ -33,6 +33,20 @@ def test_what_is_sent_is_announced():
     assert parameters.offer is not None and parameters.offer.sdp == OFFER
 
 
+@pytest.mark.parametrize(
+    ("offer", "reason"),
+    [
+        ("", "sdp.no_version"),
+        ("v=0", "sdp.no_sections"),
+        (OFFER.replace("m=audio 9", "m=audio 0").replace("m=video 9", "m=video 0"), "sdp.no_sections"),
+        (OFFER.replace("a=ice-", "a=nice-"), "sdp.no_ice_credentials"),
+    ],
+)
+def test_an_offer_that_nobody_could_answer_lets_nobody_in(offer, reason):
+    with pytest.raises(ProtocolViolation, match=reason):
+        whip.parameters(offer)
+
+
 def test_a_restart_replaces_credentials_and_candidates_everywhere():
     text = whip.restarted(OFFER, FRAGMENT)
     assert text.count("a=ice-ufrag:new1\r\n") == 2 and "old" not in text
