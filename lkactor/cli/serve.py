@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
 import os
 import signal
 import stat
@@ -19,6 +18,8 @@ from pathlib import Path
 import trio
 from jwt.warnings import InsecureKeyLengthWarning
 
+from actors.collecting import CollectorActor, Need, tune
+from actors.kernel import Restart
 from actors.node import Node, run_node
 from lkactor import __version__
 from lkactor.auth import issue_token
@@ -28,9 +29,6 @@ from lkactor.cli.logs import ServerLog
 from lkactor.cli.server_flags import flag_values
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 from lkactor.redaction import secrets_of
-
-GC_THRESHOLD = 20_000
-"""New objects until the youngest are looked through: packets are freed by counting, cycles are rare."""
 
 
 def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -82,11 +80,11 @@ def read_text(path: Path) -> str:
 
 async def _serve(config: Config, load_again: Callable[[], Config]) -> None:
     async with run_node(config) as node:
-        gc.collect()
-        gc.set_threshold(GC_THRESHOLD, 20, 100)
-        gc.freeze()  # A full collection must not walk what lives for ever (data-path-limits 5).
+        services, need = node.services, Need()
+        services.events.listen(need.observe)
+        await node.system.spawn(lambda: CollectorActor(services, need), "collector", restart=Restart.PERMANENT)
+        tune()
         print(banner(config, node), flush=True)
-        services = node.services
         log = ServerLog(config.logging, services.joins, services.server_info.node_id)
         services.events.listen(log.observe)
         terminal = os.isatty(0)
