@@ -34,6 +34,8 @@ PATIENCE = 1.0
 """Seconds for the rest of a call; whoever is slower is served by hypercorn, which has its own limits for that."""
 SWEEP_INTERVAL = 5.0
 """Seconds between two looks for connections that wait too long for their next request."""
+GENERAL = "front connection, hypercorn's"
+"""The name of its task, for whoever looks at tasks."""
 _NO_QUERY: dict[str, str] = {}
 _FAILED = b"HTTP/1.1 500 \r\ncontent-length: 0\r\n"
 
@@ -205,6 +207,7 @@ class Connections:
         return self._date[1] + (b"Connection: close\r\n\r\n" if closes else b"\r\n")
 
     async def _hand_over(self, peer: socket.socket, begun: bytes) -> None:
+        trio.lowlevel.current_task().name = GENERAL
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(peer))
         resumed: Any = ResumedStream(stream, begun)
         await TCPServer(self._general, self._config, self._context, ConnectionState({}), resumed)

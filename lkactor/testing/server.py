@@ -15,6 +15,7 @@ import trio
 import yaml
 from livekit.protocol import models
 
+from actors.front.connections import GENERAL
 from actors.impairment import Firewall, Impairment, NetworkConditions
 from actors.kernel import ActorDead, ActorInfo, FaultPlan
 from actors.messages.room import CloseRoom
@@ -36,13 +37,16 @@ DEFAULTS: dict[str, object] = {
     "rtc.tcp_port": 0,
 }
 LISTENING = (
+    "actors.front.connections.Connections._accept",
+    "actors.front.connections.Connections._sweep",
     "hypercorn.utils.raise_shutdown",
     "trio._highlevel_serve_listeners._serve_one_listener",
     "trio.serve_listeners",
     "<TrioToken.run_sync_soon",
 )
-"""There as long as the server; hypercorn may start them after the banner."""
-CONNECTION, IDLE = "trio._highlevel_serve_listeners._run_handler", "hypercorn.trio.tcp_server.TCPServer._idle_timeout"
+"""There as long as the server; hypercorn, where Prometheus asks, may start its own after the banner."""
+SCRAPED = "trio._highlevel_serve_listeners._run_handler"
+PLAIN, IDLE = "actors.front.connections.Connections._serve", "hypercorn.trio.tcp_server.TCPServer._idle_timeout"
 """Between two requests a connection waits some seconds for the next: that is no leak."""
 T = TypeVar("T")
 
@@ -319,5 +323,6 @@ def _task_names() -> list[str]:
             if not task.name.startswith(LISTENING):
                 names.append(task.name)
             waiting.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
-    waiting_ones = Counter({CONNECTION: names.count(IDLE), IDLE: names.count(IDLE)})
+    idle = names.count(IDLE)
+    waiting_ones = Counter({PLAIN: names.count(PLAIN), GENERAL: idle, SCRAPED: idle, IDLE: idle})
     return sorted((Counter(names) - waiting_ones).elements())
