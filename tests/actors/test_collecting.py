@@ -36,9 +36,9 @@ def test_not_while_media_flow_until_many_have_left() -> None:
     assert need.due(quiet=False)
 
 
-def test_a_full_house_waits_until_as_many_have_left() -> None:
+def test_a_full_house_waits_until_a_quarter_has_left() -> None:
     need = Need()
-    entries(need, joined=10 * MANY, left=4 * MANY)
+    entries(need, joined=11 * MANY, left=MANY)
     assert not need.due(quiet=False)
-    entries(need, left=MANY)
+    entries(need, left=MANY + 1)
     assert need.due(quiet=False)
