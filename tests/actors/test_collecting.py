@@ -40,5 +40,5 @@ def test_a_full_house_waits_until_a_quarter_has_left() -> None:
     need = Need()
     entries(need, joined=11 * MANY, left=MANY)
     assert not need.due(quiet=False)
-    entries(need, left=MANY + 1)
+    entries(need, left=2 * MANY)
     assert need.due(quiet=False)
