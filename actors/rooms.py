@@ -13,6 +13,7 @@ from actors.messages.room import CloseRoom, RoomMessage
 from actors.messages.rooms import Drain, FindRoom, ListRooms, OpenRoom, RoomChanged, RoomsMessage
 from actors.room import RoomActor
 from actors.services import Services
+from lkactor.api.listing import ListedRoom
 from lkactor.room.configuration import merged
 from lkactor.room.model import RoomModel
 from lkactor.room.sids import new_sid
@@ -28,7 +29,7 @@ class RoomsActor(Actor[RoomsMessage]):
     def __init__(self, services: Services) -> None:
         self._services = services
         self._rooms: dict[str, ActorRef[RoomMessage]] = {}
-        self._infos: dict[str, models.Room] = {}
+        self._listed: dict[str, ListedRoom] = {}
         self._requests: dict[str, room_api.CreateRoomRequest] = {}
         """What each living room was made with."""
         self._crashed: dict[str, room_api.CreateRoomRequest] = {}
@@ -40,10 +41,13 @@ class RoomsActor(Actor[RoomsMessage]):
             case FindRoom(name=name):
                 return self._alive(name)
             case ListRooms(names=names):
-                return tuple(info for name, info in self._infos.items() if not names or name in names)
+                if not names:
+                    return tuple(self._listed.values())
+                wanted = frozenset(names)
+                return tuple(listed for name, listed in self._listed.items() if name in wanted)
             case RoomChanged(room=room):
                 if room.name in self._rooms:
-                    self._infos[room.name] = room
+                    self._list(room)
             case Drain():
                 for ref in self._rooms.values():
                     if ref.alive:
@@ -79,14 +83,21 @@ class RoomsActor(Actor[RoomsMessage]):
         self.context.watch(ref)
         self._rooms[request.name] = ref
         self._requests[request.name] = request
-        self._infos[request.name] = model.info(participants=0, publishers=0, recording=False)
+        self._list(model.info(participants=0, publishers=0, recording=False))
         return ref
+
+    def _list(self, info: models.Room) -> None:
+        """What was written of it stays good for as long as it is the same."""
+        listed = self._listed.get(info.name)
+        if listed is None or listed.info is not info:
+            self._listed[info.name] = ListedRoom(info)
 
     def _ended(self, ref: ActorRef[Any], exit: Exit) -> None:
         for name, known in list(self._rooms.items()):
             if known == ref:
                 del self._rooms[name]
-                info, request = self._infos.pop(name, None), self._requests.pop(name, None)
+                listed, request = self._listed.pop(name, None), self._requests.pop(name, None)
+                info = listed.info if listed is not None else None
                 if info is not None:
                     self._services.journal.room_gone(info.sid)
                 if exit in (Exit.FAILED, Exit.KILLED) and info is not None and request is not None:

@@ -47,7 +47,7 @@ class MetricsFront:
         ports.collect()
         self._services.metrics.loop(self._services.loop.longest(), self._services.loop.collecting)
         text = self._services.metrics.exposition(
-            rooms,
+            (room.info for room in rooms),
             Traffic(ports.packets_in, ports.bytes_in, ports.packets_out, ports.bytes_out),
             ports.counters,
             webhooks_of(self._services.journal),

@@ -32,6 +32,7 @@ from actors.messages.room import (
 from actors.messages.rooms import FindRoom, ListRooms, OpenRoom, RoomsMessage
 from actors.services import Services
 from lkactor.api import room_service
+from lkactor.api.listing import RoomList
 from lkactor.api.twirp import Method, TwirpError, relayed
 from lkactor.auth import Claims
 from lkactor.room.configuration import UnknownPreset, with_preset
@@ -53,13 +54,13 @@ class RoomServiceFront:
     def method(self, name: str) -> Method | None:
         return room_service.METHODS.get(name)
 
-    async def answer(self, name: str, message: Message, claims: Claims | None) -> Message:
+    async def answer(self, name: str, message: Message, claims: Claims | None) -> Message | RoomList:
         """Raises TwirpError, AskTimeout, MailboxFull."""
         room_service.authorize(room_service.METHODS[name], message, claims)
         room_service.check_limits(message, self._services.config.limit)
         return await self._answer(message, name)
 
-    async def _answer(self, message: Message, name: str) -> Message:
+    async def _answer(self, message: Message, name: str) -> Message | RoomList:
         match message:
             case room_api.CreateRoomRequest():
                 if self._services.over_limit:
@@ -77,8 +78,7 @@ class RoomServiceFront:
                 created: models.Room = await self._ask_room(ref, GetRoom())
                 return created
             case room_api.ListRoomsRequest(names=names):
-                rooms = await self._rooms.ask(ListRooms(tuple(names)), timeout=ASK_TIMEOUT)
-                return room_api.ListRoomsResponse(rooms=rooms)
+                return RoomList(await self._rooms.ask(ListRooms(tuple(names)), timeout=ASK_TIMEOUT))
             case room_api.DeleteRoomRequest(room=room):
                 await self._ask_room(await self._room(room), CloseRoom(models.DisconnectReason.ROOM_DELETED))
                 return room_api.DeleteRoomResponse()

@@ -16,6 +16,7 @@ from actors.kernel import ActorRef, AskTimeout, MailboxFull
 from actors.messages.rooms import RoomsMessage
 from actors.services import Services
 from lkactor.api import twirp, workers
+from lkactor.api.listing import RoomList
 from lkactor.api.twirp import TwirpError
 from lkactor.auth import AuthError, Claims
 
@@ -31,7 +32,7 @@ class Service(Protocol):
     def method(self, name: str) -> twirp.Method | None:
         """None: there is no such method."""
 
-    async def answer(self, name: str, message: Message, claims: Claims | None) -> Message:
+    async def answer(self, name: str, message: Message, claims: Claims | None) -> Message | RoomList:
         """Raises TwirpError, AskTimeout, MailboxFull. `claims` is None without a token."""
 
 

@@ -27,7 +27,7 @@ class FindRoom:
 
 @dataclass(frozen=True, slots=True)
 class ListRooms:
-    """Answer: tuple of models.Room, as the rooms last reported themselves. No names: all."""
+    """Answer: tuple of lkactor.api.listing.ListedRoom, as the rooms last reported themselves. No names: all."""
 
     names: tuple[str, ...]
 

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
+
+from lkactor.api.listing import RoomList
+from lkactor.api.protojson import to_json
 
 STATUS = {
     "canceled": 408,
@@ -138,26 +141,10 @@ def _check_bytes(tree: Mapping[str, object], message: Message) -> None:
                 raise ValueError("no base64")
 
 
-def encode(message: Message, *, as_json: bool) -> bytes:
+def encode(message: Message | RoomList, *, as_json: bool) -> bytes:
     """JSON has the proto's own field names, and unset fields are written out, unset messages as null."""
+    if isinstance(message, RoomList):
+        return message.encode(as_json=as_json)
     if not as_json:
         return message.SerializeToString()
-    tree = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    _say_null(message, tree)
-    return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _say_null(message: Message, tree: dict[str, object]) -> None:
-    """protobuf's option for unset fields leaves messages out."""
-    for field in message.DESCRIPTOR.fields:
-        if field.message_type is None or field.message_type.GetOptions().map_entry:
-            continue
-        said = tree.get(field.name)
-        if isinstance(said, list):
-            for item, inner in zip(getattr(message, field.name), said, strict=True):
-                if isinstance(inner, dict):
-                    _say_null(item, inner)
-        elif isinstance(said, dict):
-            _say_null(getattr(message, field.name), said)
-        elif said is None and field.containing_oneof is None:
-            tree[field.name] = None
+    return to_json(message).encode()

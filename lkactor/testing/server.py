@@ -280,7 +280,7 @@ class LkServer:
 
         async def names() -> list[str]:
             rooms = await self.node.rooms.ask(ListRooms(()), timeout=STOP_TIMEOUT)
-            return [room.name for room in rooms]
+            return [room.info.name for room in rooms]
 
         return self._across(lambda token: trio.from_thread.run(names, trio_token=token))
 
