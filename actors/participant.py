@@ -305,6 +305,12 @@ class ParticipantActor(Actor[ParticipantMessage]):
         """The client cannot follow a change of codec in one track (Go SDK, and whoever does not say what it is)."""
         return self._parameters.client.sdk in (models.ClientInfo.SDK.GO, models.ClientInfo.SDK.UNKNOWN)
 
+    @property
+    def syncs_streams(self) -> bool:
+        """The room wants it and the client can: not Firefox (livekit-surface 2.5)."""
+        browser = self._parameters.client.browser.lower()
+        return self._spec.room_model.sync_streams and self.protocol >= 10 and not browser.startswith("firefox")
+
     def tell_publisher(self, message: TransportMessage) -> None:
         self._tell("publisher", message)
 
@@ -472,7 +478,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             lite=config.rtc.use_ice_lite and not self._parameters.disable_ice_lite and self.protocol > 5,
             codecs=tuple(codec.mime.lower() for codec in self._codecs.subscribe),
             publish_codecs=tuple(codec.mime.lower() for codec in self._codecs.publish),
-            reuse_sections=self.protocol > 3 and self._parameters.client.browser != "safari",
+            reuse_sections=self.protocol > 3 and self._parameters.client.browser != "safari" and not self.syncs_streams,
             subscriber_sid=self.sid,
             egress=egress,
             server_offers=self._parameters.server_offers,

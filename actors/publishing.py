@@ -188,6 +188,7 @@ class PublishingDesk:
             height=info.height,
             track=self._actors[info.sid],
             allowed=self._allowed(info.sid),
+            stream=info.stream,
         )
 
     def handles(self) -> tuple[TrackHandle, ...]:

@@ -196,7 +196,7 @@ class SubscribingDesk:
         tracks = tuple(
             OutgoingTrack(
                 sid=handle.sid,
-                stream_id=f"{handle.publisher_sid}|{handle.sid}",
+                stream_id=f"{handle.publisher_sid}|{self._stream_of(handle)}",
                 kind=handle.kind,
                 codecs=handle.codecs,
                 mimes=handle.mimes,
@@ -213,6 +213,9 @@ class SubscribingDesk:
         self._count(frozenset(handle.sid for handle in wanted))
         if self._adaptive_stream:
             self._default_settings(wanted)
+
+    def _stream_of(self, handle: TrackHandle) -> str:
+        return handle.stream if self._participant.syncs_streams and handle.stream else handle.sid
 
     def _tell_permissions(self) -> None:
         """Whether their publishers let it, of the tracks that this participant asked for or gets by itself."""

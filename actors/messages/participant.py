@@ -273,6 +273,8 @@ class TrackHandle:
     track: ActorRef[Any]
     allowed: frozenset[str] | None
     """Identities that may subscribe; None: all."""
+    stream: str = ""
+    """Tracks of one publisher with the same one belong together: "camera", "screen", or the client's own name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class RoomModel:
     sif_trailer: bytes
     agents: tuple[agent_dispatch.RoomAgentDispatch, ...] = ()
     """Asked for when the room was made; none: any worker without a name."""
+    sync_streams: bool = False
+    """What somebody's camera and microphone send is one stream to the others, so that their players keep it in step."""
     ever_joined: bool = False
     emptied_at: float | None = None
     version: int = field(default=0)
@@ -62,6 +64,7 @@ class RoomModel:
             ),
             sif_trailer=rng.randbytes(25),
             agents=tuple(request.agents),
+            sync_streams=request.sync_streams or config.room.sync_streams,
         )
 
     def info(self, *, participants: int, publishers: int, recording: bool) -> models.Room:

@@ -60,9 +60,9 @@ def test_what_needs_a_restart_is_named_and_stays():
 
 
 def test_what_has_no_effect_is_named_once():
-    new = config("{room: {sync_streams: true}, psrpc: {timeout: 3s}}")
+    new = config("{room: {create_room_attempts: 2}, psrpc: {timeout: 3s}}")
     result = reload(config(), new)
-    assert set(result.without_effect) == {"room.sync_streams", "psrpc.timeout"}
+    assert set(result.without_effect) == {"room.create_room_attempts", "psrpc.timeout"}
     assert reload(result.config, new).without_effect == ()
 
 
