@@ -6,9 +6,12 @@ its sender, adds it there.
 
 from __future__ import annotations
 
+import hmac
+import json
 import math
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import jwt
@@ -23,6 +26,7 @@ CACHED, MAX_CACHED = 1024, 4096
 """Tokens a `TokenCache` keeps, characters of the longest one."""
 DEFAULT_LIFE = 6 * 3600.0
 BEARER = "Bearer "
+_JWT_HEADER = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=") + b"."
 ALGORITHMS = frozenset(
     {"none", "EdDSA", *(f"{family}{bits}" for family in ("HS", "RS", "ES", "PS") for bits in (256, 384, 512))}
 )
@@ -428,7 +432,6 @@ def issue_token(
     `room_config` is protojson, `sha256` the base64 digest of a webhook's body. Raises ValueError for unknown grants and
     for values of a type that no server would take.
     """
-    payload: dict[str, object] = {"iss": api_key, "nbf": int(now_unix), "exp": int(now_unix + ttl)}
     optional: dict[str, object] = {
         "sub": identity,
         "name": name,
@@ -440,7 +443,7 @@ def issue_token(
         "roomPreset": room_preset,
         "sha256": sha256,
     }
-    payload.update({key: value for key, value in optional.items() if value})
+    payload = _payload(api_key, now_unix, ttl, optional)
     if video is not None:
         payload["video"] = _spelled(video, _CAMEL)
     for key, grant in (grants or {}).items():
@@ -451,7 +454,21 @@ def issue_token(
         _claims(api_key, payload)
     except AuthError as error:
         raise ValueError(str(error)) from None
-    return jwt.encode(payload, secret, algorithm="HS256")
+    return _signed(payload, secret)
+
+
+def _payload(api_key: str, now_unix: float, ttl: float, optional: Mapping[str, object]) -> dict[str, object]:
+    """Claims; of `optional` those that say something."""
+    payload: dict[str, object] = {"iss": api_key, "nbf": int(now_unix), "exp": int(now_unix + ttl)}
+    payload.update({key: value for key, value in optional.items() if value})
+    return payload
+
+
+def _signed(payload: Mapping[str, object], secret: str) -> str:
+    """HS256 (RFC 7515 section 3.1). PyJWT looks at the key for longer than it signs; refresh tokens are many."""
+    text = _JWT_HEADER + urlsafe_b64encode(json.dumps(payload, separators=(",", ":")).encode()).rstrip(b"=")
+    digest = hmac.digest(secret.encode(), text, "sha256")
+    return (text + b"." + urlsafe_b64encode(digest).rstrip(b"=")).decode()
 
 
 def _spelled(grant: Mapping[str, object], camel: Mapping[str, str]) -> dict[str, object]:
@@ -465,35 +482,36 @@ def _spelled(grant: Mapping[str, object], camel: Mapping[str, str]) -> dict[str,
 def issue_refresh_token(claims: Claims, info: models.ParticipantInfo, keys: Mapping[str, str], now_unix: float) -> str:
     """A token for reconnects: at least ten minutes, with the permissions, name and metadata as they are now."""
     permission = info.permission
-    base = asdict(claims.video or VideoGrant())
-    video = {name: value for name, value in base.items() if value} | {
-        "room_join": True,
-        "can_publish": permission.can_publish,
-        "can_subscribe": permission.can_subscribe,
-        "can_publish_data": permission.can_publish_data,
-        "can_publish_sources": [SOURCE_NAMES.get(n, "unknown") for n in permission.can_publish_sources],
-        "can_update_own_metadata": permission.can_update_metadata,
+    base = claims.video or VideoGrant()
+    video = {camel: value for snake, camel in _CAMEL.items() if (value := getattr(base, snake))} | {
+        "roomJoin": True,
+        "canPublish": permission.can_publish,
+        "canSubscribe": permission.can_subscribe,
+        "canPublishData": permission.can_publish_data,
+        "canPublishSources": [SOURCE_NAMES.get(n, "unknown") for n in permission.can_publish_sources],
+        "canUpdateOwnMetadata": permission.can_update_metadata,
         "hidden": permission.hidden,
         "recorder": permission.recorder,
         "agent": permission.agent,
-        "can_subscribe_metrics": permission.can_subscribe_metrics,
-        "can_manage_agent_session": permission.can_manage_agent_session,
+        "canSubscribeMetrics": permission.can_subscribe_metrics,
+        "canManageAgentSession": permission.can_manage_agent_session,
     }
-    others = {name: getattr(claims, name) for name in _OTHER_FIELDS}
     key = claims.api_key if claims.api_key in keys else next(iter(keys))
-    return issue_token(
-        key,
-        keys[key],
-        identity=info.identity,
-        name=info.name,
-        metadata=info.metadata,
-        attributes=dict(info.attributes),
-        kind=claims.kind if claims.kind != "standard" else "",
-        kind_details=claims.kind_details,
-        room_config=None if claims.room_config is None else MessageToDict(claims.room_config),
-        room_preset=claims.room_preset,
-        video=video,
-        grants={name: asdict(grant) for name, grant in others.items() if grant is not None},
-        ttl=DEFAULT_LIFE if math.isinf(claims.expires_at) else max(MIN_REFRESH_LIFE, claims.expires_at - now_unix),
-        now_unix=now_unix,
-    )
+    optional: dict[str, object] = {
+        "sub": info.identity,
+        "name": info.name,
+        "metadata": info.metadata,
+        "attributes": dict(info.attributes),
+        "kind": claims.kind if claims.kind != "standard" else "",
+        "kindDetails": claims.kind_details,
+        "roomConfig": None if claims.room_config is None else MessageToDict(claims.room_config),
+        "roomPreset": claims.room_preset,
+    }
+    life = DEFAULT_LIFE if math.isinf(claims.expires_at) else max(MIN_REFRESH_LIFE, claims.expires_at - now_unix)
+    payload = _payload(key, now_unix, life, optional)
+    payload["video"] = video
+    for name, fields in _OTHER_FIELDS.items():
+        grant = getattr(claims, name)
+        if grant is not None:
+            payload[name] = {camel: getattr(grant, snake) for camel, snake in fields.items()}
+    return _signed(payload, keys[key])

@@ -593,3 +593,13 @@ def test_what_is_refused_is_not_remembered_and_what_is_kept_is_bounded():
         cache.verify(signed(sub=str(number)), KEYS, NOW)
     assert len(cache._known) == CACHED
     assert signed(sub="0") not in cache._known
+
+
+@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), st.text(min_size=32, max_size=70))
+def test_what_we_sign_is_what_anybody_verifies(attributes, secret):
+    """PyJWT is the judge of our own signature, with keys up to and longer than a block of the hash."""
+    token = issue_token("k", secret, now_unix=NOW, identity="ann", attributes=attributes)
+    options = {"verify_exp": False, "verify_nbf": False}
+    payload = jwt.decode(token, secret, algorithms=["HS256"], options=options)
+    assert payload["sub"] == "ann"
+    assert payload.get("attributes", {}) == attributes
