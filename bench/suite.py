@@ -60,9 +60,12 @@ class Case:
     sizes: tuple[int, ...]
     figures: tuple[str, ...]
     planes: bool = False
+    alone: bool = False
+    """Of lkactor only: others do not say."""
 
 
 PACKETS = ("cpu_us_per_packet", "latency_p50_ms", "latency_p99_ms")
+STALL = ("longest_stall_ms", "latency_p99_ms", "packets_per_second")
 MOST = ("packets_per_second", "cpu_us_per_packet", "latency_p99_ms")
 MEANWHILE = ("latency_p50_ms", "latency_p99_ms", "p99_by_alone", "calls_per_second", "joins_per_second")
 REQUESTS = ("cpu_us_per_request", "latency_p99_ms")
@@ -81,7 +84,7 @@ CASES = (
     Case("b6-list-rooms", list_rooms, (0, 1000), REQUESTS),
     Case("b6-list-rooms-json", list_rooms_json, (1000,), REQUESTS),
     Case("b7-memory", memory, (50,), ("per_participant_kb", "after_start_mb", "idle_cpu_us_per_participant_second")),
-    Case("b8-stall", stall, (50, 100), ("longest_stall_ms", "latency_p99_ms", "packets_per_second"), planes=True),
+    Case("b8-stall", stall, (50, 100), STALL, planes=True, alone=True),
     Case("b8-interference-api", interference_api, (INTERFERENCE_SINKS,), MEANWHILE, planes=True),
     Case("b8-interference-joins", interference_joins, (INTERFERENCE_SINKS,), MEANWHILE, planes=True),
 )
@@ -210,7 +213,7 @@ def main() -> None:
 
     for case in CASES:
         if wanted(case.name, options):
-            servers = (ours if case.planes else dict([next(iter(ours.items()))])) | others
+            servers = (ours if case.planes else dict([next(iter(ours.items()))])) | ({} if case.alone else others)
             for size in map(int, options.sizes.split(",")) if options.sizes else case.sizes:
                 medians = run_case(case, size, servers, options.runs, options.seconds)
                 done(case.name, size, case.figures, medians)
