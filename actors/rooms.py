@@ -28,7 +28,9 @@ class RoomsActor(Actor[RoomsMessage]):
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._rooms: dict[str, ActorRef[RoomMessage]] = {}
+        # The rooms of a former incarnation have ended with it.
+        self._rooms = services.directory.rooms
+        self._rooms.clear()
         self._listed: dict[str, ListedRoom] = {}
         self._requests: dict[str, room_api.CreateRoomRequest] = {}
         """What each living room was made with."""
@@ -39,7 +41,7 @@ class RoomsActor(Actor[RoomsMessage]):
             case OpenRoom(request=request, create=create):
                 return await self._open(request, create)
             case FindRoom(name=name):
-                return self._alive(name)
+                return self._services.directory.room(name)
             case ListRooms(names=names):
                 if not names:
                     return tuple(self._listed.values())
@@ -59,13 +61,9 @@ class RoomsActor(Actor[RoomsMessage]):
                 pass
         return None
 
-    def _alive(self, name: str) -> ActorRef[RoomMessage] | None:
-        ref = self._rooms.get(name)
-        return ref if ref is not None and ref.alive else None
-
     async def _open(self, request: room_api.CreateRoomRequest, create: bool) -> ActorRef[RoomMessage] | None:
         """A live room is returned unchanged, whatever the request says (livekit-surface 3.2)."""
-        ref = self._alive(request.name)
+        ref = self._services.directory.room(request.name)
         if ref is not None or not create:
             return ref
         former = self._crashed.pop(request.name, None)

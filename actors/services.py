@@ -13,6 +13,7 @@ from actors.journal import JournalPort
 from actors.kernel import ActorRef
 from actors.looptime import LoopTime
 from actors.messages.agents import AgentsMessage
+from actors.messages.room import RoomMessage
 from actors.net import Ports
 from lkactor.addressing import AddressPlan
 from lkactor.auth import TokenCache
@@ -36,6 +37,18 @@ class Draining:
         return self.until is not None
 
 
+class Directory:
+    """The rooms by name. The rooms actor writes it; whoever only wants to know where a room is need not ask."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, ActorRef[RoomMessage]] = {}
+
+    def room(self, name: str) -> ActorRef[RoomMessage] | None:
+        """None: there is none, or it is closing."""
+        ref = self.rooms.get(name)
+        return ref if ref is not None and ref.alive else None
+
+
 @dataclass(slots=True)
 class Services:
     """Created by the node. Nothing is ever replaced, except for `config` at a reload: ask for it each time."""
@@ -55,6 +68,7 @@ class Services:
     """Identifiers and ICE credentials: a system source, or a seeded one in a replayed run."""
     unix: Callable[[], float] = field(default=time.time)
     draining: Draining = field(default_factory=Draining)
+    directory: Directory = field(default_factory=Directory)
     addresses: AddressPlan = field(default_factory=lambda: AddressPlan((), (), (), ()))
     """Which addresses `candidates` name, and why."""
     ice_memory: PreferenceMemory = field(default_factory=PreferenceMemory)

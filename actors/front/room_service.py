@@ -29,7 +29,7 @@ from actors.messages.room import (
     RoomMessage,
     UpdateRoomMetadata,
 )
-from actors.messages.rooms import FindRoom, ListRooms, OpenRoom, RoomsMessage
+from actors.messages.rooms import ListRooms, OpenRoom, RoomsMessage
 from actors.services import Services
 from lkactor.api import room_service
 from lkactor.api.listing import RoomList
@@ -80,10 +80,10 @@ class RoomServiceFront:
             case room_api.ListRoomsRequest(names=names):
                 return RoomList(await self._rooms.ask(ListRooms(tuple(names)), timeout=ASK_TIMEOUT))
             case room_api.DeleteRoomRequest(room=room):
-                await self._ask_room(await self._room(room), CloseRoom(models.DisconnectReason.ROOM_DELETED))
+                await self._ask_room(self._room(room), CloseRoom(models.DisconnectReason.ROOM_DELETED))
                 return room_api.DeleteRoomResponse()
             case room_api.ListParticipantsRequest(room=room):
-                found = await self._rooms.ask(FindRoom(room), timeout=ASK_TIMEOUT)
+                found = self._services.directory.room(room)
                 infos = await self._ask_room(found, ListParticipants()) if found is not None else ()
                 return room_api.ListParticipantsResponse(participants=infos)
             case room_api.RoomParticipantIdentity(room=room, identity=identity):
@@ -94,10 +94,10 @@ class RoomServiceFront:
                 await self._ask(participant, Disconnect(models.DisconnectReason.PARTICIPANT_REMOVED, action))
                 return room_api.RemoveParticipantResponse()
             case room_api.UpdateRoomMetadataRequest(room=room, metadata=metadata):
-                updated: models.Room = await self._ask_room(await self._room(room), UpdateRoomMetadata(metadata))
+                updated: models.Room = await self._ask_room(self._room(room), UpdateRoomMetadata(metadata))
                 return updated
             case room_api.SendDataRequest(room=room):
-                return await self._send_data(message, await self._room(room))
+                return await self._send_data(message, self._room(room))
             case _:
                 return await self._to_participant(message)
 
@@ -181,14 +181,14 @@ class RoomServiceFront:
 
     # -- finding ----------------------------------------------------------------------------------------------------
 
-    async def _room(self, name: str) -> ActorRef[RoomMessage]:
-        ref: ActorRef[RoomMessage] | None = await self._rooms.ask(FindRoom(name), timeout=ASK_TIMEOUT)
+    def _room(self, name: str) -> ActorRef[RoomMessage]:
+        ref = self._services.directory.room(name)
         if ref is None:
             raise relayed("not_found", NO_ROOM)
         return ref
 
     async def _participant(self, room: str, identity: str) -> ActorRef[Any]:
-        found = await self._rooms.ask(FindRoom(room), timeout=ASK_TIMEOUT)
+        found = self._services.directory.room(room)
         ref = await self._ask_room(found, FindParticipant(identity)) if found is not None else None
         if ref is None:
             raise relayed("not_found", NO_PARTICIPANT)
@@ -196,7 +196,7 @@ class RoomServiceFront:
         return ref
 
     async def _participant_info(self, room: str, identity: str) -> models.ParticipantInfo:
-        found = await self._rooms.ask(FindRoom(room), timeout=ASK_TIMEOUT)
+        found = self._services.directory.room(room)
         infos = await self._ask_room(found, ListParticipants()) if found is not None else ()
         for info in infos:
             if info.identity == identity:

@@ -5,8 +5,6 @@ Source: livekit-surface 3.2. "admin" means video.roomAdmin and video.room equal 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from google.protobuf.message import Message
 from livekit.protocol import models, room
 
@@ -38,13 +36,15 @@ def authorize(method: Method, request: Message, claims: Claims | None) -> None:
     """Raises TwirpError("unauthenticated"), which is 401: the reference has no 403 here."""
     video = claims.video if claims is not None else None
     if video is not None:
-        admin = video.room_admin and video.room == getattr(request, "room", None)
-        allowed = {
-            "create": video.room_create,
-            "list": video.room_list,
-            "admin": admin,
-            "destination": admin and video.destination_room == getattr(request, "destination_room", None),
-        }[method.grant]
+        match method.grant:
+            case "create":
+                allowed = video.room_create
+            case "list":
+                allowed = video.room_list
+            case _:
+                allowed = video.room_admin and video.room == getattr(request, "room", None)
+                if method.grant == "destination":
+                    allowed = allowed and video.destination_room == getattr(request, "destination_room", None)
         if allowed:
             return
     raise TwirpError("unauthenticated", "permissions denied")
@@ -52,18 +52,19 @@ def authorize(method: Method, request: Message, claims: Claims | None) -> None:
 
 def check_limits(request: Message, limits: LimitConfig) -> None:
     """Sizes that the configuration bounds. Raises TwirpError("invalid_argument")."""
-    checks: dict[type[Message], Callable[[], None]] = {
-        room.CreateRoomRequest: lambda: _check_create(request, limits),
-        room.UpdateRoomMetadataRequest: lambda: _check_metadata(request, limits),
-        room.UpdateParticipantRequest: lambda: _check_participant(request, limits),
-        room.SendDataRequest: lambda: _check_data(request),
-        room.ForwardParticipantRequest: lambda: _check_destination(request),
-        room.MoveParticipantRequest: lambda: _check_destination(request),
-        room.PerformRpcRequest: lambda: _check_rpc(request),
-    }
-    check = checks.get(type(request))
-    if check is not None:
-        check()
+    match request:
+        case room.CreateRoomRequest():
+            _check_create(request, limits)
+        case room.UpdateRoomMetadataRequest():
+            _check_metadata(request, limits)
+        case room.UpdateParticipantRequest():
+            _check_participant(request, limits)
+        case room.SendDataRequest():
+            _check_data(request)
+        case room.ForwardParticipantRequest() | room.MoveParticipantRequest():
+            _check_destination(request)
+        case room.PerformRpcRequest():
+            _check_rpc(request)
 
 
 def _too_long(what: str, limit: int) -> TwirpError:
