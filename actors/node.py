@@ -26,7 +26,7 @@ from actors.tcp import TcpActor
 from actors.turn import TurnActor, open_turn
 from actors.udp import UdpActor
 from actors.webhooks import ReceiverSpec
-from lkactor.addressing import AddressPlan
+from lkactor.addressing import AddressPlan, tcp_port
 from lkactor.addressing import udp_ports as wanted_ports
 from lkactor.config import Config
 from lkactor.config_reload import Reload, reload
@@ -248,9 +248,8 @@ def _open_media(config: Config, addresses: AddressPlan, ports: Ports) -> tuple[t
     except OSError as error:
         which = f"{span.first}" if span.first == span.last else f"{span.first}-{span.last}"
         raise not_bound(error, f"UDP port {which}", span.why) from None
-    if config.rtc.tcp_port is None:
-        return udp, None
+    tcp = tcp_port(config.rtc)
     try:
-        return udp, ports.open_tcp(addresses.tcp_binds, config.rtc.tcp_port)
+        return udp, None if tcp is None else ports.open_tcp(addresses.tcp_binds, tcp)
     except OSError as error:
-        raise not_bound(error, f"TCP port {config.rtc.tcp_port}", "rtc.tcp_port") from None
+        raise not_bound(error, f"TCP port {tcp}", "rtc.tcp_port") from None

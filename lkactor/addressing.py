@@ -113,6 +113,12 @@ def udp_ports(rtc: RtcConfig, cpus: int) -> UdpPorts:
     return UdpPorts(first, last, min(cpus, last - first + 1), why)
 
 
+def tcp_port(rtc: RtcConfig) -> int | None:
+    """None: no ICE/TCP. 0: any free one, where UDP has any free one, too."""
+    any_will_do = not rtc.udp_port and not rtc.port_range_end
+    return rtc.tcp_port or (0 if rtc.tcp_port == 0 and any_will_do else None)
+
+
 def admit(config: Config, local: Sequence[LocalAddress]) -> tuple[list[Announced], list[Dropped]]:
     """The addresses that may be told, in order, and those that may not."""
     rtc = config.rtc

@@ -77,6 +77,7 @@ ENVIRONMENT = {
 """Variables that are not `LIVEKIT_` and the path (livekit-surface 5.1)."""
 UNLIMITED = 2**53
 """What a `limit.max_...` of 0 means."""
+DEV_UDP_PORT = 7882
 DEV_RELAY_PORTS = ("30000", "30002")
 
 
@@ -234,6 +235,17 @@ def _settle(tree: dict[str, Any]) -> None:
         turn |= dict(zip(bounds, ports, strict=True))
     if "node_ip" in rtc:
         rtc["node_ip"] = _node_ip(rtc["node_ip"])
+    _settle_udp(rtc, dev=convert(tree.get("development") or False, bool, "development"))
+
+
+def _settle_udp(rtc: dict[str, Any], *, dev: bool) -> None:
+    """A range wins over `udp_port`, and that over the range that nobody set (livekit-surface 5.3)."""
+    bounds = ("port_range_start", "port_range_end")
+    if all(rtc.get(name) in (None, 0, "0") for name in bounds):
+        if dev and rtc.get("udp_port") is None:
+            rtc["udp_port"] = DEV_UDP_PORT
+        given = rtc.get("udp_port") is not None
+        rtc |= dict.fromkeys(bounds, 0 if given else None)
     udp = rtc.get("udp_port")
     if not isinstance(udp, str) or "-" not in udp.strip("- "):
         return

@@ -105,13 +105,15 @@ class CongestionControlConfig:
 
 @dataclass(frozen=True, slots=True)
 class RtcConfig:
-    udp_port: Port = 7882
-    """In YAML also a range, "7882-7892": this is its first port."""
+    udp_port: Port = 0
+    """In YAML also a range, "7882-7892": this is its first port. 0 in the file: any free one."""
     udp_port_end: int = field(default=0, metadata=NOT_YAML)
     """The last port of the range, 0 without one."""
     tcp_port: Port | None = 7881
-    port_range_start: Port = 0
-    port_range_end: Port = 0
+    """0: none, as in LiveKit; but with `udp_port: 0` any free one."""
+    port_range_start: Port = 50000
+    port_range_end: Port = 60000
+    """Instead of `udp_port`. Where neither is set these stand, as in LiveKit; in development it is `udp_port` 7882."""
     node_ip: str = ""
     """"v4", "v6" or "v4,v6"; in YAML also {ipv4, ipv6}."""
     use_external_ip: bool = False

@@ -16,7 +16,8 @@ MANY = 3
 
 
 def network_lines(config: Config, node: Node) -> list[str]:
-    lines = [f"  media        UDP {ports_text(node.udp_ports)}, TCP {node.tcp_port}"]
+    tcp = "no TCP" if node.tcp_port is None else f"TCP {node.tcp_port}"
+    lines = [f"  media        UDP {ports_text(node.udp_ports)}, {tcp}"]
     turn, gst = config.turn, config.gst_signalling
     if turn.enabled:
         doors = [f"UDP {turn.udp_port}"] if turn.udp_port else []

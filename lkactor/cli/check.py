@@ -19,7 +19,7 @@ from lkactor.config_reader import Reader
 from lkactor.config_schema import EXTRA, fields_of, schema_of
 
 SECRETS = ("keys", "password", "secret", "credential", "api_key")
-BY_DEV = ("development", "keys", "bind_addresses", "turn.relay_range_start", "turn.relay_range_end")
+BY_DEV = ("development", "keys", "bind_addresses", "rtc.udp_port", "turn.relay_range_start", "turn.relay_range_end")
 
 
 @dataclass(frozen=True, slots=True)

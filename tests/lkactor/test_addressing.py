@@ -169,13 +169,13 @@ def test_binds(rules: str, local: tuple[LocalAddress, ...], udp: tuple[str, ...]
 @pytest.mark.parametrize(
     ("rules", "cpus", "expected"),
     [
-        ("", 4, (7882, 7882, 1)),
+        ("", 4, (50000, 60000, 4)),
         ("rtc: {udp_port: 0}", 4, (0, 0, 1)),
         ("rtc: {udp_port: 7882-7892}", 4, (7882, 7892, 4)),
         ("rtc: {udp_port: 7882-7883}", 4, (7882, 7883, 2)),
         ("rtc: {port_range_start: 50000, port_range_end: 60000}", 2, (50000, 60000, 2)),
         ("rtc: {port_range_start: 50000, port_range_end: 60000, udp_port: 7882}", 2, (50000, 60000, 2)),
-        ("rtc: {port_range_end: 60000}", 2, (7882, 7882, 1)),
+        ("rtc: {port_range_end: 60000}", 2, (50000, 60000, 2)),
     ],
 )
 def test_udp_ports(rules: str, cpus: int, expected: tuple[int, int, int]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lkactor.addressing import tcp_port, udp_ports
 from lkactor.cli.serve import load
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 from lkactor.config_schema import EXTRA, WITHOUT_EFFECT, Listed, fields_of, schema_of
@@ -149,7 +150,7 @@ def test_a_full_configuration():
 def test_defaults_are_the_references():
     config = Config.load("")
     assert config == Config()
-    assert (config.port, config.rtc.tcp_port, config.rtc.udp_port) == (7880, 7881, 7882)
+    assert (config.port, config.rtc.tcp_port) == (7880, 7881)
     assert (config.turn.enabled, config.turn.bind_addresses, config.turn.ttl_seconds) == (False, ("0.0.0.0",), 300)
     assert (config.turn.relay_range_start, config.turn.relay_range_end) == (30000, 40000)
     assert (config.webhook.resource_url_notifier.max_age, config.webhook.resource_url_notifier.max_depth) == (30, 200)
@@ -157,6 +158,35 @@ def test_defaults_are_the_references():
     assert config.signal_relay.connect_attempts == 3
     assert (config.gst_signalling.port, config.prometheus.port, config.events.directory) == (None, 0, "")
     assert (config.room.create_room_timeout, config.room.update_batch_target_size) == (10.0, 131072)
+
+
+@pytest.mark.parametrize(
+    ("text", "dev", "first", "last"),
+    [
+        ("", False, 50000, 60000),
+        ("", True, 7882, 7882),
+        ("rtc: {tcp_port: 1}", False, 50000, 60000),
+        ("rtc: {udp_port: 7882}", False, 7882, 7882),
+        ("rtc: {udp_port: 7882-7892}", True, 7882, 7892),
+        ("rtc: {udp_port: 1, port_range_start: 10, port_range_end: 20}", False, 10, 20),
+        ("rtc: {port_range_start: 10, port_range_end: 20}", True, 10, 20),
+        ("rtc: {udp_port: 1, port_range_start: 0, port_range_end: 0}", False, 1, 1),
+        ("rtc: {port_range_start: 0}", False, 50000, 60000),
+        ("rtc: {udp_port: 0}", False, 0, 0),
+    ],
+)
+def test_media_ports_are_the_references(text, dev, first, last):
+    ports = udp_ports(Config.load(text, dev=dev).rtc, 1)
+    assert (ports.first, ports.last) == (first, last)
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [("", 7881), ("rtc: {tcp_port: 5}", 5), ("rtc: {tcp_port: 0}", None), ("rtc: {tcp_port: 0, udp_port: 1}", None),
+     ("rtc: {tcp_port: 0, port_range_start: 1, port_range_end: 2}", None), ("rtc: {tcp_port: 0, udp_port: 0}", 0)],
+)  # fmt: skip
+def test_no_tcp_port_is_no_tcp(text, port):
+    assert tcp_port(Config.load(text).rtc) == port
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "null\n", "---\n", "rtc:\nroom: ~\nkeys:\n"])

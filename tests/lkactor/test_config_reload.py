@@ -50,12 +50,13 @@ def test_numbers_are_shown_and_texts_are_not():
 
 def test_what_needs_a_restart_is_named_and_stays():
     result = reload(
-        config(), config("{port: 1234, rtc: {udp_port: 5}, logging: {json: true}, room: {empty_timeout: 5}}")
+        config("rtc: {udp_port: 7}"),
+        config("{port: 1234, rtc: {udp_port: 5}, logging: {json: true}, room: {empty_timeout: 5}}"),
     )
     assert set(result.restart) == {"port", "rtc.udp_port", "logging.json"}
-    assert (result.config.port, result.config.rtc.udp_port, result.config.logging.json) == (7880, 7882, False)
+    assert (result.config.port, result.config.rtc.udp_port, result.config.logging.json) == (7880, 7, False)
     assert result.config.room.empty_timeout == 5
-    again = reload(result.config, config("{port: 12, room: {empty_timeout: 5}}"))
+    again = reload(result.config, config("{port: 12, rtc: {udp_port: 7}, room: {empty_timeout: 5}}"))
     assert (again.applied, again.restart) == ((), ("port",)), "said again until the restart"
 
 

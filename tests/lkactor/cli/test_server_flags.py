@@ -76,7 +76,8 @@ def test_keys_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_must_be_open(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ports(capsys)["media"] == "7882"
+    assert ports(capsys)["media"] == "50000-60000"
+    assert ports(capsys, "--dev")["media"] == "7882"
     assert ports(capsys, "--udp-port", "7000-7003")["media"] == "7000-7003"
     both = "rtc: {port_range_start: 50000, port_range_end: 60000, udp_port: 1}"
     assert ports(capsys, "--config-body", both)["media"] == "50000-60000", "as the server: the range wins"
