@@ -31,6 +31,7 @@ MESSAGES = {
     "config.reloaded": "configuration reloaded",
     "config.restart_needed": "these keys have changed and need a restart",
     "config.without_effect": "these keys have no effect",
+    "config.weak_secret": "API secrets of under 32 characters can be guessed; `lkactor generate-keys` makes others",
     "config.kept": "the configuration cannot be used; the one before stays",
 }
 
@@ -78,6 +79,8 @@ class ServerLog:
                 return "info", {"detail": entry.detail}
             case "config.restart_needed" | "config.without_effect":
                 return "warn", {"keys": entry.detail}
+            case "config.weak_secret":
+                return "warn", {"apiKeys": entry.detail}
             case "config.kept":
                 return "error", {"error": entry.detail}
             case "actor.fault":

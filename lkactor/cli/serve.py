@@ -30,6 +30,9 @@ from lkactor.cli.server_flags import flag_values
 from lkactor.config import Config, ConfigError, environment_overrides, parse_keys
 from lkactor.redaction import secrets_of
 
+LEAST_SECRET = 32
+"""Characters: as many octets as HMAC-SHA-256 gives (RFC 2104 section 3)."""
+
 
 def serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Raises ConfigError, or OSError when a port is taken."""
@@ -87,6 +90,7 @@ async def _serve(config: Config, load_again: Callable[[], Config]) -> None:
         print(banner(config, node), flush=True)
         log = ServerLog(config.logging, services.joins, services.server_info.node_id)
         services.events.listen(log.observe)
+        _name_weak_secrets(node, config)
         terminal = os.isatty(0)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP) as signals:
             # HUP is also what a terminal says that is closed: then there is nobody left to serve.
@@ -118,11 +122,19 @@ async def reload(node: Node, load_again: Callable[[], Config], log: ServerLog) -
         return
     crash.hide(secrets_of(result.config))
     log.set_level(result.config.logging.level)
+    _name_weak_secrets(node, result.config)
     if result.restart:
         say("config.restart_needed", ", ".join(result.restart))
     if result.without_effect:
         say("config.without_effect", ", ".join(result.without_effect))
     say("config.reloaded", "; ".join(result.applied) or "nothing has changed")
+
+
+def _name_weak_secrets(node: Node, config: Config) -> None:
+    """By their keys. The development mode's own is no secret."""
+    weak = [] if config.development else [key for key, secret in config.keys.items() if len(secret) < LEAST_SECRET]
+    if weak:
+        node.services.events.record(trio.current_time(), "", "", "config.weak_secret", ", ".join(weak))
 
 
 def banner(config: Config, node: Node) -> str:

@@ -209,3 +209,17 @@ def test_the_log_level_and_webhooks_change(tmp_path: Path) -> None:
         assert asyncio.run(rooms_of(server, "old")) == ["quiet", "told", "untold"]
         assert [line["room"] for line in server.log if line["msg"] == "starting room"][:1] == ["told"]
         assert len(backend.events) == 1
+
+
+def test_short_secrets_are_named_at_the_start_and_when_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "livekit.yaml"
+    configure(path, "old")
+    path.write_text(path.read_text() + "  weak: short\n")
+    with served(path) as server:
+        (said,) = server.reload()
+        assert said["detail"] == "nothing has changed"
+        path.write_text(path.read_text() + "  frail: also-short\n")
+        (said,) = server.reload()
+        assert said["detail"] == "keys: added: frail"
+        assert [line["apiKeys"] for line in server.log if "apiKeys" in line] == ["weak", "weak", "weak, frail"]
+        assert "also-short" not in "".join(server.text)

@@ -46,6 +46,12 @@ def test_a_meeting_is_four_lines():
     assert (closing["reason"], closing["durationMs"], closing["outcome"]) == ("CLIENT_INITIATED", 7000, "joined")
 
 
+def test_short_secrets_are_named_by_their_keys():
+    (line,) = lines((1.0, "", "config.weak_secret", "key1, key2"), level="warn")
+    assert (line["level"], line["apiKeys"]) == ("warn", "key1, key2")
+    assert "generate-keys" in line["msg"]
+
+
 def test_debug_tells_everything():
     assert len(lines(*MEETING, level="debug")) == len(MEETING)
 
