@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 from actors.net import Path, UdpPath
 from lkactor.plane import Plane
-from lkactor.srtp import SrtpSender
+from lkactor.srtp import SrtpReceiver, SrtpSender
 
 
 class TransportEgress:
     """Implements `lkactor.sfu.Egress`. `ready` is true while there are both keys and a path."""
 
-    __slots__ = ("cell", "path", "ready", "srtp")
+    __slots__ = ("_lock", "cell", "ingress", "path", "ready", "srtp")
 
     def __init__(self, plane: Plane) -> None:
         self.cell = plane.egress()
         """The same for the forwarding plane."""
+        self.ingress = plane.ingress()
+        """The way back: where the plane reads what this peer sends."""
+        self._lock = plane.lock
         self.ready = False
         self.srtp: SrtpSender | None = None
         self.path: Path | None = None
@@ -28,11 +31,14 @@ class TransportEgress:
     def send_rtcp(self, packet: bytes) -> None:
         """`packet` is a whole, unprotected compound of at most 1352 bytes."""
         if self.path is not None and self.srtp is not None:
-            self.path.send(self.srtp.protect_rtcp(packet))
+            with self._lock:
+                protected = self.srtp.protect_rtcp(packet)
+            self.path.send(protected)
 
-    def set_keys(self, srtp: SrtpSender) -> None:
+    def set_keys(self, srtp: SrtpSender, opener: SrtpReceiver) -> None:
         self.srtp = srtp
         self.cell.set_keys(srtp)
+        self.ingress.set_keys(opener)
         self._set_ready(self.path is not None)
 
     def set_path(self, path: Path | None) -> None:
@@ -47,6 +53,8 @@ class TransportEgress:
         """From here on every row of this transport is dead."""
         self._set_ready(False)
         self.path = None
+        self.ingress.on_news = None
+        self.ingress.set_keys(None)
 
     def _set_ready(self, ready: bool) -> None:
         self.ready = ready

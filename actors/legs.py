@@ -131,7 +131,8 @@ class LegTable:
                 self._undecodable.add(track.sid)
                 self._tell_owner(UnsupportedCodec(track.sid))
             return
-        leg.payload_types, leg.rtx_payload_types, leg.red_payload_types = types, rtx, inner
+        with self._plane.lock:  # It may be in use: a new round of negotiation.
+            leg.payload_types, leg.rtx_payload_types, leg.red_payload_types = types, rtx, inner
         leg.abs_send_time_id = section.extensions.get(extensions.ABS_SEND_TIME, 0) if track.kind == "video" else 0
         leg.dependency_id = section.extensions.get(extensions.DEPENDENCY_DESCRIPTOR, 0) if track.kind == "video" else 0
         self._legs[track.sid] = leg

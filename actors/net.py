@@ -16,7 +16,7 @@ from actors.impairment import Impairment
 from actors.kernel import MediaLink
 from lkactor.counters import Counters
 from lkactor.ice import Candidate
-from lkactor.plane import Plane, PythonPlane, SocketCell
+from lkactor.plane import IngressCell, Plane, Pump, PythonPlane, SocketCell
 from lkactor.wire.address import Address
 from lkactor.wire.stun import stun_ufrag
 
@@ -26,6 +26,7 @@ GSO_MAX_SEGMENTS = 64
 GSO_MAX_BYTES = 65000
 SOCKET_BUFFER = 16 * 1024 * 1024
 MAX_DATAGRAM = 2048
+MAX_NUMBER = 0xFFFFFFFF
 MAX_ROUTES_PER_UFRAG = 64
 """A peer may speak from several addresses (candidates, NAT rebinding), not from any number."""
 
@@ -42,6 +43,18 @@ def not_bound(error: OSError, what: str, key: str) -> OSError:
         errno.EACCES: f"ports below 1024 need privileges: set another {key}",
     }.get(error.errno or 0, f"set another {key}")
     return OSError(error.errno, f"{what}: {error.strerror}; {hint}")
+
+
+def _sockaddr(packed: bytes) -> SockAddr:
+    """As `recvfrom` would give it."""
+    if len(packed) == _SOCKADDR_IN.size:
+        _, port, ip = _SOCKADDR_IN.unpack(packed)
+        return socket.inet_ntop(socket.AF_INET, ip), int.from_bytes(port, "big")
+    _, port, flow, ip, scope = _SOCKADDR_IN6.unpack(packed)
+    host = socket.inet_ntop(socket.AF_INET6, ip)
+    if scope and host.startswith("fe80:"):
+        host = f"{host}%{socket.if_indextoname(scope)}"
+    return host, int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope
 
 
 class Path(Protocol):
@@ -71,25 +84,29 @@ class UdpPort:
 
 
 class Session:
-    """Where datagrams that name its ICE user name go, and the port that its candidates name, 0 for any."""
+    """Where datagrams that name its ICE user name go, the port that its candidates name, 0 for any, and what the
+    forwarding plane knows of it."""
 
-    __slots__ = ("link", "port")
+    __slots__ = ("ingress", "link", "port")
 
-    def __init__(self, link: MediaLink, port: int) -> None:
+    def __init__(self, link: MediaLink, port: int, ingress: IngressCell | None) -> None:
         self.link = link
         self.port = port
+        self.ingress = ingress
 
 
 class Route:
     """What the receive loop knows of one remote address: one dictionary look-up per datagram."""
 
-    __slots__ = ("address", "link", "path", "ufrag")
+    __slots__ = ("address", "link", "number", "path", "ufrag")
 
-    def __init__(self, address: Address, ufrag: str, link: MediaLink, path: Path) -> None:
+    def __init__(self, address: Address, ufrag: str, link: MediaLink, path: UdpPath) -> None:
         self.address = address
         self.ufrag = ufrag
         self.link = link
         self.path = path
+        self.number = 0
+        """By which the forwarding plane names it."""
 
 
 class UdpPath:
@@ -188,12 +205,18 @@ class Ports:
         self.plane = plane or PythonPlane()
         self.cells: dict[socket.socket, SocketCell] = {}
         self._collected: dict[SocketCell, tuple[int, int, int, int]] = {}
+        self._received: dict[SocketCell, tuple[int, int, int]] = {}
+        self._pump_dropped = 0
         self.udp: list[UdpPort] = []
         self.tcp: list[socket.socket] = []
         self.counters = Counters()
         self.packets_in = self.bytes_in = self.packets_out = self.bytes_out = 0
         """Datagrams of the UDP ports."""
+        self.pump: Pump | None = None
+        """What receives on the UDP sockets; None: the UDP actor does it itself."""
         self._sessions: dict[str, Session] = {}
+        self._numbers: dict[int, Route] = {}
+        self._last_number = 0
         self._by_ufrag: dict[str, list[tuple[UdpPort, SockAddr]]] = {}
         self._spread = 0
         self._tcp_paths: dict[Address, Path] = {}
@@ -224,6 +247,19 @@ class Ports:
                 self.counters.count("udp.send_buffer_full", full)
             if errors:
                 self.counters.count("udp.send_error", errors)
+            self._collect_received(cell)
+        if self.pump is not None and self.pump.dropped > self._pump_dropped:
+            self.counters.count("udp.actor_too_slow", self.pump.dropped - self._pump_dropped)
+            self._pump_dropped = self.pump.dropped
+
+    def _collect_received(self, cell: SocketCell) -> None:
+        now = cell.received
+        packets, size, errors = (new - old for new, old in zip(now, self._received.get(cell, (0, 0, 0)), strict=True))
+        self._received[cell] = now
+        self.packets_in += packets
+        self.bytes_in += size
+        if errors:
+            self.counters.count("udp.receive_error", errors)
 
     # -- sockets ----------------------------------------------------------------------------------------------------
 
@@ -283,7 +319,17 @@ class Ports:
             self.tcp.append(sock)
         return port
 
+    def start_pump(self, now: float) -> None:
+        """Receive without Python if the forwarding plane can. `now`: of Trio's clock. Raises OSError."""
+        if self.pump is None and self.udp:
+            self.pump = self.plane.pump([self.cells[udp.sock] for udp in self.udp], now)
+            if self.pump is not None:
+                self.pump.start()
+
     def close(self) -> None:
+        if self.pump is not None:
+            self.pump.stop()
+            self.pump = None
         for sock in (*(udp.sock for udp in self.udp), *self.tcp):
             sock.close()
         self.udp.clear()
@@ -291,6 +337,7 @@ class Ports:
         self.tcp.clear()
         self._sessions.clear()
         self._by_ufrag.clear()
+        self._numbers.clear()
 
     # -- routes -----------------------------------------------------------------------------------------------------
 
@@ -303,9 +350,9 @@ class Ports:
         port = ports[self._spread % len(ports)]
         return tuple(candidate for candidate in candidates if candidate.transport == "tcp" or candidate.port == port)
 
-    def bind(self, ufrag: str, link: MediaLink, port: int = 0) -> None:
+    def bind(self, ufrag: str, link: MediaLink, port: int = 0, ingress: IngressCell | None = None) -> None:
         """Datagrams that name `ufrag` go to `link`; `port` is the UDP port of that session's candidates."""
-        self._sessions[ufrag] = Session(link, port)
+        self._sessions[ufrag] = Session(link, port, ingress)
 
     def unbind(self, ufrag: str) -> None:
         self._sessions.pop(ufrag, None)
@@ -313,6 +360,9 @@ class Ports:
             route = udp.routes.get(sockaddr)
             if route is not None and route.ufrag == ufrag:
                 del udp.routes[sockaddr]
+                self._numbers.pop(route.number, None)
+                if udp.sock in self.cells:
+                    self.cells[udp.sock].set_route(route.path.packed, 0, None)
 
     def add_tcp(self, path: Path) -> None:
         """A framed connection that has named its session."""
@@ -391,5 +441,31 @@ class Ports:
             self.counters.count("mux.too_many_routes")
             return False
         known.append((udp, sockaddr))
+        before = udp.routes.get(sockaddr)
+        if before is not None:
+            self._numbers.pop(before.number, None)
         udp.routes[sockaddr] = route
+        self._last_number = route.number = self._last_number % MAX_NUMBER + 1
+        self._numbers[route.number] = route
+        session = self._sessions.get(route.ufrag)
+        ingress = session.ingress if session is not None else None
+        self.cells[udp.sock].set_route(route.path.packed, route.number, ingress)
         return True
+
+    # -- what the forwarding plane hands up -------------------------------------------------------------------------
+
+    def take(self, pump: Pump) -> None:
+        """Push what waits on the links it belongs to."""
+        impairment, numbers = self._impairment, self._numbers
+        for socket_number, number, packed, data, arrival, opened in pump.take():
+            route = numbers.get(number)
+            if route is None or data[0] < 4:
+                udp = self.udp[socket_number]
+                route = self.route(udp, _sockaddr(packed), data)
+                if route is None:
+                    continue
+            item = (data, None if opened else route.address, arrival)
+            if impairment is None or opened:  # What is opened has come before the faults began.
+                route.link.push(item)
+            else:
+                impairment.receive(route.link, (data, route.address, arrival))

@@ -28,6 +28,7 @@ from actors.messages.track import (
     LegSettings,
     LimitLeg,
     MediaBurst,
+    PlaneNews,
     PublisherReport,
     QualityWindow,
     RemoveCodec,
@@ -76,6 +77,8 @@ class TrackActor(Actor[TrackMessage]):
         self._history = spec.rtc.packet_buffer_size_video if video else spec.rtc.packet_buffer_size_audio
         self._throttle = (throttle.low_quality, throttle.mid_quality, throttle.high_quality)
         formats = formats_of(spec.info, spec.media, history=self._history, throttle=self._throttle)
+        self._lock = spec.plane.lock
+        """Rows and streams are touched with it in hand: the plane runs packets through them meanwhile."""
         self._renditions = Renditions(formats, spec.plane.fanout)
         self._renditions.set_publisher(spec.egress)
         self._audio_codecs: tuple[str, ...] = ()
@@ -97,8 +100,9 @@ class TrackActor(Actor[TrackMessage]):
 
     async def started(self) -> None:
         renditions = self._renditions
-        self.context.start_soon(self._keep_metrics)
-        renditions.set_muted(self._spec.info.muted, current_time())
+        self.context.start_soon(self._keep_plane)
+        with self._lock:
+            renditions.set_muted(self._spec.info.muted, current_time())
         if self._spec.media.kind == "video":
             self._dynacast = Dynacast(renditions.codecs, pause_delay=self._spec.pause_delay)
             self._dynacast.add_codec(renditions.codecs[0], current_time())
@@ -106,19 +110,26 @@ class TrackActor(Actor[TrackMessage]):
         self.context.schedule(WINDOW, QualityWindow())
         self._schedule(current_time())
 
-    async def _keep_metrics(self) -> None:
-        """As long as this incarnation lives, also when it is killed."""
+    async def _keep_plane(self) -> None:
+        """As long as this incarnation lives, also when it is killed, packets may go past it."""
         metrics, sid = self._metrics, self._spec.info.sid
-        if metrics is None:
-            return
-        metrics.began(self._spec.info)
+        if metrics is not None:
+            metrics.began(self._spec.info)
         try:
             await sleep_forever()
         finally:
-            metrics.sample(sid, self._renditions)
-            metrics.ended(sid)
+            with self._lock:
+                self._renditions.close()
+            if metrics is not None:
+                metrics.sample(sid, self._renditions)
+                metrics.ended(sid)
 
     async def receive(self, message: TrackMessage) -> object:
+        with self._lock:
+            self._receive(message)
+        return None
+
+    def _receive(self, message: TrackMessage) -> None:
         now, renditions = current_time(), self._renditions
         match message:
             case AddLeg(leg=leg):
@@ -157,16 +168,20 @@ class TrackActor(Actor[TrackMessage]):
                 self.context.schedule(WINDOW, message)
                 self._end_window(now)
                 self._measure_latency = True
+                self._take_latency()
                 if self._metrics is not None:
                     self._metrics.sample(self._spec.info.sid, self._renditions)
             case _:
                 raise TypeError(f"unexpected {type(message).__name__}")
         self._announce_wish(now)
         self._schedule(now)
-        return None
 
     def receive_media(self, link: MediaLink) -> None:
-        now, renditions = current_time(), self._renditions
+        with self._lock:
+            self._receive_media(link, current_time())
+
+    def _receive_media(self, link: MediaLink, now: float) -> None:
+        renditions = self._renditions
         for item in link.drain():
             match item:
                 case MediaBurst(layer=layer, packets=packets, codec=codec):
@@ -175,6 +190,8 @@ class TrackActor(Actor[TrackMessage]):
                         self._measure(packets[0].arrival)
                     if self._level_id and not codec:
                         self._observe_levels(packets, now)
+                case PlaneNews():
+                    self._take_levels(now)
                 case PublisherReport(layer=layer, report=report, codec=codec):
                     forwarder = renditions.forwarder(codec)
                     if forwarder is not None:
@@ -196,6 +213,14 @@ class TrackActor(Actor[TrackMessage]):
         self._measure_latency = False
         if self._metrics is not None and self._renditions.legs:
             self._metrics.latency(current_time() - arrival)
+
+    def _take_latency(self) -> None:
+        """The same of packets that this actor has not seen."""
+        for forwarder in self._renditions:
+            for receiver in forwarder.receivers:
+                latency = receiver.take_latency()
+                if latency and forwarder.legs and self._metrics is not None:
+                    self._metrics.latency(latency)
 
     def _apply(self, settings: LegSettings, now: float) -> None:
         for leg in self._renditions.legs:
@@ -264,12 +289,20 @@ class TrackActor(Actor[TrackMessage]):
         for packet in packets:
             value = packet.extension(self._level_id)
             level = extensions.audio_level(value) if value is not None else None
-            if level is None:
-                continue
-            last, self._last_timestamp = self._last_timestamp, packet.timestamp
-            duration = ((packet.timestamp - last) & 0xFFFFFFFF) / self._clock_rate if last is not None else 0.02
-            if 0 < duration < 1 and self._level.observe(level[0], duration, now):
-                self._tell_level(self._level.level(now))
+            if level is not None:
+                self._observe_level(packet.timestamp, level[0], now)
+
+    def _take_levels(self, now: float) -> None:
+        """Of packets that this actor has not seen."""
+        for receiver in self._renditions.primary.receivers:
+            for timestamp, level in receiver.take_levels():
+                self._observe_level(timestamp, level, now)
+
+    def _observe_level(self, timestamp: int, level: int, now: float) -> None:
+        last, self._last_timestamp = self._last_timestamp, timestamp
+        duration = ((timestamp - last) & 0xFFFFFFFF) / self._clock_rate if last is not None else 0.02
+        if 0 < duration < 1 and self._level.observe(level, duration, now):
+            self._tell_level(self._level.level(now))
 
     def _tell_level(self, level: float) -> None:
         if level == self._level_told:

@@ -8,6 +8,7 @@ keys: a transport is never restarted in place, the client's reconnect is its res
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -18,7 +19,7 @@ from actors.egress import TransportEgress
 from actors.kernel import Actor, ActorRef, Exit, MailboxFull, MediaLink, Restarted, Terminated, Timer
 from actors.legs import LegTable
 from actors.messages import participant as to_owner
-from actors.messages.track import MediaBurst, PublisherReport
+from actors.messages.track import MediaBurst, PlaneNews, PublisherReport
 from actors.messages.transport import (
     BindTrack,
     FlushData,
@@ -65,7 +66,7 @@ from lkactor.sctp import (
     SctpLimits,
     SctpSendBufferFull,
 )
-from lkactor.sdp import Answerer, Offerer
+from lkactor.sdp import Answerer, Offerer, ReceiveMedia
 from lkactor.sdp.either import EitherSide
 from lkactor.sfu import RtpRouter, TwccRecorder
 from lkactor.signal.join import ServerOffers
@@ -74,6 +75,8 @@ from lkactor.wire.rtcp import Fir, Nack, Pli, ReceiverReport, Remb, RtcpPacket, 
 
 OWNER_RETRY = 0.01
 """Seconds until received data is offered again to an owner whose mailbox was full."""
+NEWS = (b"", None, 0.0)
+"""On the link: the forwarding plane has something to tell. What it has opened comes without an address, too."""
 INBOUND_LINK_CAPACITY = 2048
 """Datagrams that may wait for this actor: a quarter of a second of a 60 Mbit/s publisher."""
 
@@ -123,6 +126,7 @@ class TransportActor(Actor[TransportMessage]):
             controlling=(offers or spec.server_offers == "first") and not spec.lite,
             lite=spec.lite,
             sctp_limits=SctpLimits(receive_window=SHORT_WINDOW) if spec.slow_threshold else None,
+            lock=spec.ports.plane.lock,
         )
         self._use_candidates(spec.use)
         self._negotiation: OfferNegotiation | AnswerNegotiation | EitherNegotiation
@@ -167,6 +171,7 @@ class TransportActor(Actor[TransportMessage]):
 
     async def started(self) -> None:
         self._link = self.context.ref.link("datagrams", INBOUND_LINK_CAPACITY)
+        self._spec.egress.ingress.on_news = lambda: self._link.push(NEWS)
         self._bind_ufrag()
 
     async def stopping(self, exit: Exit) -> None:
@@ -191,7 +196,12 @@ class TransportActor(Actor[TransportMessage]):
     def receive_media(self, link: MediaLink) -> None:
         peer, media_only = self._peer, True
         for data, address, arrival in link.drain():
-            media_only = peer.receive_datagram(data, address, arrival) and media_only
+            if address is not None:
+                media_only = peer.receive_datagram(data, address, arrival) and media_only
+            elif data:
+                peer.receive_rtp(data, arrival)
+            else:
+                self._take_news()
         now = current_time()
         if media_only:
             # By far the most bursts: nothing in them can have moved ICE, DTLS or SCTP.
@@ -295,10 +305,10 @@ class TransportActor(Actor[TransportMessage]):
                 self._bind_ufrag()
                 owner.tell(to_owner.TransportOffer(role, sdp, offer_id, mids))
             case AnswerReady(sdp=sdp, offer_id=offer_id, mid_to_track_id=mids, media=media):
-                self._router.set_media(media)
+                self._set_media(media)
                 owner.tell(to_owner.TransportAnswer(role, sdp, offer_id, mids, media))
             case MediaAgreed(media=media):
-                self._router.set_media(media)
+                self._set_media(media)
                 owner.tell(to_owner.MediaChanged(media))
             case SectionsWanted(audios=audios, videos=videos):
                 owner.tell(to_owner.SectionsNeeded(audios, videos))
@@ -307,12 +317,16 @@ class TransportActor(Actor[TransportMessage]):
             case _:
                 assert_never(event)
 
+    def _set_media(self, media: Sequence[ReceiveMedia]) -> None:
+        self._router.set_media(media)
+        self.egress.ingress.set_transport_cc(self._router.transport_cc_id)
+
     def _bind_ufrag(self) -> None:
         """Both generations of credentials stay bound: the old path works until the new one is nominated."""
         ufrag = self._peer.ice.local_ufrag
         if ufrag not in self._ufrags:
             self._ufrags.append(ufrag)
-            self._spec.ports.bind(ufrag, self._link, self._spec.udp_port)
+            self._spec.ports.bind(ufrag, self._link, self._spec.udp_port, self.egress.ingress)
             if len(self._ufrags) > 2:
                 self._spec.ports.unbind(self._ufrags.pop(0))
 
@@ -355,9 +369,9 @@ class TransportActor(Actor[TransportMessage]):
                     self._spec.owner.tell(to_owner.ChannelsOpen(self._spec.role))
             case ChannelClosed(channel_id=channel):
                 self._channels.closed(channel)
-            case KeysReady(sender=sender):
+            case KeysReady(sender=sender, receiver=receiver):
                 self._times.setdefault("dtls", now)
-                self.egress.set_keys(sender)
+                self.egress.set_keys(sender, receiver)
                 self._rows.grant()
             case PathChanged(address=address):
                 self._times.setdefault("ice", now)
@@ -471,6 +485,17 @@ class TransportActor(Actor[TransportMessage]):
             self.context.schedule(retry, FlushData())
 
     # -- media in ---------------------------------------------------------------------------------------------------
+
+    def _take_news(self) -> None:
+        """What packets that went past this actor have left."""
+        ingress = self.egress.ingress
+        for sequence, arrival, ssrc, marker in ingress.take_arrivals():
+            self._twcc.note(sequence, arrival, ssrc, marker)
+        for reason, count in ingress.take_refusals().items():
+            self._peer.counters.count(reason, count)
+        if ingress.has_levels:
+            for binding in self._tracks_in.values():
+                binding.link.push(PlaneNews())
 
     def _forward_media(self, now: float) -> None:
         packets = self._peer.take_rtp()

@@ -1,7 +1,8 @@
-"""The UDP actor: drains the sockets raw and pushes datagrams onto the links of the transports.
+"""The UDP actor: pushes datagrams onto the links of the transports.
 
-Nothing here awaits per packet. The socket is drained until it is empty or the turn's allowance is spent; then, still in
-the same turn, the transports run, each once for the whole burst, and after them the tracks that they fed.
+Where the forwarding plane receives by itself (`Ports.pump`), they are what it has left to Python. Else this actor
+drains the sockets raw. Nothing here awaits per packet: the work of one turn is bounded, and still in the same turn the
+transports run, each once for the whole burst, and after them the tracks that they fed.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import trio
 
 from actors.kernel import Actor
 from actors.net import MAX_DATAGRAM, Ports, UdpPort
+from lkactor.plane import Pump
 
 TURN = 0.003
 """Seconds of receive and forwarding work between two looks at the rest of the process."""
 FEWEST, MOST = 8, 128
 """Datagrams per turn: fewer would cost more in turns than they save in delay."""
+LOOK = 0.1
+"""Seconds between two looks at what packets that Python never saw have left: feedback is due about so often."""
 
 
 class UdpActor(Actor[object]):
@@ -24,13 +28,42 @@ class UdpActor(Actor[object]):
         self._ports = ports
         self._cost = TURN / MOST
         """Seconds per datagram, all that follows from it included; the average of the last turns."""
+        self._news = trio.Event()
 
     async def started(self) -> None:
-        for udp in self._ports.udp:
-            self.context.start_soon(self._read, udp)
+        self._ports.start_pump(trio.current_time())
+        pump = self._ports.pump
+        if pump is not None:
+            self.context.start_soon(self._take, pump)
+            self.context.start_soon(self._look, pump)
+        else:
+            for udp in self._ports.udp:
+                self.context.start_soon(self._read, udp)
 
     async def receive(self, message: object) -> object:
         raise TypeError(f"the UDP actor takes no messages, got {type(message).__name__}")
+
+    # -- what the forwarding plane hands up -------------------------------------------------------------------------
+
+    async def _take(self, pump: Pump) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(pump.fd)
+            with self.context.media_turn:
+                self._ports.take(pump)
+            if not pump.rings_with_news:
+                self._news.set()
+
+    async def _look(self, pump: Pump) -> None:
+        while True:
+            with self.context.media_turn:
+                more = pump.tell_news()
+            if more:
+                await trio.sleep(LOOK)
+            else:
+                await self._news.wait()
+                self._news = trio.Event()
+
+    # -- without it -------------------------------------------------------------------------------------------------
 
     async def _read(self, udp: UdpPort) -> None:
         while True:

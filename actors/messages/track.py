@@ -24,6 +24,11 @@ class MediaBurst:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaneNews:
+    """Packets have gone past Python: their audio levels and latency are to be taken."""
+
+
+@dataclass(frozen=True, slots=True)
 class PublisherReport:
     """A sender report of the publisher for one layer."""
 
@@ -63,7 +68,7 @@ class LegProbe:
     octets: int
 
 
-LinkItem = MediaBurst | PublisherReport | LegNack | LegKeyFrameRequest | LegReport | LegProbe
+LinkItem = MediaBurst | PlaneNews | PublisherReport | LegNack | LegKeyFrameRequest | LegReport | LegProbe
 
 
 # -- control

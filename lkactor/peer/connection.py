@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
@@ -71,9 +72,10 @@ class PathChanged:
 
 @dataclass(frozen=True, slots=True)
 class KeysReady:
-    """The handshake is done: `sender` protects what legs of this peer send."""
+    """The handshake is done: `sender` protects what legs of this peer send, `receiver` opens what the peer sends."""
 
     sender: SrtpSender
+    receiver: SrtpReceiver
     profile: str
 
 
@@ -105,7 +107,10 @@ class PeerConnection:
         lite: bool = False,
         timing: IceTiming | None = None,
         sctp_limits: SctpLimits | None = None,
+        lock: AbstractContextManager[object] | None = None,
     ) -> None:
+        """`lock` is held while SRTP sessions are used, where another thread uses them, too."""
+        self._lock = lock or nullcontext()
         self._sctp_limits = sctp_limits
         self._rng = rng
         self._tcp_only = False
@@ -130,7 +135,6 @@ class PeerConnection:
         self._dtls_up = False
         self._begun_at: float | None = None
         self._handshake_due: float | None = None
-        self.bytes_received = 0
 
     # -- set-up -----------------------------------------------------------------------------------------------------
 
@@ -291,12 +295,22 @@ class PeerConnection:
             else:
                 self.counters.count("srtp.before_keys")
             return
-        self.bytes_received += len(data)
         try:
             if is_rtcp(data):
-                self._rtcp.extend(parse_rtcp(receiver.unprotect_rtcp(data)))
+                with self._lock:
+                    opened = receiver.unprotect_rtcp(data)
+                self._rtcp.extend(parse_rtcp(opened))
             else:
-                self._rtp.append(parse_rtp(receiver.unprotect_rtp(data), now))
+                with self._lock:
+                    opened = receiver.unprotect_rtp(data)
+                self._rtp.append(parse_rtp(opened, now))
+        except ProtocolViolation as violation:
+            self.counters.count(violation.reason)
+
+    def receive_rtp(self, data: bytes, now: float) -> None:
+        """A packet that has been opened elsewhere, with this peer's keys."""
+        try:
+            self._rtp.append(parse_rtp(data, now))
         except ProtocolViolation as violation:
             self.counters.count(violation.reason)
 
@@ -349,7 +363,7 @@ class PeerConnection:
                     self._handshake_due = None
                     self._receiver = SrtpReceiver(keys)
                     self.sender = SrtpSender(keys)
-                    self._events.append(KeysReady(self.sender, str(keys.profile)))
+                    self._events.append(KeysReady(self.sender, self._receiver, str(keys.profile)))
                     if self.sctp is not None:
                         self.sctp.start(now)
                     early, self._early = self._early, deque()

@@ -3,7 +3,8 @@
 | implementation | hot step                                     | needs                                  |
 |----------------|----------------------------------------------|----------------------------------------|
 | python         | `lkactor/sfu/forwarder.py`                   | nothing                                |
-| kernel         | `kernel.c`: rewrite, protect, `sendmmsg`     | a compiler at installation, libsrtp 2  |
+| kernel         | `receive.c`: `recvmmsg`, unprotect, choose   | a compiler at installation, libsrtp 2  |
+|                | `kernel.c`: rewrite, protect, `sendmmsg`     |                                        |
 
 The kernel does what a row needs in its steady state, for all rows of a burst in one call. Starting, switching,
 resuming, late packets, retransmission, RED that has to be taken apart, paths that are no UDP socket: that is Python's,
@@ -11,7 +12,7 @@ on the same rows, with either implementation. `tests/lkactor/plane` and `tests/l
 through both.
 """
 
-from lkactor.plane.cells import EgressCell, SocketCell
-from lkactor.plane.choice import Plane, PythonPlane, choose
+from lkactor.plane.cells import EgressCell, IngressCell, SocketCell
+from lkactor.plane.choice import Plane, Pump, PythonPlane, choose
 
-__all__ = ["EgressCell", "Plane", "PythonPlane", "SocketCell", "choose"]
+__all__ = ["EgressCell", "IngressCell", "Plane", "Pump", "PythonPlane", "SocketCell", "choose"]

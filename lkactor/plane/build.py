@@ -15,7 +15,7 @@ from cffi import FFI
 
 # While lkactor is being installed it cannot be imported.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from sources import source_id  # type: ignore[import-not-found]
+from sources import UNITS, source_id  # type: ignore[import-not-found]
 
 HERE = Path(__file__).resolve().parent
 MODULE = "lkactor.plane._kernel"
@@ -27,7 +27,11 @@ def build() -> Path:
     ffi.cdef((HERE / "table.h").read_text() + "const char *lk_source_id(void);")
     identity = f'const char *lk_source_id(void) {{ return "{source_id(HERE)}"; }}'
     ffi.set_source(
-        MODULE, f'#include "kernel.c"\n{identity}', include_dirs=[str(HERE)], extra_compile_args=["-O2", "-std=gnu11"]
+        MODULE,
+        "\n".join([*(f'#include "{unit}"' for unit in UNITS), identity]),
+        include_dirs=[str(HERE)],
+        extra_compile_args=["-O2", "-std=gnu11", "-pthread"],
+        extra_link_args=["-pthread"],
     )
     with tempfile.TemporaryDirectory() as folder:
         built = Path(ffi.compile(tmpdir=folder))

@@ -1,10 +1,15 @@
-"""What the actors write into the forwarding table: sockets and egresses. Without the kernel nobody reads them."""
+"""What the actors write into the forwarding table: sockets, egresses and ingresses. Without the kernel nobody reads
+them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from lkactor.srtp import SrtpSender
+from lkactor.srtp import SrtpReceiver, SrtpSender
+
+PackedAddress = bytes
+"""A `struct sockaddr_in` or `sockaddr_in6`."""
 
 
 class SocketCell(Protocol):
@@ -25,6 +30,37 @@ class SocketCell(Protocol):
     @property
     def errors(self) -> int: ...
 
+    @property
+    def received(self) -> tuple[int, int, int]:
+        """(datagrams, bytes, errors) that the kernel's own thread has read."""
+
+    def set_route(self, address: PackedAddress, number: int, ingress: IngressCell | None) -> None:
+        """Datagrams from `address` are handed up with `number`; RTP among them is `ingress`'s.
+        Number 0 forgets the address."""
+
+
+class IngressCell(Protocol):
+    """Where one peer connection is read."""
+
+    on_news: Callable[[], None] | None
+    """Called when there is something to take."""
+
+    def set_keys(self, srtp: SrtpReceiver | None) -> None:
+        """From now on RTP is opened before it is handed up; None: no more."""
+
+    def set_transport_cc(self, id: int) -> None:
+        """The header extension with the transport-wide sequence number; 0: none."""
+
+    @property
+    def has_levels(self) -> bool:
+        """Some stream of it has audio levels to take."""
+
+    def take_arrivals(self) -> Iterable[tuple[int, float, int, bool]]:
+        """(transport-wide sequence number, arrival, SSRC, marker) of packets that Python has not seen."""
+
+    def take_refusals(self) -> Mapping[str, int]:
+        """What SRTP has refused since the last call, by reason."""
+
 
 class EgressCell(Protocol):
     """Where the rows of one peer connection are written to."""
@@ -44,6 +80,31 @@ class NoSocketCell:
     def __init__(self) -> None:
         self.divert = False
         self.packets = self.bytes = self.buffer_full = self.errors = 0
+        self.received = (0, 0, 0)
+
+    def set_route(self, address: PackedAddress, number: int, ingress: IngressCell | None) -> None:
+        pass
+
+
+class NoIngressCell:
+    """A peer whose packets are all read by Python."""
+
+    def __init__(self) -> None:
+        self.on_news: Callable[[], None] | None = None
+
+    def set_keys(self, srtp: SrtpReceiver | None) -> None:
+        pass
+
+    def set_transport_cc(self, id: int) -> None:
+        pass
+
+    has_levels = False
+
+    def take_arrivals(self) -> Iterable[tuple[int, float, int, bool]]:
+        return ()
+
+    def take_refusals(self) -> Mapping[str, int]:
+        return {}
 
 
 class NoEgressCell:

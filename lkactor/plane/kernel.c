@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,8 @@ typedef union {
 
 struct lk_kernel {
     protect_fn protect;
+    pthread_mutex_t lock;
+    atomic_int waiting;             /* for the lock, in Python: the pump gives way */
     int used;
     lk_egress *to[LK_SLOTS];
     struct iovec parts[LK_SLOTS];
@@ -42,11 +46,29 @@ struct lk_kernel {
 
 lk_kernel *lk_new(uintptr_t protect) {
     lk_kernel *kernel = calloc(1, sizeof(lk_kernel));
-    if (kernel != NULL) kernel->protect = (protect_fn)protect;
+    pthread_mutexattr_t recursive;
+    if (kernel == NULL) return NULL;
+    kernel->protect = (protect_fn)protect;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&kernel->lock, &recursive);
+    pthread_mutexattr_destroy(&recursive);
     return kernel;
 }
 
-void lk_free(lk_kernel *kernel) { free(kernel); }
+void lk_free(lk_kernel *kernel) {
+    pthread_mutex_destroy(&kernel->lock);
+    free(kernel);
+}
+
+void lk_lock(lk_kernel *kernel) {
+    if (pthread_mutex_trylock(&kernel->lock) == 0) return;
+    atomic_fetch_add(&kernel->waiting, 1);
+    pthread_mutex_lock(&kernel->lock);
+    atomic_fetch_sub(&kernel->waiting, 1);
+}
+
+void lk_unlock(lk_kernel *kernel) { pthread_mutex_unlock(&kernel->lock); }
 
 /* -- sending ------------------------------------------------------------------------------------------------------ */
 
@@ -225,12 +247,17 @@ static void write_packet(lk_kernel *kernel, lk_row *row, const lk_packet *packet
 
 static int is_open(const lk_row *row) { return !row->paused && !row->revoked && row->egress->ready; }
 
-/* In its steady state: no decision is due, and every packet is one the kernel can write. */
-static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet *packets, int count, int layer) {
+/* No decision is due, and the kernel can write to where it goes. */
+static int is_settled(const lk_kernel *kernel, const lk_row *row, int layer) {
     const lk_egress *egress = row->egress;
     if (!row->started || !row->plain || row->need_switch || row->layer != layer) return 0;
     if (egress->socket == NULL || egress->socket->divert) return 0;
-    if (egress->srtp == 0 && kernel->protect != NULL) return 0;
+    return egress->srtp != 0 || kernel->protect == NULL;
+}
+
+/* In its steady state: settled, and every packet is one the kernel can write. */
+static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet *packets, int count, int layer) {
+    if (!is_settled(kernel, row, layer)) return 0;
     if (packets[0].extended <= row->newest) return 0;
     for (int i = 0; i < count; i++)
         if (row->payload_types[packets[i].payload_type & 127] == LK_NO_TYPE) return 0;
@@ -240,6 +267,7 @@ static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet
 int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
                const uint8_t *arena, int layer, int video, int keyframe, uint32_t stamp, double now, uint8_t *left) {
     int leaving = 0;
+    lk_lock(kernel);
     for (int i = 0; i < row_count; i++) {
         lk_row *row = rows[i];
         left[i] = 0;
@@ -252,5 +280,6 @@ int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet 
         for (int n = 0; n < packet_count; n++) write_packet(kernel, row, &packets[n], arena, layer, stamp, now);
     }
     flush(kernel);
+    lk_unlock(kernel);
     return leaving;
 }

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from struct import Struct
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from lkactor.plane._kernel import ffi, lib
-from lkactor.plane.cells import EgressCell, SocketCell
+from lkactor.plane.cells import EgressCell, IngressCell, PackedAddress, SocketCell
+from lkactor.plane.fields import PACKET, UP, field
+from lkactor.plane.inbound import KernelIngress, KernelLock, KernelPump, KernelReceiver, kinds_of
+from lkactor.sdp import Codec
 from lkactor.sfu.fanout import Fanout
-from lkactor.sfu.leg import HISTORY, Leg, Rewritten, Sent
+from lkactor.sfu.leg import HISTORY, Egress, Leg, Rewritten, Sent
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
+from lkactor.sfu.receiver import LayerReceiver
 from lkactor.sfu.svc import Rewrite
 from lkactor.sfu.thinning import Vp8Thinner
 from lkactor.srtp import SrtpSender, kernel_access
 from lkactor.wire.extensions import abs_send_time
 
 if TYPE_CHECKING:
+    from lkactor.plane.choice import Pump
     from lkactor.sfu.forwarder import Frame
 
 MAX_BURST = 128
 MAX_PAYLOAD = 1480
 """What a slot holds beside header, extension and trailer; a larger packet is Python's to refuse."""
 _VP8, _REWRITE = 1, 2
-_PACKET = Struct("=qIIIBBBBhhhhiii4x")
-"""lk_packet; the size is checked when the plane is made."""
 
 
 class KernelSocket:
-    def __init__(self, fd: int) -> None:
-        self.cell = ffi.new("lk_socket *")
+    def __init__(self, kernel: Any, fd: int) -> None:
+        self._kernel = kernel
+        self.cell = ffi.gc(ffi.new("lk_socket *"), lib.lk_forget_routes)
         self.cell.fd = fd
         self.cell.gso = 1
+        self._ingresses: dict[PackedAddress, KernelIngress] = {}
+        """Those that the routes point to."""
 
     @property
     def divert(self) -> bool:
@@ -57,26 +63,42 @@ class KernelSocket:
     def errors(self) -> int:
         return int(self.cell.errors)
 
+    @property
+    def received(self) -> tuple[int, int, int]:
+        return self.cell.packets_in, self.cell.bytes_in, self.cell.receive_errors
+
+    def set_route(self, address: PackedAddress, number: int, ingress: IngressCell | None) -> None:
+        cell = ingress.cell if isinstance(ingress, KernelIngress) else ffi.NULL
+        if lib.lk_route(self._kernel, self.cell, address, len(address), cell, number):
+            raise MemoryError
+        if isinstance(ingress, KernelIngress) and number:
+            self._ingresses[address] = ingress
+        else:
+            self._ingresses.pop(address, None)
+
 
 class KernelEgress:
     """Keeps alive what its cell points to."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
         self.cell = ffi.new("lk_egress *")
+        self._lock = lock
         self._kept: tuple[SrtpSender | None, SocketCell | None] = (None, None)
 
     def set_ready(self, ready: bool) -> None:
         self.cell.ready = ready
 
     def set_keys(self, srtp: SrtpSender | None) -> None:
-        self._kept = (srtp, self._kept[1])
-        self.cell.srtp = srtp.context_address if srtp is not None else 0
+        with self._lock:
+            self._kept = (srtp, self._kept[1])
+            self.cell.srtp = srtp.context_address if srtp is not None else 0
 
     def set_path(self, socket: SocketCell | None, address: bytes) -> None:
-        self._kept = (self._kept[0], socket)
-        self.cell.address_size = len(address)
-        ffi.memmove(self.cell.address, address, len(address))
-        self.cell.socket = socket.cell if isinstance(socket, KernelSocket) else ffi.NULL
+        with self._lock:
+            self._kept = (self._kept[0], socket)
+            self.cell.address_size = len(address)
+            ffi.memmove(self.cell.address, address, len(address))
+            self.cell.socket = socket.cell if isinstance(socket, KernelSocket) else ffi.NULL
 
 
 class KernelHistory:
@@ -119,28 +141,16 @@ class KernelHistory:
         return HISTORY
 
 
-def _field(name: str, convert: type = int) -> Any:
-    """A property that is a field of `self.row`."""
-
-    def read(self: Any) -> Any:
-        return convert(getattr(self.row, name))
-
-    def write(self: Any, value: Any) -> None:
-        setattr(self.row, name, value)
-
-    return property(read, write)
-
-
 class KernelMunger(RtpMunger):
     """Its numbers live in the row; the offsets of the past stay here, for packets that come late."""
 
     __slots__ = ("row",)
 
-    started = _field("started", bool)
-    newest = _field("newest")
-    last_sequence = _field("last_sequence")
-    last_timestamp = _field("last_timestamp")
-    timestamp_offset = _field("timestamp_offset")
+    started = field("started", bool)
+    newest = field("newest")
+    last_sequence = field("last_sequence")
+    last_timestamp = field("last_timestamp")
+    timestamp_offset = field("timestamp_offset")
 
     def __init__(self, row: Any) -> None:
         self.row = row
@@ -162,12 +172,12 @@ class KernelMunger(RtpMunger):
 class KernelVp8(Vp8Munger):
     __slots__ = ("row",)
 
-    _last_picture = _field("last_picture")
-    _last_tl0 = _field("last_tl0")
-    _last_keyidx = _field("last_keyidx")
-    _picture_offset = _field("picture_offset")
-    _tl0_offset = _field("tl0_offset")
-    _keyidx_offset = _field("keyidx_offset")
+    _last_picture = field("last_picture")
+    _last_tl0 = field("last_tl0")
+    _last_keyidx = field("last_keyidx")
+    _picture_offset = field("picture_offset")
+    _tl0_offset = field("tl0_offset")
+    _keyidx_offset = field("keyidx_offset")
 
     def __init__(self, row: Any) -> None:
         self.row = row
@@ -179,15 +189,15 @@ class KernelLeg(Leg):
 
     __slots__ = ("_red", "_red_source", "_thinner", "_types", "row")
 
-    current_layer = _field("layer")
-    need_switch = _field("need_switch", bool)
-    paused = _field("paused", bool)
-    revoked = _field("revoked", bool)
-    abs_send_time_id = _field("abs_send_time_id")
-    ssrc = _field("ssrc")
-    last_sent_at = _field("last_sent_at", float)
-    packets = _field("packets")
-    octets = _field("octets")
+    current_layer = field("layer")
+    need_switch = field("need_switch", bool)
+    paused = field("paused", bool)
+    revoked = field("revoked", bool)
+    abs_send_time_id = field("abs_send_time_id")
+    ssrc = field("ssrc")
+    last_sent_at = field("last_sent_at", float)
+    packets = field("packets")
+    octets = field("octets")
 
     def __init__(self, *, egress: Any, **row: Any) -> None:
         self.row = ffi.new("lk_row *")
@@ -252,17 +262,49 @@ class KernelFanout:
         self._rows = ffi.new("lk_row *[]", 0)
         self._left = bytearray()
         self._left_cell = ffi.from_buffer(self._left)
+        self._receivers: set[KernelReceiver] = set()
+        self.cell = ffi.new("lk_fanout *")
+        """Also of those streams that go to the rows without Python."""
+        self.cell.video = self._video
 
     def set_legs(self, legs: Sequence[Leg]) -> None:
         native = tuple(leg for leg in legs if isinstance(leg, KernelLeg))
         if len(native) != len(legs):
             raise TypeError("a leg of another plane")
-        for leg in native:
-            leg.fed_by(self._red)
-        self._legs = native
-        self._rows = ffi.new("lk_row *[]", [leg.row for leg in native])
+        rows = ffi.new("lk_row *[]", [leg.row for leg in native])
+        with self._plane.lock:
+            for leg in native:
+                leg.fed_by(self._red)
+            self.cell.rows, self.cell.count = rows, len(native)
+            self._legs, self._rows = native, rows
         self._left = bytearray(len(native))
         self._left_cell = ffi.from_buffer("uint8_t[]", self._left)
+
+    def set_muted(self, muted: bool) -> None:
+        self.cell.muted = muted
+
+    def receiver(self, layer: int, clock_rate: int, history: int) -> LayerReceiver:
+        return KernelReceiver(self._plane.kernel, self._plane.lock, layer, clock_rate, history)
+
+    def feed(
+        self,
+        receiver: LayerReceiver,
+        publisher: Egress | None,
+        codecs: Mapping[int, Codec],
+        layered: str,
+        level_id: int,
+    ) -> None:
+        if isinstance(receiver, KernelReceiver):
+            ingress = getattr(publisher, "ingress", None)
+            self._receivers.add(receiver)
+            receiver.adopt(
+                self, ingress if isinstance(ingress, KernelIngress) else None, kinds_of(codecs, layered), level_id
+            )
+
+    def close(self) -> None:
+        for receiver in self._receivers:
+            receiver.release()
+        self._receivers.clear()
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
         legs, plane = self._legs, self._plane
@@ -280,28 +322,38 @@ class KernelFanout:
 
 
 class KernelPlane:
-    """One kernel, one arena, one burst at a time: everything here runs on the thread of the Trio loop."""
+    """One kernel, one arena, one burst at a time: all but the pump's thread runs on the thread of the Trio loop."""
 
     name = "kernel"
     why = "built at installation"
 
     def __init__(self, *, protect: bool = True) -> None:
         """`protect` False: packets leave as they are, for tests."""
-        access = kernel_access() if protect else 0
-        if access is None or ffi.sizeof("lk_packet") != _PACKET.size:
+        access = kernel_access() if protect else (0, 0)
+        sizes = (ffi.sizeof("lk_packet"), ffi.sizeof("lk_up"))
+        if access is None or sizes != (PACKET.size, UP.size):
             raise RuntimeError("the C kernel does not fit this Python or this libsrtp")
-        self.kernel = ffi.gc(lib.lk_new(access), lib.lk_free)
-        self._packets = bytearray(_PACKET.size * MAX_BURST)
+        protecting, self._unprotect = access
+        self.kernel = ffi.gc(lib.lk_new(protecting), lib.lk_free)
+        self.lock: AbstractContextManager[object] = KernelLock(self.kernel)
+        self._packets = bytearray(PACKET.size * MAX_BURST)
         self._arena = bytearray(MAX_PAYLOAD * MAX_BURST)
         self._arena_view = memoryview(self._arena)
         self.packets = ffi.cast("lk_packet *", ffi.from_buffer(self._packets))
         self.arena = ffi.from_buffer("uint8_t[]", self._arena)
 
     def socket(self, fd: int) -> SocketCell:
-        return KernelSocket(fd)
+        return KernelSocket(self.kernel, fd)
 
     def egress(self) -> EgressCell:
-        return KernelEgress()
+        return KernelEgress(self.lock)
+
+    def ingress(self) -> IngressCell:
+        return KernelIngress(self.kernel, self.lock)
+
+    def pump(self, sockets: Sequence[SocketCell], now: float) -> Pump:
+        """Not started. Raises OSError."""
+        return KernelPump(self.kernel, self._unprotect, sockets, now)
 
     def leg(self, **row: Any) -> Leg:
         return KernelLeg(**row)
@@ -325,10 +377,10 @@ class KernelPlane:
             view[at : at + size] = payload
             head = (previous, at, size, frame.timestamp, packet.payload_type, packet.marker)
             if vp8 is None:
-                _PACKET.pack_into(self._packets, index * _PACKET.size, *head, 0, 0, -1, -1, -1, 0, -1, -1, -1)
+                PACKET.pack_into(self._packets, index * PACKET.size, *head, 0, 0, -1, -1, -1, 0, -1, -1, -1)
             else:
-                _PACKET.pack_into(
-                    self._packets, index * _PACKET.size, *head, 1, vp8.wide, vp8.picture_id_at, vp8.tl0picidx_at,
+                PACKET.pack_into(
+                    self._packets, index * PACKET.size, *head, 1, vp8.wide, vp8.picture_id_at, vp8.tl0picidx_at,
                     vp8.keyidx_at, 0, vp8.picture_id, vp8.tl0picidx, vp8.keyidx,
                 )  # fmt: skip
             at += size

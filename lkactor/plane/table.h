@@ -4,6 +4,15 @@
 #define LK_SLOTS 256
 #define LK_SLOT_SIZE 1664
 #define LK_NO_TYPE 255
+#define LK_SOURCES 64               /* streams of one peer that are received without Python */
+#define LK_ARRIVALS 512
+#define LK_LEVELS 64
+#define LK_DATAGRAM 2048            /* what is longer is cut */
+/* What the payload types of a source hold: */
+#define LK_UP 0                     /* anything: every packet is Python's to look at */
+#define LK_AUDIO 1
+#define LK_VP8 2
+#define LK_H264 3
 
 /* One UDP socket of the process. `gso` 0: the route cannot segment. `divert` 1: everything goes the Python way, where
    the injected faults are. The counters are read and never reset. */
@@ -12,6 +21,8 @@ typedef struct {
     int gso;
     int divert;
     uint64_t packets, bytes, buffer_full, errors;
+    uint64_t packets_in, bytes_in, receive_errors;
+    struct lk_routes *routes;       /* by remote address; NULL: none yet */
 } lk_socket;
 
 /* Where the rows of one peer connection are written to. `ready` 0 closes all of them at once. */
@@ -64,13 +75,118 @@ typedef struct {
     int32_t picture, tl0, keyidx;
 } lk_packet;
 
+/* The legs of one track. */
+typedef struct {
+    lk_row **rows;
+    int32_t count;
+    uint8_t video, muted;
+} lk_fanout;
+
+/* A packet of the past, as it came, opened. */
+typedef struct {
+    int64_t extended;               /* -1: none */
+    double arrival;
+    uint8_t *data;
+    uint32_t size, room;
+} lk_kept;
+
+typedef struct {
+    uint32_t timestamp, level;
+} lk_level;
+
+/* One stream of a publisher: a layer of a track (lkactor/sfu/receiver.py). Times in seconds of Trio's clock. */
+typedef struct {
+    lk_fanout *fanout;
+    uint32_t ssrc;
+    int32_t layer;
+    uint8_t kinds[128];             /* by payload type */
+    uint8_t level_id;               /* header extension; 0: not negotiated */
+    int64_t highest;                /* extended; -1: nothing came yet */
+    int64_t packets, bytes;
+    double clock_rate, jitter, last_transit, last_arrival;
+    double latency;                 /* of the last packet, from the socket to the sockets; 0: not known */
+    uint64_t spread[12], begun[4];
+    uint32_t level_count, kept_count;
+    lk_level levels[LK_LEVELS];
+    lk_kept *kept;                  /* kept_count, a power of two */
+    uint64_t steady;                /* packets that Python never saw */
+    uint64_t checked;               /* the batch in which all rows were found steady, for `checked_type` */
+    uint8_t checked_type;
+} lk_source;
+
+typedef struct {
+    double arrival;
+    uint32_t ssrc;
+    uint16_t sequence;              /* transport-wide */
+    uint8_t marker;
+} lk_arrival;
+
+/* Where one peer connection is read. `ready` 0: everything goes up as it came. */
+typedef struct lk_ingress {
+    uint8_t ready;
+    uint8_t transport_cc_id;        /* header extension; 0: not negotiated */
+    uint8_t has_news;
+    uint32_t id;
+    uintptr_t srtp;                 /* srtp_t of the receiver */
+    int32_t source_count;
+    lk_source *sources[LK_SOURCES];
+    uint64_t refused[4];            /* by SRTP: authentication, replay, too old, anything else */
+    uint32_t arrival_count;
+    lk_arrival arrivals[LK_ARRIVALS];
+    struct lk_ingress *next;        /* with news */
+} lk_ingress;
+
 typedef struct lk_kernel lk_kernel;
+typedef struct lk_pump lk_pump;
 
 /* protect: srtp_protect of libsrtp 2, or 0 for no protection. NULL when there is no memory. */
 lk_kernel *lk_new(uintptr_t protect);
 void lk_free(lk_kernel *kernel);
 
+/* Whoever touches a row, a source or an SRTP session holds this; it may be taken again by who has it. */
+void lk_lock(lk_kernel *kernel);
+void lk_unlock(lk_kernel *kernel);
+
 /* Rewrite, protect and send `packets` (one layer, rising `extended`) to all `rows`. Rows that need a decision or more
    than the kernel can do are left alone and set in `left`; returns how many. `stamp`: abs-send-time of now. */
 int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
                const uint8_t *arena, int layer, int video, int keyframe, uint32_t stamp, double now, uint8_t *left);
+
+/* -- receiving (receive.c) -- */
+
+/* unprotect: srtp_unprotect of libsrtp 2, or 0. `now`: of Trio's clock. NULL when there is no memory or descriptor. */
+lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, double now);
+void lk_pump_free(lk_pump *pump);
+/* Before the start; 0, or -1 if there are too many. `number` says in `lk_up` where a datagram came in. */
+int lk_pump_add(lk_pump *pump, lk_socket *socket, int number);
+int lk_pump_start(lk_pump *pump);   /* a thread of its own; 0, or errno */
+void lk_pump_stop(lk_pump *pump);   /* returns when the thread is gone; may be called again */
+int lk_pump_fd(const lk_pump *pump); /* readable when there is something for Python */
+/* What the thread does when something has come, without the thread: datagrams that were read. */
+int lk_pump_once(lk_pump *pump);
+
+/* One datagram for Python. `size` octets follow it, and padding to 8. */
+typedef struct {
+    double arrival;
+    uint32_t route;                 /* as given to `lk_route`; 0: unknown */
+    uint16_t socket, size;
+    uint8_t opened;                 /* 1: RTP that is unprotected already */
+    uint8_t address_size;
+    uint8_t address[28];
+    uint8_t unused[2];
+} lk_up;
+
+/* Everything that waits for Python, as many whole ones as fit; octets written. */
+int lk_take(lk_pump *pump, uint8_t *buffer, int size);
+/* The peers with arrivals, levels or refusals to tell of. 0 at last: the next one rings. */
+int lk_take_news(lk_pump *pump, uint32_t *ids, int size);
+int lk_rings(const lk_pump *pump);  /* the last answer was 0, and nothing has come since */
+uint64_t lk_dropped(const lk_pump *pump); /* datagrams that Python was too slow for */
+
+/* From `address` (a packed sockaddr) come packets of `ingress`, NULL: not told; id 0 forgets it. 0, or -1: no memory. */
+int lk_route(lk_kernel *kernel, lk_socket *socket, const uint8_t *address, uint32_t size, lk_ingress *ingress, uint32_t id);
+void lk_forget_routes(lk_socket *socket);
+int lk_attach(lk_kernel *kernel, lk_ingress *ingress, lk_source *source); /* 0, or -1: too many */
+void lk_detach(lk_kernel *kernel, lk_ingress *ingress, lk_source *source);
+int lk_keep(lk_kernel *kernel, lk_source *source, int64_t extended, const uint8_t *data, uint32_t size, double arrival);
+void lk_forget_kept(lk_source *source); /* and frees */

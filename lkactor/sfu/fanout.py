@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from lkactor.sfu.leg import Leg
+from lkactor.sdp import Codec
+from lkactor.sfu.leg import Egress, Leg
+from lkactor.sfu.receiver import LayerReceiver
 
 if TYPE_CHECKING:
     from lkactor.sfu.forwarder import Frame
@@ -19,6 +21,27 @@ class Fanout(Protocol):
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
         """Serve a burst of one layer; the legs that are left for Python to serve."""
+
+    def set_muted(self, muted: bool) -> None:
+        """Nothing of what comes is for the legs."""
+
+    def receiver(self, layer: int, clock_rate: int, history: int) -> LayerReceiver:
+        """For a layer that has begun."""
+
+    def feed(
+        self,
+        receiver: LayerReceiver,
+        publisher: Egress | None,
+        codecs: Mapping[int, Codec],
+        layered: str,
+        level_id: int,
+    ) -> None:
+        """What the publisher sends on this stream may go to the legs without being shown to `forward`, if nothing has
+        to be decided about it. `layered`: the mime with layers inside its stream. `level_id`: the header extension with
+        the audio level, 0 without."""
+
+    def close(self) -> None:
+        """From here on everything is shown."""
 
 
 FanoutMaker = Callable[[str, Mapping[int, int]], Fanout]
@@ -41,3 +64,22 @@ class PythonFanout:
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
         return self._legs
+
+    def set_muted(self, muted: bool) -> None:
+        pass
+
+    def receiver(self, layer: int, clock_rate: int, history: int) -> LayerReceiver:
+        return LayerReceiver(clock_rate, history)
+
+    def feed(
+        self,
+        receiver: LayerReceiver,
+        publisher: Egress | None,
+        codecs: Mapping[int, Codec],
+        layered: str,
+        level_id: int,
+    ) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

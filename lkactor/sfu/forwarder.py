@@ -34,7 +34,7 @@ from lkactor.sfu.thinning import Vp8Thinner
 from lkactor.srtp import SendBuffer
 from lkactor.wire import codecs
 from lkactor.wire.codecs import red, vp8
-from lkactor.wire.extensions import DEPENDENCY_DESCRIPTOR, abs_send_time
+from lkactor.wire.extensions import AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR, abs_send_time
 from lkactor.wire.rtcp import (
     CNAME,
     Nack,
@@ -84,6 +84,8 @@ class TrackFormat:
     dependency_id: int = 0
     """The publisher's id of the dependency descriptor, 0 without."""
     screen: bool = False
+    level_id: int = 0
+    """The publisher's id of the audio level, 0 without."""
 
     @property
     def mime(self) -> str:
@@ -146,7 +148,7 @@ class TrackForwarder:
         self.legs: list[Leg] = []
         self._fanouts = fanouts
         self._fanout = fanouts(format.kind, format.red_types)
-        self.publisher: Egress | None = None
+        self._publisher: Egress | None = None
         self.muted = False
         self.nacks_sent = self.plis_sent = 0
         self.counters = Counters()
@@ -167,8 +169,28 @@ class TrackForwarder:
         self._meter = RateMeter(screen=format.screen)
         self._codecs = {codec.payload_type: codec for codec in format.codecs}
         self._clock_rate = format.codecs[0].clock_rate if format.codecs else 90000
+        self._fanout.close()
         self._fanout = self._fanouts(format.kind, format.red_types)
+        self._fanout.set_muted(self.muted)
         self._fanout.set_legs(self.legs)
+        self._feed()
+
+    @property
+    def publisher(self) -> Egress | None:
+        return self._publisher
+
+    @publisher.setter
+    def publisher(self, publisher: Egress | None) -> None:
+        self._publisher = publisher
+        self._feed()
+
+    def _feed(self) -> None:
+        for receiver in self.receivers:
+            self._fanout.feed(receiver, self._publisher, self._codecs, self._layered, self._format.level_id)
+
+    def close(self) -> None:
+        """The track is gone, or another forwarder is about to take over."""
+        self._fanout.close()
 
     # -- legs -------------------------------------------------------------------------------------------------------
 
@@ -239,6 +261,7 @@ class TrackForwarder:
                     layer.report = None  # From before the pause: its clock may have jumped.
             self._want_key_frames(now)
         self.muted = muted
+        self._fanout.set_muted(muted)
         for leg in self.legs:
             self._offer(leg)
 
@@ -352,7 +375,8 @@ class TrackForwarder:
     def _receiver(self, layer: int, now: float) -> LayerReceiver:
         receiver = self._layers[layer]
         if receiver is None:
-            receiver = self._layers[layer] = LayerReceiver(self._clock_rate, self._format.history)
+            receiver = self._layers[layer] = self._fanout.receiver(layer, self._clock_rate, self._format.history)
+            self._feed()
             self._report_due = self._report_due or now + REPORT_INTERVAL
             self._want_key_frames(now)
         return receiver
@@ -897,6 +921,7 @@ def format_of(
         history=history,
         throttle=throttle,
         dependency_id=media.extensions.get(DEPENDENCY_DESCRIPTOR, 0),
+        level_id=media.extensions.get(AUDIO_LEVEL, 0) if media.kind == "audio" else 0,
         screen=info.source == models.TrackSource.SCREEN_SHARE,
     )
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lkactor.sfu.receiver import SPATIALS, TEMPORALS, LayerReceiver
+from lkactor.sfu.receiver import TEMPORALS, LayerReceiver
 
 WINDOW, SCREEN_WINDOW = 1.0, 4.0
 """Seconds. A screen share comes in bursts."""
@@ -76,14 +76,13 @@ class RateMeter:
 
     def _count(self, layer: int, receiver: LayerReceiver, now: float) -> None:
         """Take the counts of the time since the last look; the first look only tells how octets spread."""
-        since, begun = self._counted_at.get(layer), receiver.begun
-        if any(receiver.spread) or layer not in self._shares:
-            self._shares[layer] = receiver.spread
+        since, (spread, begun) = self._counted_at.get(layer), receiver.take_counts()
+        if any(spread) or layer not in self._shares:
+            self._shares[layer] = spread
         if since is not None and now > since and any(begun):
             top = max(temporal for temporal, frames in enumerate(begun) if frames)
             self._speeds[layer] = tuple(sum(begun[: temporal + 1]) / (now - since) for temporal in range(top + 1))
         self._counted_at[layer] = now
-        receiver.spread, receiver.begun = [0] * (SPATIALS * TEMPORALS), [0] * TEMPORALS
 
     def _rate(self, layer: int, receiver: LayerReceiver | None, now: float) -> int:
         """Bits per second of a whole stream; 0: not sent now, or not long enough to tell."""

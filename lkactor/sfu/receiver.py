@@ -5,7 +5,7 @@ from __future__ import annotations
 from lkactor.sfu.nack import NackGenerator
 from lkactor.wire.rtcp import ReportBlock, SenderReport
 from lkactor.wire.rtp import RtpPacket
-from lkactor.wire.sequence import Unwrapper
+from lkactor.wire.sequence import seq_diff
 
 LIVE_FOR = 1.5
 """Seconds without a packet after which a layer counts as not sent."""
@@ -33,7 +33,6 @@ class LayerReceiver:
         "_received_prior",
         "_stray",
         "_strays",
-        "_unwrapper",
         "_window_expected",
         "_window_packets",
         "begun",
@@ -59,7 +58,6 @@ class LayerReceiver:
         self._history: list[RtpPacket | None] = [None] * size
         self._history_sequence = [-1] * size
         self._clock_rate = clock_rate
-        self._unwrapper = Unwrapper(16)
         self.first = -1
         self._jitter = 0.0
         self._strays = 0
@@ -71,7 +69,7 @@ class LayerReceiver:
         self.ssrc = 0
         self.packets = self.bytes = self.duplicates = self.out_of_order = 0
         self.spread = [0] * (SPATIALS * TEMPORALS)
-        """Octets by spatial x TEMPORALS + temporal layer, for the caller to fill and to reset."""
+        """Octets by spatial x TEMPORALS + temporal layer, for the caller to fill; `take_counts` resets."""
         self.begun = [0] * TEMPORALS
         """Frames begun, by temporal layer; likewise."""
         self.keyframe_seen = False
@@ -87,8 +85,8 @@ class LayerReceiver:
         """The packet's extended sequence number; -1 for a duplicate or a packet that is too old to matter."""
         if packet.ssrc != self.ssrc:
             self._restart(packet.ssrc)
-        extended = self._unwrapper.peek(packet.sequence) + CYCLE
         now, highest = packet.arrival, self.highest
+        extended = packet.sequence + CYCLE if highest < 0 else highest + seq_diff(packet.sequence, highest & 0xFFFF)
         if highest < 0:
             self.first = extended
         elif extended > highest + 1:
@@ -98,18 +96,15 @@ class LayerReceiver:
         elif extended <= highest:
             if extended <= highest - self._mask:
                 return self._far_off(packet, MAX_STRAYS + 1)
-            if self._history_sequence[extended & self._mask] == extended:
+            if self._has(extended):
                 self.duplicates += 1
                 return -1
             self.out_of_order += 1
             self.nack.received(extended)
         self._strays = 0
-        slot = extended & self._mask
-        self._history[slot] = packet
-        self._history_sequence[slot] = extended
+        self._keep(extended, packet)
         if extended > self.highest:
             self.highest = extended
-            self._unwrapper.newest = extended - CYCLE
         self.packets += 1
         self.bytes += len(packet.data)
         self.last_arrival = now
@@ -132,10 +127,35 @@ class LayerReceiver:
         self._restart(packet.ssrc)
         return self.receive(packet)
 
+    def _keep(self, extended: int, packet: RtpPacket) -> None:
+        slot = extended & self._mask
+        self._history[slot] = packet
+        self._history_sequence[slot] = extended
+
+    def _has(self, extended: int) -> bool:
+        return self._history_sequence[extended & self._mask] == extended
+
+    def _forget(self) -> None:
+        self._history_sequence = [-1] * (self._mask + 1)
+
     def packet(self, extended: int) -> RtpPacket | None:
         """From the history."""
         slot = extended & self._mask
         return self._history[slot] if self._history_sequence[slot] == extended else None
+
+    def take_counts(self) -> tuple[list[int], list[int]]:
+        """`spread` and `begun` since the last call."""
+        spread, begun = list(self.spread), list(self.begun)
+        self.spread, self.begun = [0] * (SPATIALS * TEMPORALS), [0] * TEMPORALS
+        return spread, begun
+
+    def take_levels(self) -> list[tuple[int, int]]:
+        """(timestamp, level in -dBov) of packets that only the forwarding plane has seen, since the last call."""
+        return []
+
+    def take_latency(self) -> float:
+        """Seconds that one of those packets took, 0 if there was none since the last call."""
+        return 0.0
 
     def live(self, now: float) -> bool:
         return now - self.last_arrival < LIVE_FOR
@@ -181,8 +201,7 @@ class LayerReceiver:
             self.restarts += 1
         self.ssrc = ssrc
         self._strays, self._stray = 0, -1
-        self._unwrapper = Unwrapper(16)
-        self._history_sequence = [-1] * (self._mask + 1)
+        self._forget()
         self.highest = -1
         self.packets = 0
         self._expected_prior = self._received_prior = 0

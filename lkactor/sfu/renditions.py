@@ -25,7 +25,7 @@ from lkactor.sdp import ReceiveMedia
 from lkactor.sfu.fanout import FanoutMaker, PythonFanout
 from lkactor.sfu.forwarder import TrackFormat, TrackForwarder
 from lkactor.sfu.leg import Egress, Leg
-from lkactor.wire.extensions import DEPENDENCY_DESCRIPTOR
+from lkactor.wire.extensions import AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR
 from lkactor.wire.rtp import RtpPacket
 
 
@@ -51,6 +51,7 @@ def formats_of(
                 history=history,
                 throttle=throttle,
                 dependency_id=media.extensions.get(DEPENDENCY_DESCRIPTOR, 0),
+                level_id=media.extensions.get(AUDIO_LEVEL, 0) if media.kind == "audio" and index == 0 else 0,
                 screen=info.source == models.TrackSource.SCREEN_SHARE,
             )
     return formats
@@ -87,6 +88,11 @@ class Renditions:
     def set_publisher(self, publisher: Egress) -> None:
         for forwarder in self:
             forwarder.publisher = publisher
+
+    def close(self) -> None:
+        """The track is gone, or another one takes over."""
+        for forwarder in self:
+            forwarder.close()
 
     def add_codec(self, codec: str, format: TrackFormat) -> bool:
         """Its media is there. False: no codec of this track."""

@@ -37,16 +37,18 @@ class TwccRecorder:
         for packet in packets:
             value = packet.extension(extension_id)
             sequence = extensions.transport_cc(value) if value is not None else None
-            if sequence is None:
-                continue
-            extended = self._unwrapper.unwrap(sequence)
-            if extended <= self._reported:
-                continue  # Told lost already; a report that went back would call its neighbours lost.
-            self._arrivals[extended] = packet.arrival
-            self._ssrc = packet.ssrc
-            self._marker = self._marker or packet.marker
-            if self._first_pending is None:
-                self._first_pending = packet.arrival
+            if sequence is not None:
+                self.note(sequence, packet.arrival, packet.ssrc, packet.marker)
+
+    def note(self, sequence: int, arrival: float, ssrc: int, marker: bool) -> None:
+        extended = self._unwrapper.unwrap(sequence)
+        if extended <= self._reported:
+            return  # Told lost already; a report that went back would call its neighbours lost.
+        self._arrivals[extended] = arrival
+        self._ssrc = ssrc
+        self._marker = self._marker or marker
+        if self._first_pending is None:
+            self._first_pending = arrival
 
     def next_timeout(self) -> float | None:
         return None if self._first_pending is None else self._first_pending + INTERVAL

@@ -39,9 +39,13 @@ PROTECT_TYPE = "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *
 IN_PLACE = ffi is not None and str(ffi.typeof(lib.srtp_protect)) == PROTECT_TYPE and hasattr(Session(), "_srtp")
 
 
-def kernel_access() -> int | None:
-    """The address of libsrtp's srtp_protect, for the C kernel of the forwarding plane; None if it cannot be had."""
-    return int(ffi.cast("uintptr_t", ffi.addressof(lib, "srtp_protect"))) if IN_PLACE else None
+def kernel_access() -> tuple[int, int] | None:
+    """The addresses of libsrtp's srtp_protect and srtp_unprotect, for the C kernel of the forwarding plane; None if
+    they cannot be had."""
+    if not IN_PLACE:
+        return None
+    protect, unprotect = (ffi.cast("uintptr_t", ffi.addressof(lib, f"srtp_{verb}protect")) for verb in ("", "un"))
+    return int(protect), int(unprotect)
 
 
 def _session(profile: SrtpProfile, key: bytes, salt: bytes, kind: int) -> Session:
@@ -115,6 +119,11 @@ class SrtpReceiver:
         self.profile = keys.profile
         self._session = _session(keys.profile, keys.remote_key, keys.remote_salt, Policy.SSRC_ANY_INBOUND)
         self._context: Any = self._session._srtp[0] if IN_PLACE else None
+
+    @property
+    def context_address(self) -> int:
+        """Of the srtp_t, valid while this object lives; 0 if it cannot be had."""
+        return int(ffi.cast("uintptr_t", self._context)) if self._context is not None else 0
 
     def unprotect_rtp(self, data: bytes) -> bytes:
         size = len(data)

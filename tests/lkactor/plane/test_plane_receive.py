@@ -1,0 +1,604 @@
+"""The receiving half of the C kernel: against the Python plane, under real keys, on its own thread, at its edges."""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from support.media import (
+    OPUS,
+    RED,
+    Bench,
+    Sink,
+    audio_format,
+    audio_leg,
+    audio_packet,
+    available_planes,
+    forwarder_for,
+    video_format,
+    video_leg,
+    vp8_payload,
+)
+
+from lkactor.plane import Plane, PythonPlane
+from lkactor.sdp import Codec
+from lkactor.sfu import Leg, TrackForwarder
+from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
+from lkactor.wire.rtp import RtpPacket, build_rtp, parse_rtp
+
+pytestmark = pytest.mark.skipif("kernel" not in available_planes(), reason="the C kernel is not built here")
+
+UDP_SEGMENT = 103
+PATIENCE = 20.0
+"""Seconds that a test waits for a packet on the loopback."""
+TRANSPORT_CC, LEVEL = 5, 6
+
+
+class NoKeys:
+    """A receiver's session for a kernel that does not open anything."""
+
+    context_address = 1
+
+
+def udp(family: int = socket.AF_INET) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    sock.setblocking(False)
+    return sock
+
+
+def packed(sock: socket.socket) -> bytes:
+    """Its address as the kernel has it."""
+    ip, port = sock.getsockname()[:2]
+    if sock.family == socket.AF_INET:
+        return struct.pack("=H2s4s8x", sock.family, port.to_bytes(2, "big"), socket.inet_pton(sock.family, ip))
+    return struct.pack(
+        "=H2s4s16sI", sock.family, port.to_bytes(2, "big"), bytes(4), socket.inet_pton(sock.family, ip), 0
+    )
+
+
+class Publisher(Sink):
+    """A peer that sends to the server's socket, and what the server knows of it."""
+
+    def __init__(self, plane: Any, server: socket.socket, cell: Any, number: int = 1) -> None:
+        super().__init__()
+        self.sock = udp(server.family)
+        self.server, self._cell = server, cell
+        self.ingress = plane.ingress()
+        self.ingress.set_keys(NoKeys())
+        self.news = 0
+        self.ingress.on_news = self._on_news
+        cell.set_route(packed(self.sock), number, self.ingress)
+
+    def _on_news(self) -> None:
+        self.news += 1
+
+    def send(self, *datagrams: bytes) -> None:
+        for datagram in datagrams:
+            self.sock.sendto(datagram, self.server.getsockname())
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Stage:
+    """One track, its publisher and its legs, with a pump that runs when it is told to."""
+
+    def __init__(self, plane: Any, kind: str = "video", legs: int = 2, **format: Any) -> None:
+        Bench.plane = plane
+        self.plane = plane
+        self.server = udp()
+        self.cell = plane.socket(self.server.fileno())
+        self.pump = plane.pump([self.cell], 1000.0)
+        self.publisher = Publisher(plane, self.server, self.cell)
+        made = video_format(**format) if kind == "video" else audio_format(**format)
+        self.forwarder, _ = forwarder_for(made)
+        self.forwarder.publisher = self.publisher
+        self.sinks = [Sink() for _ in range(legs)]
+        self.legs = [
+            video_leg(sink, ssrc=n * 2 + 1, subscriber=f"PA_{n}") if kind == "video" else audio_leg(sink, ssrc=n + 1)
+            for n, sink in enumerate(self.sinks)
+        ]
+        for leg in self.legs:
+            self.forwarder.add_leg(leg, 1000.0)
+        self.up: list[tuple[int, int, bytes, bytes, float, bool]] = []
+
+    def run(self, *datagrams: bytes, layer: int = 0) -> int:
+        """Send, receive, and let Python do what is left to it; how many packets were."""
+        self.publisher.send(*datagrams)
+        while self.pump.once():
+            pass
+        return self.handle_up(layer)
+
+    def handle_up(self, layer: int = 0) -> int:
+        """`layer` for every packet; -1: its SSRC says it."""
+        handled = 0
+        for entry in self.pump.take():
+            self.up.append(entry)
+            *_, data, arrival, opened = entry
+            if opened:
+                packet = parse_rtp(data, arrival)
+                self.forwarder.receive(layer if layer >= 0 else packet.ssrc - 1, [packet], arrival)
+                handled += 1
+        return handled
+
+    def close(self) -> None:
+        self.pump.stop()
+        self.publisher.close()
+        self.server.close()
+
+
+@pytest.fixture
+def kernel() -> Iterator[Any]:
+    from lkactor.plane.native import KernelPlane
+
+    Bench.plane = KernelPlane(protect=False)
+    yield Bench.plane
+    Bench.plane = PythonPlane()
+
+
+@pytest.fixture
+def stage(kernel: Any) -> Iterator[Stage]:
+    made = Stage(kernel)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def talk(kernel: Any) -> Iterator[Stage]:
+    made = Stage(kernel, "audio")
+    yield made
+    made.close()
+
+
+def video(
+    sequence: int, *, key: bool = False, ssrc: int = 1, picture: int = 0, tid: int = 0, start: bool = True
+) -> bytes:
+    payload = vp8_payload(picture, picture, picture & 31, tid, key=key, start=start)
+    return build_rtp(
+        payload_type=96, sequence=sequence, timestamp=picture * 3000, ssrc=ssrc, payload=payload, marker=start
+    )
+
+
+def audio(sequence: int, **extensions: bytes) -> bytes:
+    return build_rtp(
+        payload_type=111, sequence=sequence, timestamp=sequence * 960, ssrc=77, payload=b"\xfcopus",
+        extensions={{"cc": TRANSPORT_CC, "level": LEVEL}[name]: value for name, value in extensions.items()},
+    )  # fmt: skip
+
+
+def seen(packets: Sequence[RtpPacket]) -> list[tuple[int, int, bool, bytes]]:
+    """All but the time, which is the kernel's own, and the place of what came late: it goes by Python."""
+    return sorted((packet.ssrc, packet.sequence, packet.marker, bytes(packet.payload)) for packet in packets)
+
+
+# -- the same as Python ------------------------------------------------------------------------------------------------
+
+
+class Story:
+    """Bursts of three layers: holes, late packets, repetitions, key frames; and what subscribers do meanwhile."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._sequences = [65500, 100, 40000]
+        self._sent: tuple[list[bytes], ...] = ([], [], [])
+        self._held: tuple[list[bytes], ...] = ([], [], [])
+        """Overtaken on the way."""
+
+    def burst(self, step: int) -> tuple[int, list[bytes]]:
+        rng, layer = self._rng, self._rng.randrange(3)
+        sent, held, out = self._sent[layer], self._held[layer], []
+        if held and rng.random() < 0.5:
+            out.append(held.pop())
+        for index in range(rng.randint(1, 6)):
+            key = rng.random() < 0.04
+            made = [self._video(layer, step, key, key or index == 0) for _ in range(rng.choice((1,) * 12 + (2,)))]
+            held.extend(made[:-1])
+            out.append(made[-1])
+            if sent and rng.random() < 0.03:
+                out.append(sent[-rng.randint(1, min(5, len(sent)))])
+            sent.append(made[-1])
+        if rng.random() < 0.02:
+            out.append(build_rtp(payload_type=96, sequence=0, timestamp=0, ssrc=layer + 1, padding=9))
+        return layer, out
+
+    def _video(self, layer: int, step: int, key: bool, start: bool) -> bytes:
+        self._sequences[layer] += 1
+        number = self._sequences[layer] & 0xFFFF
+        return video(number, key=key, ssrc=layer + 1, picture=step, tid=self._rng.randrange(3), start=start)
+
+    def turn(self, forwarder: TrackForwarder, legs: Sequence[Leg], now: float) -> None:
+        rng = self._rng
+        leg = legs[rng.randrange(len(legs))]
+        match rng.randrange(16):
+            case 0:
+                forwarder.set_paused(leg, rng.random() < 0.4, now)
+            case 1:
+                forwarder.set_wanted(leg, rng.randrange(3), 0, 0, now)
+            case 2:
+                newest = leg.munger.last_sequence
+                forwarder.on_nack(leg, [(newest - n) & 0xFFFF for n in range(rng.randint(1, 4))], now + 100)
+            case 3 if rng.random() < 0.3:
+                forwarder.set_muted(rng.random() < 0.3, now)
+
+
+def result(forwarder: TrackForwarder, legs: Sequence[Leg], sinks: Sequence[Sink]) -> list[Any]:
+    receivers = [
+        (r.highest, r.packets, r.bytes, r.duplicates, r.out_of_order, r.restarts, r.take_counts(), r.window())
+        for r in forwarder.receivers
+    ]
+    return [
+        receivers,
+        *((seen(s.rtp), leg.packets, leg.octets, leg.resent) for s, leg in zip(sinks, legs, strict=True)),
+    ]
+
+
+def by_python(seed: int, steps: int) -> list[Any]:
+    Bench.plane = PythonPlane()
+    story = Story(seed)
+    forwarder, _ = forwarder_for(video_format())
+    sinks = [Sink() for _ in range(3)]
+    legs = [video_leg(sink, ssrc=n * 2 + 1, subscriber=f"PA_{n}") for n, sink in enumerate(sinks)]
+    for leg in legs:
+        forwarder.add_leg(leg, 1000.0)
+    for step in range(steps):
+        layer, burst = story.burst(step)
+        forwarder.receive(layer, [parse_rtp(data, 1000.0) for data in burst], 1000.0)
+        story.turn(forwarder, legs, 1000.0)
+    return result(forwarder, legs, sinks)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_goes_past_python_is_the_same(kernel: Any, seed: int) -> None:
+    steps = 400
+    expected = by_python(seed, steps)
+    stage, story = Stage(kernel, legs=3), Story(seed)
+    try:
+        for step in range(steps):
+            layer, burst = story.burst(step)
+            stage.run(*burst, layer=layer)
+            story.turn(stage.forwarder, stage.legs, 1000.0)
+        assert result(stage.forwarder, stage.legs, stage.sinks) == expected
+        past = sum(receiver.row.steady for receiver in stage.forwarder.receivers)  # type: ignore[attr-defined]
+        assert past > 300, "the kernel did the work"
+    finally:
+        stage.close()
+
+
+def test_a_packet_of_the_past_can_be_sent_again(stage: Stage) -> None:
+    stage.run(video(1, key=True))
+    assert stage.run(*(video(number, picture=number) for number in range(2, 40))) == 0
+    leg, sink = stage.legs[0], stage.sinks[0]
+    stage.forwarder.on_nack(leg, [leg.munger.last_sequence - 30], 1001.0)
+    again = sink.rtp[-1]
+    assert (again.ssrc, leg.resent) == (leg.rtx_ssrc, 1)
+    assert bytes(again.payload[2:]) == bytes(sink.rtp[-32].payload)
+
+
+def test_nothing_overtakes_what_python_has_to_decide(stage: Stage) -> None:
+    """A key frame goes up, and so does all that follows it until Python has numbered it."""
+    stage.run(video(1, key=True))
+    assert stage.run(video(2), video(3, key=True), video(4), video(5)) == 3
+    assert stage.run(video(6), video(7)) == 0
+    assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_gap_goes_up_and_is_asked_for(stage: Stage) -> None:
+    stage.run(video(1, key=True))
+    assert stage.run(video(2), video(5), video(6)) == 2
+    stage.forwarder.handle_timeout(1010.0)
+    (nack,) = (packet for packet in stage.publisher.rtcp if hasattr(packet, "sequences"))
+    assert nack.sequences == (3, 4)
+    assert stage.run(video(3)) == 1
+    assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, 2, 5, 6, 3]
+
+
+def test_a_leg_that_joins_gets_its_key_frame(stage: Stage) -> None:
+    stage.run(video(1, key=True), video(2))
+    sink = Sink()
+    late = video_leg(sink, ssrc=99, subscriber="PA_late")
+    stage.forwarder.add_leg(late, 1000.0)
+    assert stage.run(video(3)) == 0, "it waits for a key frame: nothing to decide"
+    assert stage.run(video(4, key=True)) == 1
+    assert stage.run(video(5)) == 0
+    assert [packet.sequence for packet in sink.rtp] == [4, 5]
+    assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, 2, 3, 4, 5]
+
+
+def test_a_leg_that_needs_python_keeps_the_track_in_python(stage: Stage) -> None:
+    stage.run(video(1, key=True), video(2))
+    stage.sinks[0].cell.set_path(None, b"")  # As over TCP.
+    assert stage.run(video(3), video(4)) == 2
+    assert [[packet.sequence for packet in sink.rtp] for sink in stage.sinks] == [[1, 2, 3, 4]] * 2
+
+
+def test_a_muted_track_is_received_and_not_forwarded(talk: Stage) -> None:
+    talk.run(audio(1), audio(2))
+    talk.forwarder.set_muted(True, 1000.0)
+    assert talk.run(audio(3), audio(4)) == 0
+    assert (len(talk.sinks[0].rtp), talk.forwarder.receivers[0].packets) == (2, 4)
+    talk.forwarder.set_muted(False, 1000.0)
+    assert talk.run(audio(5)) == 1, "the legs go on at it"
+    assert [packet.sequence for packet in talk.sinks[0].rtp] == [1, 2, 3]
+
+
+def test_a_closed_forwarder_is_shown_everything(talk: Stage) -> None:
+    talk.run(audio(1), audio(2))
+    talk.forwarder.close()
+    assert talk.run(audio(3), audio(4)) == 2
+
+
+def test_other_codecs_of_the_track_are_pythons(kernel: Any) -> None:
+    stage = Stage(kernel, codecs=(Codec("video/vp9", 96, 90000),), simulcast=False)
+    try:
+        for number in range(1, 5):
+            assert stage.run(video(number, key=number == 1)) == 1
+    finally:
+        stage.close()
+
+
+@pytest.mark.parametrize(("inner", "by_kernel"), [(111, True), (109, False)])
+def test_red_goes_past_python_only_with_the_same_numbers_inside(kernel: Any, inner: int, by_kernel: bool) -> None:
+    stage = Stage(kernel, "audio", 1, codecs=(RED, OPUS))
+    try:
+        (leg,) = stage.legs
+        leg.payload_types, leg.red_payload_types = {63: 64, 111: inner}, {63: inner}
+        packets = [
+            audio_packet(number, number * 960, 0.0, payload=b"\x6fprimary", payload_type=63).data
+            for number in range(1, 6)
+        ]
+        stage.run(packets[0])
+        assert stage.run(*packets[1:]) == (0 if by_kernel else 4)
+        assert [bytes(packet.payload) for packet in stage.sinks[0].rtp] == [bytes((inner,)) + b"primary"] * 5
+    finally:
+        stage.close()
+
+
+def h264(sequence: int, payload: bytes) -> bytes:
+    return build_rtp(payload_type=96, sequence=sequence, timestamp=0, ssrc=1, payload=payload, marker=True)
+
+
+def test_h264_goes_up_where_a_decoder_can_start(kernel: Any) -> None:
+    stage = Stage(kernel, codecs=(Codec("video/h264", 96, 90000),))
+    try:
+        sps, idr, slice = b"\x67\x42\x00\x1f", b"\x65" + bytes(40), b"\x41" + bytes(40)
+        stap = b"\x78" + len(sps).to_bytes(2, "big") + sps
+        for payload, up in ((sps, 1), (idr, 0), (slice, 0), (b"\x7c\x05" + bytes(9), 0), (b"\x7c\x87" + bytes(9), 1),
+                            (b"\x06\x05" + bytes(9), 1), (stap, 1), (b"\x7c", 1), (slice, 0)):  # fmt: skip
+            number = stage.forwarder.receivers[0].packets + 1 if stage.forwarder.receivers else 1
+            assert stage.run(h264(number, payload)) == up, payload[:2].hex()
+        assert [packet.sequence for packet in stage.sinks[0].rtp] == list(range(1, 10))
+    finally:
+        stage.close()
+
+
+# -- what is handed up -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_rtp_of_a_known_peer_goes_up_as_it_came(talk: Stage) -> None:
+    stun, dtls, rtcp = b"\x00\x01" + bytes(18), b"\x16" + bytes(30), b"\x80\xc9" + bytes(10)
+    talk.run(stun, dtls, rtcp, b"\xff" * 20, b"\x80")
+    stranger = udp()
+    stranger.sendto(audio(1), talk.server.getsockname())
+    talk.run()
+    known = packed(talk.publisher.sock)
+    assert [(number, address, data, opened) for _, number, address, data, _, opened in talk.up] == [
+        *((1, known, data, False) for data in (stun, dtls, rtcp, b"\xff" * 20, b"\x80")),
+        (0, packed(stranger), audio(1), False),
+    ]
+    stranger.close()
+
+
+def test_a_diverted_socket_hands_everything_up(talk: Stage) -> None:
+    talk.run(audio(1), audio(2))
+    talk.cell.divert = True
+    talk.run(audio(3))
+    assert talk.up[-1][3:] == (audio(3), talk.up[-1][4], False)
+
+
+def test_runs_that_the_network_stack_has_merged_are_taken_apart(talk: Stage) -> None:
+    talk.run(audio(1))
+    control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", len(audio(2))))]
+    run = [audio(number) for number in range(2, 22)]
+    talk.publisher.sock.sendmsg(run, control, 0, talk.server.getsockname())
+    assert talk.run() == 0
+    assert [packet.sequence for packet in talk.sinks[0].rtp] == list(range(1, 22))
+    assert talk.cell.received == (21, sum(map(len, [audio(1), *run])), 0)
+
+
+def test_an_address_that_is_forgotten_is_a_strangers(talk: Stage) -> None:
+    talk.run(audio(1), audio(2))
+    talk.cell.set_route(packed(talk.publisher.sock), 0, None)
+    talk.run(audio(3))
+    assert talk.up[-1][1] == 0 and not talk.up[-1][5]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_many_addresses_come_and_go(kernel: Any, family: int) -> None:
+    server = udp(family)
+    cell, rng = kernel.socket(server.fileno()), random.Random(4)
+    pump = kernel.pump([cell], 0.0)
+    live: dict[bytes, int] = {}
+    senders = [udp(family) for _ in range(8)]
+    for number in range(1, 4000):
+        ip = rng.randbytes(4) if family == socket.AF_INET else rng.randbytes(16)
+        head = struct.pack("=H", family) + rng.randbytes(2)
+        address = head + (ip + bytes(8) if family == socket.AF_INET else bytes(4) + ip + bytes(4))
+        if number % 500 == 0:
+            address = packed(senders[number // 500 - 1])
+        cell.set_route(address, number, kernel.ingress())
+        live[address] = number
+        if len(live) > 300:
+            gone = rng.choice([known for known in live if known not in map(packed, senders)])
+            cell.set_route(gone, 0, None)
+            del live[gone]
+    for sender in senders:
+        sender.sendto(b"\x16hello", server.getsockname())
+    while pump.once():
+        pass
+    assert [number for _, number, *_ in pump.take()] == [*range(500, 4000, 500), 0]
+    for sock in (server, *senders):
+        sock.close()
+
+
+def test_what_python_is_too_slow_for_is_dropped_and_counted(talk: Stage) -> None:
+    count = 1500
+    for _ in range(count):
+        talk.publisher.send(b"\x16" + bytes(1200))
+        talk.pump.once()
+    taken = 0
+    while more := len(list(talk.pump.take())):
+        taken += more
+    assert talk.pump.dropped > 0 and taken + talk.pump.dropped == count
+    talk.publisher.send(b"\x16" + bytes(1200))
+    talk.pump.once()
+    assert len(list(talk.pump.take())) == 1
+
+
+# -- news --------------------------------------------------------------------------------------------------------------
+
+
+def test_arrivals_and_levels_wait_until_they_are_taken(kernel: Any) -> None:
+    talk = Stage(kernel, "audio", level_id=LEVEL)
+    try:
+        talk.publisher.ingress.set_transport_cc(TRANSPORT_CC)
+        assert not talk.pump.tell_news() and talk.pump.rings_with_news
+        talk.run(audio(1, cc=b"\x00\x01", level=b"\x8a"))
+        talk.publisher.send(*(audio(n, cc=n.to_bytes(2, "big"), level=bytes((n,))) for n in range(2, 5)))
+        while talk.pump.once():
+            pass
+        assert not talk.pump.rings_with_news
+        assert select.select([talk.pump.fd], [], [], 0)[0], "it rings once"
+        assert talk.pump.tell_news() and talk.publisher.news == 1
+        arrivals = talk.publisher.ingress.take_arrivals()
+        assert [(number, ssrc, marker) for number, _, ssrc, marker in arrivals] == [(n, 77, False) for n in range(2, 5)]
+        assert all(1000 <= at < 1000 + PATIENCE for _, at, *_ in arrivals)
+        assert talk.publisher.ingress.has_levels
+        assert talk.forwarder.receivers[0].take_levels() == [(n * 960, n) for n in range(2, 5)]
+        assert not talk.publisher.ingress.has_levels and talk.forwarder.receivers[0].take_latency() > 0
+        assert not talk.pump.tell_news() and talk.publisher.news == 1
+    finally:
+        talk.close()
+
+
+def test_what_nobody_takes_is_bounded(kernel: Any) -> None:
+    talk = Stage(kernel, "audio", level_id=LEVEL)
+    try:
+        talk.publisher.ingress.set_transport_cc(TRANSPORT_CC)
+        talk.run(audio(1))
+        for first in range(2, 1202, 40):
+            talk.run(*(audio(n, cc=n.to_bytes(2, "big"), level=b"\x01") for n in range(first, first + 40)))
+        assert len(talk.publisher.ingress.take_arrivals()) == 512
+        assert len(talk.forwarder.receivers[0].take_levels()) == 64
+    finally:
+        talk.close()
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+def sessions() -> tuple[SrtpSender, SrtpReceiver, SrtpSender]:
+    """The publisher's, ours for it, and somebody else's."""
+    profile = SrtpProfile.AEAD_AES_128_GCM
+    material = random.Random(1).randbytes(profile.exported_size)
+    other = random.Random(2).randbytes(profile.exported_size)
+    return (
+        SrtpSender(SrtpKeys.from_exported(profile, material, client=True)),
+        SrtpReceiver(SrtpKeys.from_exported(profile, material, client=False)),
+        SrtpSender(SrtpKeys.from_exported(profile, other, client=True)),
+    )
+
+
+def test_packets_are_opened_and_what_is_not_the_peers_is_refused() -> None:
+    from lkactor.plane.native import KernelPlane
+
+    stage = Stage(KernelPlane(), "audio")
+    sender, opener, stranger = sessions()
+    try:
+        for sink in stage.sinks:
+            sink.srtp = sessions()[0]
+            sink.cell.set_keys(sink.srtp)
+        stage.publisher.ingress.set_keys(opener)
+        protected = [sender.protect_rtp(audio(number)) for number in range(1, 30)]
+        stage.run(protected[0])
+        assert stage.run(*protected[1:]) == 0
+        theirs = sessions()[1]
+        received = [theirs.unprotect_rtp(packet.data) for packet in stage.sinks[0].rtp]
+        assert [parse_rtp(packet).sequence for packet in received] == list(range(1, 30))
+        stage.run(protected[3], stranger.protect_rtp(audio(30)), b"\x80\x6f" + bytes(40))
+        assert stage.publisher.ingress.take_refusals() == {"srtp.replay": 1, "srtp.auth": 2}
+        assert stage.publisher.ingress.take_refusals() == {}
+        stage.publisher.ingress.set_keys(None)
+        raw = sender.protect_rtp(audio(31))
+        stage.run(raw)
+        assert stage.up[-1][3] == raw and not stage.up[-1][5]
+    finally:
+        stage.close()
+        Bench.plane = PythonPlane()
+
+
+# -- the thread --------------------------------------------------------------------------------------------------------
+
+
+def test_the_thread_forwards_while_python_does_nothing(talk: Stage) -> None:
+    talk.run(audio(1))
+    talk.pump.start()
+    talk.publisher.send(*(audio(number) for number in range(2, 12)))
+    deadline = time.monotonic() + PATIENCE
+    while len(talk.sinks[1].rtp) < 11 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert [packet.sequence for packet in talk.sinks[1].rtp] == list(range(1, 12))
+    talk.publisher.send(audio(20))
+    assert select.select([talk.pump.fd], [], [], PATIENCE)[0], "a gap: it rings"
+    assert talk.handle_up() == 1
+    talk.pump.stop()
+    talk.pump.stop()
+
+
+def test_thread_and_python_share_the_rows(stage: Stage) -> None:
+    """Legs that come, go, pause and are asked again, while packets run: nobody sees a number twice or a hole."""
+    rng, forwarder, lock = random.Random(9), stage.forwarder, stage.plane.lock
+    stage.run(video(0, key=True))
+    stage.pump.start()
+    made = list(zip(stage.legs, stage.sinks, strict=True))
+    for number in range(1, 3000):
+        stage.publisher.send(video(number, key=number % 50 == 0, picture=number & 0x7FFF))
+        leg, sink = rng.choice(made)
+        with lock:
+            stage.handle_up()
+            match rng.randrange(12):
+                case 0:
+                    forwarder.set_paused(leg, rng.random() < 0.5, 1000.0)
+                case 1:
+                    forwarder.remove_leg(leg)
+                case 2:
+                    forwarder.add_leg(leg, 1000.0)
+                case 3:
+                    forwarder.on_nack(leg, [leg.munger.last_sequence], 2000.0 + number)
+                case 4 if len(made) < 12:
+                    new = Sink()
+                    made.append((video_leg(new, ssrc=1000 + 2 * number, subscriber=f"PA_{number}"), new))
+                    forwarder.add_leg(made[-1][0], 1000.0)
+    received, deadline = forwarder.receivers[0], time.monotonic() + PATIENCE
+    while received.packets < 3000 and time.monotonic() < deadline:
+        with lock:
+            stage.handle_up()
+    stage.pump.stop()
+    assert received.packets == 3000
+    for leg, sink in made:
+        media = [packet.sequence for packet in sink.rtp if packet.ssrc == leg.ssrc]
+        first = media[0] if media else 0
+        assert media == list(range(first, first + len(media)))
+    assert received.row.steady > 100  # type: ignore[attr-defined]
+
+
+def test_planes_without_a_kernel_have_no_pump() -> None:
+    plane: Plane = PythonPlane()
+    assert plane.pump([plane.socket(0)], 0.0) is None
