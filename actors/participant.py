@@ -18,7 +18,7 @@ from actors.connectivity import ConnectivityDesk
 from actors.data import DataDesk
 from actors.data_tracks import DataTrackDesk
 from actors.egress import TransportEgress
-from actors.kernel import Actor, ActorDead, ActorRef, Exit, MailboxFull, Restart, Restarted, Terminated, Timer
+from actors.kernel import NOT_NOW, Actor, ActorDead, ActorRef, Exit, MailboxFull, Restart, Restarted, Terminated, Timer
 from actors.messages.participant import (
     AudioLevelChanged,
     ChannelsEnded,
@@ -267,6 +267,16 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case _:
                 await self._on_transport(message)
         return None
+
+    def receive_now(self, message: ParticipantMessage) -> object:
+        """What the API asks for most."""
+        match message:
+            case UpdateParticipant():
+                return self._administration.update(message)
+            case MuteTrack(track_sid=sid, muted=muted):
+                return self._publishing.mute_by_server(sid, muted)
+            case _:
+                return NOT_NOW
 
     # -- used by the desks ------------------------------------------------------------------------------------------
 

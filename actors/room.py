@@ -13,6 +13,7 @@ from trio import current_time
 
 from actors.dispatching import DispatchingDesk
 from actors.kernel import (
+    NOT_NOW,
     Actor,
     ActorDead,
     ActorRef,
@@ -160,8 +161,7 @@ class RoomActor(Actor[RoomMessage]):
             case Join():
                 return await self._join(message)
             case FindParticipant(identity=identity):
-                member = self.by_identity(identity)
-                return member.ref if member is not None and not member.forwarded else None
+                return self._find(identity)
             case ParticipantChanged(sid=sid, info=info, quiet=quiet):
                 self._changed(sid, info, quiet)
             case AdoptForwarded():
@@ -218,6 +218,23 @@ class RoomActor(Actor[RoomMessage]):
             case _:
                 return self._dispatching.handle(message)
         return None
+
+    def receive_now(self, message: RoomMessage) -> object:
+        """What the API asks for most."""
+        match message:
+            case FindParticipant(identity=identity):
+                return self._find(identity)
+            case PublishData():
+                self._data.publish(message)
+                return None
+            case GetRoom() | ListParticipants() | UpdateRoomMetadata():
+                return self._on_api(message)
+            case _:
+                return NOT_NOW
+
+    def _find(self, identity: str) -> ActorRef[ParticipantMessage] | None:
+        member = self.by_identity(identity)
+        return member.ref if member is not None and not member.forwarded else None
 
     def _on_api(self, message: GetRoom | ListParticipants | UpdateRoomMetadata | CloseRoom) -> object:
         match message:

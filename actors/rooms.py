@@ -8,7 +8,7 @@ from livekit.protocol import models
 from livekit.protocol import room as room_api
 from trio import current_time
 
-from actors.kernel import Actor, ActorRef, Exit, Restart, Restarted, Terminated
+from actors.kernel import NOT_NOW, Actor, ActorRef, Exit, Restart, Restarted, Terminated
 from actors.messages.room import CloseRoom, RoomMessage
 from actors.messages.rooms import Drain, FindRoom, ListRooms, OpenRoom, RoomChanged, RoomsMessage
 from actors.room import RoomActor
@@ -43,10 +43,7 @@ class RoomsActor(Actor[RoomsMessage]):
             case FindRoom(name=name):
                 return self._services.directory.room(name)
             case ListRooms(names=names):
-                if not names:
-                    return tuple(self._listed.values())
-                wanted = frozenset(names)
-                return tuple(listed for name, listed in self._listed.items() if name in wanted)
+                return self._list_of(names)
             case RoomChanged(room=room):
                 if room.name in self._rooms:
                     self._list(room)
@@ -60,6 +57,24 @@ class RoomsActor(Actor[RoomsMessage]):
             case Restarted():
                 pass
         return None
+
+    def receive_now(self, message: RoomsMessage) -> object:
+        match message:
+            case ListRooms(names=names):
+                return self._list_of(names)
+            case FindRoom(name=name):
+                return self._services.directory.room(name)
+            case OpenRoom(request=request, create=create):
+                ref = self._services.directory.room(request.name)
+                return NOT_NOW if ref is None and create else ref
+            case _:
+                return NOT_NOW
+
+    def _list_of(self, names: tuple[str, ...]) -> tuple[ListedRoom, ...]:
+        if not names:
+            return tuple(self._listed.values())
+        wanted = frozenset(names)
+        return tuple(listed for name, listed in self._listed.items() if name in wanted)
 
     async def _open(self, request: room_api.CreateRoomRequest, create: bool) -> ActorRef[RoomMessage] | None:
         """A live room is returned unchanged, whatever the request says (livekit-surface 3.2)."""

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from livekit.protocol import models, rtc
 from livekit.protocol import room as room_api
 
-from actors.kernel import ActorDead, ActorRef
+from actors.kernel import NOT_NOW, ActorDead, ActorRef
 from actors.messages.participant import (
     Disconnect,
     ForwardTo,
@@ -78,7 +78,7 @@ class RoomServiceFront:
                 created: models.Room = await self._ask_room(ref, GetRoom())
                 return created
             case room_api.ListRoomsRequest(names=names):
-                return RoomList(await self._rooms.ask(ListRooms(tuple(names)), timeout=ASK_TIMEOUT))
+                return RoomList(await _asked(self._rooms, ListRooms(tuple(names))))
             case room_api.DeleteRoomRequest(room=room):
                 await self._ask_room(self._room(room), CloseRoom(models.DisconnectReason.ROOM_DELETED))
                 return room_api.DeleteRoomResponse()
@@ -205,15 +205,21 @@ class RoomServiceFront:
 
     async def _ask_room(self, room: ActorRef[RoomMessage], message: RoomMessage) -> Any:
         try:
-            return await room.ask(message, timeout=ASK_TIMEOUT)
+            return await _asked(room, message)
         except ActorDead:
             raise relayed("not_found", NO_ROOM) from None
 
     async def _ask(self, participant: ActorRef[Any], message: object) -> Any:
         try:
-            answer = await participant.ask(message, timeout=ASK_TIMEOUT)
+            answer = await _asked(participant, message)
         except ActorDead:
             raise relayed("not_found", NO_PARTICIPANT) from None
         if isinstance(answer, LimitExceeded):
             raise TwirpError("invalid_argument", str(answer))
         return answer
+
+
+async def _asked(ref: ActorRef[Any], message: object) -> Any:
+    """The answer, at once where that is possible. Raises AskTimeout, ActorDead, MailboxFull."""
+    answer = ref.ask_now(message)
+    return await ref.ask(message, timeout=ASK_TIMEOUT) if answer is NOT_NOW else answer

@@ -26,12 +26,14 @@ from actors.kernel.errors import (
 )
 from actors.kernel.faults import FailNext, FaultPlan, Full, Kill, LinkFault, Pause, Slow
 from actors.kernel.link import MediaLink
+from actors.kernel.mailbox import NOT_NOW
 from actors.kernel.ref import ActorRef
 from actors.kernel.supervisor import ChildSpec, Supervisor
 from actors.kernel.system import ActorInfo, ActorSystem
 from actors.kernel.timers import Timer
 
 __all__ = [
+    "NOT_NOW",
     "ONE_FOR_ALL",
     "ONE_FOR_ONE",
     "REST_FOR_ONE",

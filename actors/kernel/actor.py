@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import trio
 
 from actors.kernel.link import MediaLink
-from actors.kernel.mailbox import DEFAULT_CAPACITY
+from actors.kernel.mailbox import DEFAULT_CAPACITY, NOT_NOW
 from actors.kernel.ref import ActorRef
 from actors.kernel.timers import Timer
 from actors.kernel.turn import MediaTurn
@@ -111,6 +111,13 @@ class Actor(Generic[M]):
     async def receive(self, message: M) -> object:
         """Handle one message. The result answers an ask."""
         raise TypeError(f"{type(self).__name__} takes no messages, got {type(message).__name__}")
+
+    def receive_now(self, message: M) -> object:
+        """As `receive`, for a message of `ref.ask_now`. Synchronous by contract.
+
+        NOT_NOW, before anything has changed, for a message that has to wait for something: it is asked again, by `ask`.
+        """
+        return NOT_NOW
 
     def receive_media(self, link: MediaLink) -> None:
         """A link has items: drain it. Synchronous by contract. By default they are thrown away."""

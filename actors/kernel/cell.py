@@ -20,7 +20,7 @@ import trio
 from actors.kernel.actor import Actor, ActorContext, Exit, Restart, Restarted, Strategy, Terminated
 from actors.kernel.errors import ActorDead, StartFailed
 from actors.kernel.link import MediaLink
-from actors.kernel.mailbox import Crash, Envelope, Mailbox, Reply, State
+from actors.kernel.mailbox import NOT_NOW, Crash, Envelope, Mailbox, Reply, State
 from actors.kernel.ref import ActorRef, handling
 from actors.kernel.supervisor import Supervision, contain, contain_call, describe
 from actors.kernel.timers import Timer
@@ -286,6 +286,23 @@ class Cell:
         if error is not None:
             self._receptive = False
             mailbox.send(Crash(error, self.incarnation))
+
+    def receive_now(self, message: object) -> object:
+        """`ref.ask_now`. Raises ActorDead."""
+        mailbox, actor = self.mailbox, self.actor
+        if not self._receptive or self._killed or self._leaving or mailbox.faults is not None or actor is None:
+            return NOT_NOW
+        if not mailbox.parked:
+            return NOT_NOW
+        answers: list[object] = []
+        self._receptive = False
+        error = contain_call(lambda message: answers.append(actor.receive_now(message)), message)
+        if error is not None:
+            mailbox.send(Crash(error, self.incarnation))
+            dead = ActorDead(self.path, "the actor crashed")
+            raise dead from error
+        self._receptive = True
+        return answers[0]
 
     async def _handle(self, actor: Actor[Any], envelope: Envelope) -> None:
         message = envelope.message

@@ -52,6 +52,15 @@ class Reply:
         await self._event.wait()
 
 
+class NotNow:
+    """Not an answer: the actor is busy, or the message is one that takes time."""
+
+    __slots__ = ()
+
+
+NOT_NOW: Final = NotNow()
+
+
 class Envelope:
     """One message of the control or system lane. `bounded`: it counts against the capacity."""
 
@@ -168,6 +177,11 @@ class Mailbox:
             return await self.receive()
         await trio.lowlevel.checkpoint()
         return item
+
+    @property
+    def parked(self) -> bool:
+        """Its actor waits here for something to do: nothing is queued, and nothing was given to it just now."""
+        return self.state is State.OPEN and self._receive.statistics().tasks_waiting_receive == 1
 
     def ring(self, link: MediaLink) -> None:
         if self.state is not State.CLOSED:

@@ -77,6 +77,14 @@ class ActorRef(Generic[M_contra]):
             raise AskTimeout(self._cell.path, timeout)
         return reply.value
 
+    def ask_now(self, message: M_contra) -> object:
+        """What `receive_now` returns for this message, or NOT_NOW: then `ask`.
+
+        Without a task switch, in the caller's task, and only if the actor is between two messages with none queued: so
+        nobody can tell it from an `ask` that was quick. Raises ActorDead if the actor crashes of it.
+        """
+        return self._cell.receive_now(message)
+
     def link(self, name: str, capacity: int = DEFAULT_CAPACITY) -> MediaLink:
         """The media link `name` of this actor, made at the first call and kept over restarts."""
         return self._mailbox.link(name, capacity)
