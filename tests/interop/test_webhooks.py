@@ -411,7 +411,8 @@ def test_a_cursor_holds_over_a_kill(tmp_path: Path, lk_room: str, processes: lis
 def test_two_servers_do_not_share_a_directory(tmp_path: Path, processes: list[Process]) -> None:
     server = Process(processes, tmp_path)
     try:
-        config = json.dumps({"keys": {KEY: SECRET}, "port": 0, "events": {"directory": str(tmp_path)}})
+        ports = {"port": 0, "rtc": {"udp_port": 0, "tcp_port": 0}}
+        config = json.dumps({"keys": {KEY: SECRET}, **ports, "events": {"directory": str(tmp_path)}})
         command = [sys.executable, "-m", "lkactor", "serve", "--config-body", config]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 1
