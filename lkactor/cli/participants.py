@@ -1,4 +1,4 @@
-"""`lkactor participant list|get|remove|update|mute`."""
+"""`lkactor participant list|get|remove|update|mute|move|forward`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from livekit.protocol import models
 from livekit.protocol import room as proto
 
 from lkactor.cli.common import (
+    NOT_FOUND,
     USAGE,
     CliError,
     add_command,
@@ -26,9 +27,9 @@ SERVICE = "RoomService"
 
 
 def add_parser(commands: Any) -> None:
-    verbs = commands.add_parser("participant", help="who is in a room: list, get, remove, update, mute").add_subparsers(
-        dest="verb", metavar="VERB", required=True
-    )
+    verbs = commands.add_parser(
+        "participant", help="who is in a room: list, get, remove, update, mute, move, forward"
+    ).add_subparsers(dest="verb", metavar="VERB", required=True)
     listing = add_command(verbs, "list", _list, "who is in a room", example="lkactor participant list demo --dev")
     get = add_command(
         verbs, "get", _get, "one participant with its tracks", example="lkactor participant get demo alice"
@@ -50,7 +51,22 @@ def add_parser(commands: Any) -> None:
         "mute a track (or --unmute, where the server allows that)",
         example="lkactor participant mute demo alice TR_AMwz5mQ4YkU8cx",
     )
-    for parser in (listing, get, remove, update, mute):
+    move = add_command(
+        verbs,
+        "move",
+        _move,
+        "into another room (LiveKit's open source server does not)",
+        example="lkactor participant move demo alice stage",
+    )
+    forward = add_command(
+        verbs,
+        "forward",
+        _forward,
+        "let another room hear and see a participant, too (LiveKit's open source server does not)",
+        example="lkactor participant forward demo alice overflow",
+    )
+    every = (listing, get, remove, update, mute, move, forward)
+    for parser in every:
         parser.add_argument("room", metavar="ROOM")
         if parser is not listing:
             parser.add_argument("identity", metavar="IDENTITY")
@@ -60,12 +76,14 @@ def add_parser(commands: Any) -> None:
     update.add_argument("--permissions", default="", metavar="JSON", help="the whole ParticipantPermission")
     mute.add_argument("track", metavar="TRACK", help="track SID, or all")
     mute.add_argument("--unmute", action="store_true")
-    for parser in (listing, get, remove, update, mute):
+    for parser in (move, forward):
+        parser.add_argument("destination", metavar="DESTINATION", help="a room that is there")
+    for parser in every:
         server_options(parser)
 
 
-def _call(arguments: argparse.Namespace, method: str, request: Any, answer: Any) -> Any:
-    grants = {"room_admin": True, "room": arguments.room}
+def _call(arguments: argparse.Namespace, method: str, request: Any, answer: Any, **more: str) -> Any:
+    grants = {"room_admin": True, "room": arguments.room, **more}
     return call_api(server_of(arguments), lambda api: api.call(SERVICE, method, request, answer, **grants))
 
 
@@ -132,17 +150,47 @@ def _mute(arguments: argparse.Namespace) -> int:
         request = proto.RoomParticipantIdentity(room=arguments.room, identity=arguments.identity)
         info = _call(arguments, "GetParticipant", request, models.ParticipantInfo)
         tracks = [track.sid for track in info.tracks]
-    answers = []
+    answers: list[models.TrackInfo] = []
     for sid in tracks:
         mute = proto.MuteRoomTrackRequest(
             room=arguments.room, identity=arguments.identity, track_sid=sid, muted=not arguments.unmute
         )
         answers.append(_call(arguments, "MutePublishedTrack", mute, proto.MuteRoomTrackResponse).track)
+    if arguments.track != "all" and not answers[0].sid:
+        # Servers answer with nothing for a track that they do not know.
+        raise CliError(f"{arguments.identity} has no track {arguments.track}", NOT_FOUND)
     if arguments.json:
         print_json([as_dict(track) for track in answers])
     else:
         print("\n".join(f"{track.sid} {'muted' if track.muted else 'not muted'}" for track in answers))
     return 0
+
+
+def _move(arguments: argparse.Namespace) -> int:
+    request = proto.MoveParticipantRequest(**_both_rooms(arguments))
+    destination = {"destination_room": arguments.destination}
+    _call(arguments, "MoveParticipant", request, proto.MoveParticipantResponse, **destination)
+    _print_done(arguments, "moved")
+    return 0
+
+
+def _forward(arguments: argparse.Namespace) -> int:
+    request = proto.ForwardParticipantRequest(**_both_rooms(arguments))
+    destination = {"destination_room": arguments.destination}
+    _call(arguments, "ForwardParticipant", request, proto.ForwardParticipantResponse, **destination)
+    _print_done(arguments, "forwarded")
+    return 0
+
+
+def _both_rooms(arguments: argparse.Namespace) -> dict[str, str]:
+    return {"room": arguments.room, "identity": arguments.identity, "destination_room": arguments.destination}
+
+
+def _print_done(arguments: argparse.Namespace, what: str) -> None:
+    if arguments.json:
+        print_json({what: arguments.identity, "room": arguments.room, "destination": arguments.destination})
+    else:
+        print(f"{what} {arguments.identity} from {arguments.room} to {arguments.destination}")
 
 
 def _print(info: models.ParticipantInfo, as_json: bool) -> None:

@@ -1,8 +1,9 @@
-"""`lkactor room create|list|delete|update`."""
+"""`lkactor room create|list|delete|update|send-data`."""
 
 from __future__ import annotations
 
 import argparse
+import secrets
 from typing import Any
 
 from livekit.protocol import models
@@ -25,7 +26,7 @@ SERVICE = "RoomService"
 
 
 def add_parser(commands: Any) -> None:
-    verbs = commands.add_parser("room", help="rooms: create, list, delete, update").add_subparsers(
+    verbs = commands.add_parser("room", help="rooms: create, list, delete, update, send-data").add_subparsers(
         dest="verb", metavar="VERB", required=True
     )
     _add_create(verbs, "create")
@@ -43,6 +44,19 @@ def add_parser(commands: Any) -> None:
     update.add_argument("name", metavar="NAME")
     update.add_argument("--metadata", required=True, metavar="TEXT")
     server_options(update)
+    send = add_command(
+        verbs,
+        "send-data",
+        _send_data,
+        "a data message to who is in a room; `lkactor join` prints what comes",
+        example="lkactor room send-data demo 'dinner is ready' --topic chat",
+    )
+    send.add_argument("name", metavar="ROOM")
+    send.add_argument("text", metavar="TEXT", help="sent as UTF-8")
+    send.add_argument("--topic", default="", metavar="NAME")
+    send.add_argument("--identity", action="append", default=[], help="to this one only; repeatable")
+    send.add_argument("--lossy", action="store_true", help="without retransmission")
+    server_options(send)
     _add_create(commands, "create-room")
 
 
@@ -124,6 +138,26 @@ def _update(arguments: argparse.Namespace) -> int:
         server_of(arguments), lambda api: api.call(SERVICE, "UpdateRoomMetadata", request, models.Room, **grants)
     )
     _print(room, arguments.json)
+    return 0
+
+
+def _send_data(arguments: argparse.Namespace) -> int:
+    data = arguments.text.encode(errors="surrogateescape")
+    kind = models.DataPacket.Kind.LOSSY if arguments.lossy else models.DataPacket.Kind.RELIABLE
+    request = proto.SendDataRequest(
+        room=arguments.name,
+        data=data,
+        kind=kind,
+        topic=arguments.topic,
+        destination_identities=arguments.identity,
+        nonce=secrets.token_bytes(16),
+    )
+    grants = {"room_admin": True, "room": arguments.name}
+    call_api(server_of(arguments), lambda api: api.call(SERVICE, "SendData", request, proto.SendDataResponse, **grants))
+    if arguments.json:
+        print_json({"room": arguments.name, "sent": len(data)})
+    else:
+        print(f"sent {len(data)} octets to {', '.join(arguments.identity) or arguments.name}")
     return 0
 
 

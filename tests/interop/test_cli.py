@@ -110,6 +110,31 @@ def test_participants_are_seen_changed_and_removed(lk_server: Server, lk_room: s
     run(test)
 
 
+def test_participants_are_forwarded_and_moved_and_hear_data(lk_server: Server, lk_room: str) -> None:
+    stage = f"{lk_room}-stage"
+
+    async def test() -> None:
+        shell = asyncio.to_thread
+        async with party(lk_server, lk_room) as guests, party(lk_server, stage) as there:
+            alice, (carl,) = await guests.join("alice"), await there.meeting("carl")
+            sent = await shell(cli_json, lk_server, "room", "send-data", lk_room, "hällo", "--topic", "chat")
+            assert sent == {"room": lk_room, "sent": 6}
+            packet = (await alice.event("data_received")).args[0]
+            assert (packet.data, packet.topic) == ("hällo".encode(), "chat")
+            words = ("room", "send-data", lk_room, "x", "--identity", "nobody", "--lossy")
+            assert (await shell(cli, lk_server, *words)).stdout == "sent 1 octets to nobody\n"
+            said = await shell(cli_json, lk_server, "participant", "forward", lk_room, "alice", stage)
+            assert said == {"forwarded": "alice", "room": lk_room, "destination": stage}
+            await carl.meets("alice")
+            moved = await shell(cli, lk_server, "participant", "move", lk_room, "alice", stage)
+            assert moved.stdout == f"moved alice from {lk_room} to {stage}\n"
+            assert "alice" not in (await shell(cli, lk_server, "participant", "list", lk_room)).stdout
+            nobody = await shell(cli, lk_server, "participant", "mute", stage, "carl", "TR_none")
+            assert (nobody.returncode, "no track TR_none" in nobody.stderr) == (5, True)
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("words", "changes", "status", "says"),
     [
@@ -132,6 +157,9 @@ def test_participants_are_seen_changed_and_removed(lk_server: Server, lk_room: s
         (("load", "--video", "/nowhere.ivf"), {}, 2, "/nowhere.ivf"),
         (("drain",), {"LIVEKIT_URL": "ws://127.0.0.1:1"}, 3, "cannot reach"),
         (("drain",), {SECRET: "x" * 40}, 4, "does not accept API key"),
+        (("participant", "move", "nowhere", "nobody", "there"), {}, 5, "does not exist"),
+        (("participant", "forward", "here", "nobody", "here"), {}, 1, "same as source"),
+        (("room", "send-data", "nowhere", "x"), {}, 5, "does not exist"),
         (("explain", "join", "nobody"), {}, 5, "no such attempt"),
         (("explain", "join", "nobody", "--json"), {}, 5, ""),
         (("events", "tail"), {SECRET: "x" * 40}, 4, "401"),
