@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 from cases.forwarding import climb
+from load.pace import Pace
 from load.peers import VIDEO, Stream
 from load.pool import STAMP, Pool
 from load.servers import CORES, Server
@@ -78,24 +79,25 @@ class Source:
 
     async def run(self) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        due = last = time.monotonic()
-        with sock:
+        padding, last = bytes(self._size - 12 - STAMP), 0.0
+        with sock, Pace(self.rate) as pace:
             while True:
-                packet = build_rtp(
-                    payload_type=self._payload_type,
-                    sequence=self.sent & 0xFFFF,
-                    timestamp=self.sent & 0xFFFFFFFF,
-                    ssrc=1,
-                    marker=True,
-                    payload=bytes(self._size - 12 - STAMP) + time.time_ns().to_bytes(STAMP, "big"),
-                    extensions={1: bytes(2)},
-                )
-                sock.sendto(packet + self._tag, self._to)
-                self.sent += 1
-                now, interval = time.monotonic(), 1 / self.rate
-                self.crowded += now - last < interval / 2
-                last, due = now, due + interval
-                await trio.sleep(max(0.0, due - now))
+                for _ in range(await pace.ticks()):
+                    packet = build_rtp(
+                        payload_type=self._payload_type,
+                        sequence=self.sent & 0xFFFF,
+                        timestamp=self.sent & 0xFFFFFFFF,
+                        ssrc=1,
+                        marker=True,
+                        payload=padding + time.time_ns().to_bytes(STAMP, "big"),
+                        extensions={1: bytes(2)},
+                    )
+                    sock.sendto(packet + self._tag, self._to)
+                    self.sent += 1
+                    now = time.monotonic()
+                    self.crowded += now - last < 0.5 / pace.rate
+                    last = now
+                pace.set(self.rate)
 
 
 @contextlib.asynccontextmanager

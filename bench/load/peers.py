@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 from livekit.protocol import models, rtc
+from load.pace import Pace
 from load.pool import STAMP, Pool, Transport
 from load.servers import Server
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
@@ -169,29 +170,35 @@ class Member:
         level = media.extensions.get(AUDIO_LEVEL)
         extensions = {level: SPEECH} if level and stream.kind == "audio" else {}
         clock = 90000 if stream.kind == "video" else 48000
-        number, ssrc, last, due = 0, self._ssrc(cid), 0.0, time.monotonic()
-        while True:
+        ssrc, padding = self._ssrc(cid), bytes(stream.size)
+
+        def packet(number: int) -> bytes:
             head = b""
             if stream.kind == "video":
                 head = KEY_FRAME if transport.key_frame_wanted else DELTA_FRAME
                 transport.key_frame_wanted = False
             stamp = time.time_ns().to_bytes(STAMP, "big")
-            packet = build_rtp(
+            return build_rtp(
                 payload_type=payload_type,
                 sequence=number & 0xFFFF,
                 timestamp=int(number * clock / stream.rate) & 0xFFFFFFFF,
                 ssrc=ssrc,
                 marker=stream.kind == "video",
-                payload=head + bytes(stream.size - 12 - len(head) - STAMP) + stamp,
+                payload=head + padding[: stream.size - 12 - len(head) - STAMP] + stamp,
                 extensions=extensions,
             )
-            transport.send(packet)
-            number += 1
-            self.sent += 1
-            now, interval = time.monotonic(), 1 / (self.rate or stream.rate)
-            self.crowded += now - last < interval / 2
-            last, due = now, due + interval
-            await trio.sleep(max(0.0, due - now))
+
+        number, last = 0, 0.0
+        with Pace(self.rate or stream.rate) as pace:
+            while True:
+                for _ in range(await pace.ticks()):
+                    transport.send(packet(number))
+                    number += 1
+                    self.sent += 1
+                    now = time.monotonic()
+                    self.crowded += now - last < 0.5 / pace.rate
+                    last = now
+                pace.set(self.rate or stream.rate)
 
     # -- data -------------------------------------------------------------------------------------------------------
 
