@@ -85,6 +85,7 @@ from lkactor.room.speakers import ActiveSpeakers
 
 Action = rtc.LeaveRequest.Action
 State = models.ParticipantInfo.State
+ACTIVE = State.ACTIVE
 ROOM_UPDATE_INTERVAL = 5.0
 """Seconds; metadata and recording are told at once (livekit-surface 2.2)."""
 QUALITY_FIRST, QUALITY_INTERVAL = 2.0, 5.0
@@ -326,7 +327,7 @@ class RoomActor(Actor[RoomMessage]):
             member.info = info
             return
         member.info, member.hidden = info, info.permission.hidden
-        if info.state == State.ACTIVE:
+        if info.state == ACTIVE:
             self._report()
             if not member.forwarded:
                 self._services.journal.publish(self._news.changed(info, self._info()))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.room import Member, RoomActor
 
 Action = rtc.LeaveRequest.Action
+ACTIVE = models.ParticipantInfo.State.ACTIVE
 
 
 class Switchboard:
@@ -45,7 +46,7 @@ class Switchboard:
         for member in list(self._room.members.values()):
             if member.sid == data.sender_sid or member.data_port is None:
                 continue
-            active = member.info.state == models.ParticipantInfo.State.ACTIVE
+            active = member.info.state == ACTIVE
             messages = tuple(
                 (message.reliable, message.payload)
                 for message in data.messages

@@ -40,6 +40,7 @@ from lkactor.room.participant import LimitExceeded
 from lkactor.room.rpc import RpcFailed
 
 ASK_TIMEOUT = 5.0
+RELIABLE = models.DataPacket.Kind.RELIABLE
 NO_PARTICIPANT = "participant does not exist"
 NO_ROOM = "requested room does not exist"
 
@@ -135,7 +136,7 @@ class RoomServiceFront:
     async def _send_data(self, request: room_api.SendDataRequest, room: ActorRef[RoomMessage]) -> Message:
         packet = room_service.data_packet(request)
         data = OutboundData(
-            reliable=request.kind == models.DataPacket.Kind.RELIABLE,
+            reliable=request.kind == RELIABLE,
             payload=packet.SerializeToString(),
             destinations=frozenset(request.destination_identities),
             destination_sids=frozenset(request.destination_sids),

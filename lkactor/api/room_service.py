@@ -142,12 +142,17 @@ def rpc_error(failed: RpcFailed) -> TwirpError:
 
 def data_packet(request: room.SendDataRequest) -> models.DataPacket:
     """SendData as the clients get it: no sender."""
-    user = models.UserPacket(
-        payload=request.data,
-        destination_sids=request.destination_sids,
-        destination_identities=request.destination_identities,
-        nonce=request.nonce,
-    )
+    packet = models.DataPacket(kind=request.kind)
+    user = packet.user
+    user.SetInParent()
+    user.payload = request.data
+    if request.nonce:
+        user.nonce = request.nonce
+    if request.destination_sids:
+        user.destination_sids.extend(request.destination_sids)
+    if request.destination_identities:
+        user.destination_identities.extend(request.destination_identities)
+        packet.destination_identities.extend(request.destination_identities)
     if request.HasField("topic"):
         user.topic = request.topic
-    return models.DataPacket(kind=request.kind, user=user, destination_identities=request.destination_identities)
+    return packet

@@ -19,6 +19,7 @@ from livekit.protocol import models
 from livekit.protocol.webhook import WebhookEvent
 
 State = models.ParticipantInfo.State
+ACTIVE = State.ACTIVE
 
 
 class RoomNews:
@@ -36,7 +37,7 @@ class RoomNews:
         """A participant's new public info, state DISCONNECTED excepted."""
         before = self._joined.get(info.sid)
         if before is None:
-            if info.state != State.ACTIVE:
+            if info.state != ACTIVE:
                 return []
             events = [WebhookEvent(event="participant_joined", room=room, participant=info)]
             before = without_tracks(info)

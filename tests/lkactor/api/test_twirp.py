@@ -190,7 +190,9 @@ def test_data_of_the_server_has_no_sender():
     assert (packet.kind, packet.user.payload, packet.user.topic) == (models.DataPacket.Kind.LOSSY, b"x", "t")
     assert list(packet.destination_identities) == ["a"]
     assert packet.participant_identity == ""
-    assert not room_service.data_packet(room.SendDataRequest()).user.HasField("topic")
+    empty = room_service.data_packet(room.SendDataRequest())
+    assert empty.HasField("user")
+    assert not empty.user.HasField("topic")
 
 
 def test_an_unset_message_is_null_and_an_unset_choice_is_left_out():
