@@ -64,7 +64,9 @@ class Idle:
 class Connections:
     """Accepts, and serves what it has accepted. Lives as long as `run`."""
 
-    def __init__(self, handlers: Handlers, config: HypercornConfig, unix: Callable[[], float]) -> None:
+    def __init__(
+        self, handlers: Handlers, config: HypercornConfig, unix: Callable[[], float], counters: Counters
+    ) -> None:
         self._handlers = handlers
         self._config = config
         self._unix = unix
@@ -73,7 +75,9 @@ class Connections:
         self._heads = Heads()
         self._waiting: set[Idle] = set()
         self._date = (0, b"")
-        self.counters = Counters()
+        self._counters = counters
+        self.handed_over = 0
+        """Connections, so far, that hypercorn was given."""
 
     async def run(self, listeners: tuple[socket.socket, ...]) -> None:
         """Until it is cancelled; that ends all connections, too."""
@@ -93,7 +97,7 @@ class Connections:
                 continue
             except OSError:
                 # The peer is gone again, or file descriptors ran out: tried again a little later.
-                self.counters.count("http.accept_error")
+                self._counters.count("http.accept_error")
                 await trio.sleep(0.05)
                 continue
             peer.setblocking(False)
@@ -124,11 +128,11 @@ class Connections:
         self._waiting.add(idle)
         try:
             if await contain(loop, self._handlers.failed) is not None:
-                self.counters.count("http.failed")
+                self._counters.count("http.failed")
                 await self._send(peer, _FAILED + self._dated(closes=True))
             self._waiting.discard(idle)
             if other:
-                self.counters.count("http.handed_over")
+                self.handed_over += 1
                 await self._hand_over(peer, reader.rest)
         finally:
             self._waiting.discard(idle)
@@ -176,7 +180,6 @@ class Connections:
         except BlockingIOError:
             return None
         except OSError:
-            self.counters.count("http.connection_lost")
             return b""
 
     async def _send(self, peer: socket.socket, data: bytes) -> bool:
@@ -188,7 +191,7 @@ class Connections:
             except BlockingIOError:
                 pass
             except OSError:
-                self.counters.count("http.connection_lost")
+                self._counters.count("http.answer_lost")
                 return False
             if not rest:
                 return True

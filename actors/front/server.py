@@ -88,7 +88,7 @@ class FrontActor(Actor[DrainDeadline]):
         self._metrics = MetricsFront(services, rooms)
         self._deadline: Timer | None = None
         handlers = Handlers(self._call, self._app, self._failed)
-        self._connections = Connections(handlers, self._config(), services.unix)
+        self._connections = Connections(handlers, self._config(), services.unix, services.ports.counters)
 
     async def started(self) -> None:
         for listener in self._spec.listeners:

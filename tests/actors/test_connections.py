@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,6 +14,7 @@ from hypercorn.config import Config
 
 from actors.front.connections import Connections, Handlers
 from actors.front.types import Request, Response, read_body
+from lkactor.counters import Counters
 
 TARGET = "POST /twirp/livekit.RoomService/Say HTTP/1.1\r\nHost: here\r\n"
 LIMIT = 20.0
@@ -21,7 +23,7 @@ LIMIT = 20.0
 class Front:
     """A front that answers with what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: socket.socket) -> None:
         self.plain: list[tuple[Request, bytes]] = []
         self.failures: list[Exception] = []
         self.general: list[str] = []
@@ -29,8 +31,9 @@ class Front:
         config.accesslog = config.errorlog = None
         config.include_server_header = False
         handlers = Handlers(self._call, self._app, self.failures.append)
-        self.connections = Connections(handlers, config, lambda: 1_000_000_000.0)
-        self.listener = socket.socket()
+        self.counters = Counters()
+        self.connections = Connections(handlers, config, lambda: 1_000_000_000.0, self.counters)
+        self.listener = listener
         self.listener.bind(("127.0.0.1", 0))
 
     async def _call(self, request: Request, body: bytes) -> Response:
@@ -49,9 +52,9 @@ class Front:
         return await trio.open_tcp_stream("127.0.0.1", self.listener.getsockname()[1])
 
 
-def serving(test: Callable[[Front], Awaitable[None]]) -> None:
+def serving(test: Callable[[Front], Awaitable[None]], listener: socket.socket | None = None) -> None:
     async def main() -> None:
-        front = Front()
+        front = Front(listener or socket.socket())
         with front.listener, trio.fail_after(LIMIT):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(front.connections.run, (front.listener,))
@@ -145,7 +148,7 @@ def test_anything_else_in_mid_connection(other: bytes) -> None:
         assert (await answer(stream)).endswith(b"again")
         assert len(front.plain) == 1
         assert len(front.general) == 2
-        assert front.connections.counters == {"http.handed_over": 1}
+        assert front.connections.handed_over == 1
         await stream.aclose()
 
     serving(test)
@@ -235,6 +238,7 @@ def test_a_bug_is_that_call_s_alone() -> None:
         assert await stream.receive_some(1) == b""
         await stream.aclose()
         assert [type(error) for error in front.failures] == [KeyError]
+        assert front.counters == {"http.failed": 1}
         stream = await front.open()
         await stream.send_all(plain(b"fine"))
         assert (await answer(stream)).endswith(b"fine")
@@ -257,16 +261,38 @@ def test_who_says_nothing_for_long_is_let_go(monkeypatch: pytest.MonkeyPatch) ->
     serving(test)
 
 
-def test_a_reset_is_counted() -> None:
+def test_an_answer_that_nobody_takes_is_counted() -> None:
     async def test(front: Front) -> None:
         stream = await front.open()
-        await stream.send_all(plain(b"one"))
-        await answer(stream)
-        linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await stream.send_all(plain(b"much") * 40)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         await stream.aclose()
-        while not front.connections.counters:  # noqa: ASYNC110
+        while not front.counters:  # noqa: ASYNC110
             await trio.sleep(0.001)
-        assert front.connections.counters == {"http.connection_lost": 1}
+        assert front.counters == {"http.answer_lost": 1}
 
     serving(test)
+
+
+class Exhausted(socket.socket):
+    """The first time no file descriptor is left."""
+
+    failed = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EMFILE, "no more")
+        return super().accept()
+
+
+def test_a_listener_that_fails_is_tried_again() -> None:
+    async def test(front: Front) -> None:
+        stream = await front.open()
+        await stream.send_all(plain(b"late"))
+        assert (await answer(stream)).endswith(b"late")
+        assert front.counters == {"http.accept_error": 1}
+        await stream.aclose()
+
+    serving(test, Exhausted())
