@@ -26,6 +26,7 @@ CACHED, MAX_CACHED = 1024, 4096
 """Tokens a `TokenCache` keeps, characters of the longest one."""
 DEFAULT_LIFE = 6 * 3600.0
 BEARER = "Bearer "
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _JWT_HEADER = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=") + b"."
 ALGORITHMS = frozenset(
     {"none", "EdDSA", *(f"{family}{bits}" for family in ("HS", "RS", "ES", "PS") for bits in (256, 384, 512))}
@@ -466,7 +467,7 @@ def _payload(api_key: str, now_unix: float, ttl: float, optional: Mapping[str, o
 
 def _signed(payload: Mapping[str, object], secret: str) -> str:
     """HS256 (RFC 7515 section 3.1). PyJWT looks at the key for longer than it signs; refresh tokens are many."""
-    text = _JWT_HEADER + urlsafe_b64encode(json.dumps(payload, separators=(",", ":")).encode()).rstrip(b"=")
+    text = _JWT_HEADER + urlsafe_b64encode(_compact(payload).encode()).rstrip(b"=")
     digest = hmac.digest(secret.encode(), text, "sha256")
     return (text + b"." + urlsafe_b64encode(digest).rstrip(b"=")).decode()
 
