@@ -26,7 +26,10 @@
 #define UP_ROOM (1 << 20)
 #define TURN 0.002                  /* seconds under the lock, about */
 #define FEWEST 4                    /* messages of a turn */
-#define BUSY_WINDOW 0.02
+#define LOAD_SPAN 0.02              /* seconds over which the load is measured */
+#define LONGEST_WINDOW 0.002
+#define LIGHT_LOAD 0.3              /* share of time at work up to which nothing waits */
+#define FULL_LOAD 0.8
 #define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
 
 struct lk_pump {
@@ -47,7 +50,8 @@ struct lk_pump {
     int steady;
     lk_packet packets[BURST], run[BURST];
     lk_source *sources[BURST];
-    double cost, busy, busy_since, load; /* seconds a message; of the present window; share of the last one */
+    double cost, busy, busy_since, ended; /* seconds a message; at work since; of the last batch */
+    double window;                  /* seconds from one batch to the next, at least */
     uint8_t *up, told, sleeping;
     int up_used, up_taken;
     uint64_t dropped;
@@ -413,6 +417,23 @@ static void give_way(const lk_kernel *kernel) {
     while (atomic_load(&kernel->waiting) > 0) sched_yield();
 }
 
+/* Under load packets are gathered: several for one destination leave together, which costs little more than one does. */
+static void choose_window(lk_pump *pump, double spent) {
+    double span = pump->ended - pump->busy_since, load;
+    pump->busy += spent;
+    if (span < LOAD_SPAN) return;
+    load = (pump->busy / span - LIGHT_LOAD) / (FULL_LOAD - LIGHT_LOAD);
+    pump->window = LONGEST_WINDOW * (load < 0 ? 0 : load > 1 ? 1 : load);
+    pump->busy = 0;
+    pump->busy_since = pump->ended;
+}
+
+static void gather(const lk_pump *pump) {
+    double left = pump->window > 0 ? pump->ended + pump->window - monotonic() : 0;
+    struct timespec wait = {.tv_nsec = (long)(left * 1e9)};
+    if (left > 20e-6) nanosleep(&wait, NULL);
+}
+
 static int allowance(const lk_pump *pump) {
     double count = TURN / pump->cost;
     return count < FEWEST ? FEWEST : count > MESSAGES ? MESSAGES : (int)count;
@@ -425,8 +446,9 @@ int lk_pump_once(lk_pump *pump) {
         int count = receive(pump, at, allowance(pump));
         received += count;
         if (count == 0) continue;
-        spent = monotonic() - began;
-        pump->busy += spent;
+        pump->ended = monotonic();
+        spent = pump->ended - began;
+        choose_window(pump, spent);
         pump->cost += (spent / count - pump->cost) / 4;
         if (pump->cost < 1e-6) pump->cost = 1e-6;
     }
@@ -440,6 +462,7 @@ static void *pump_main(void *context) {
     for (;;) {
         if (poll(pump->polled, (nfds_t)(pump->sockets + 1), -1) < 0 && errno != EINTR) return NULL;
         if (pump->polled[pump->sockets].revents) return NULL;
+        gather(pump);
         lk_pump_once(pump);
         give_way(pump->kernel);
     }

@@ -124,6 +124,7 @@ void lk_detach(lk_kernel *kernel, lk_ingress *ingress, lk_source *source) {
 static int keep(lk_source *source, int64_t extended, const uint8_t *data, uint32_t size, double arrival) {
     lk_kept *kept = &source->kept[extended & (source->kept_count - 1)];
     kept->extended = -1;
+    if (size == 0) return -1;
     if (kept->room < size) {
         uint8_t *grown = realloc(kept->data, size);
         if (grown == NULL) return -1;

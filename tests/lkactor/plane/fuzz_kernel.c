@@ -1,9 +1,12 @@
 /* Random tables and bursts through the kernel, for AddressSanitizer, UBSan and valgrind: test_plane_sanitizers.py.
 
-   Usage: fuzz_kernel SEED ROUNDS. What it feeds keeps to what lkactor/plane/native.py promises (sizes, positions inside
-   the payload); everything else is random, closed and broken sockets included. */
+   Usage: fuzz_kernel SEED ROUNDS [thread]. What it feeds to `lk_forward` keeps to what lkactor/plane/native.py promises
+   (sizes, positions inside the payload); everything else is random, closed and broken sockets included. What it sends to
+   the receiving half is random altogether. With `thread` that half runs on its own thread, for ThreadSanitizer. */
 
 #include "kernel.c"
+#include "routes.c"
+#include "receive.c"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -11,6 +14,8 @@
 
 #define ROWS 12
 #define PACKETS 20
+#define PEERS 3
+#define STREAMS 4
 
 static unsigned long long state;
 
@@ -22,7 +27,7 @@ static unsigned rnd(unsigned below) {
 /* A trailer like GCM's; now and then it fails. */
 static int protect(void *context, void *packet, int *size) {
     (void)context;
-    if (rnd(50) == 0) return 7;
+    if (((uint8_t *)packet)[3] % 50 == 0) return 7;
     memset((uint8_t *)packet + *size, 0xEE, 16);
     *size += 16;
     return 0;
@@ -89,8 +94,182 @@ static void open_sockets(lk_socket *sockets, struct sockaddr_in *to) {
     sockets[3] = (lk_socket){.fd = socket(AF_UNIX, SOCK_STREAM, 0), .gso = 1}; /* refuses everything */
 }
 
+/* -- receiving */
+
+static int unprotect(void *context, void *packet, int *size) {
+    (void)context;
+    if (((uint8_t *)packet)[*size - 1] % 16 == 0) return 7 + ((uint8_t *)packet)[2] % 6;
+    return 0;
+}
+
+typedef struct {
+    int sock;
+    struct sockaddr_in address;
+    lk_ingress ingress;
+    lk_source sources[STREAMS];
+    uint16_t sequences[STREAMS];
+} peer;
+
+typedef struct {
+    lk_kernel *kernel;
+    lk_pump *pump;
+    lk_socket socket;
+    struct sockaddr_in to;
+    peer peers[PEERS];
+    lk_fanout fanout;
+    unsigned long long sent, taken, refused;
+} stage;
+
+static int open_udp(struct sockaddr_in *address) {
+    socklen_t size = sizeof *address;
+    int sock = socket(AF_INET, SOCK_DGRAM, 0);
+    memset(address, 0, sizeof *address);
+    address->sin_family = AF_INET;
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    bind(sock, (struct sockaddr *)address, sizeof *address);
+    getsockname(sock, (struct sockaddr *)address, &size);
+    return sock;
+}
+
+static void open_peer(stage *on, peer *who, uint32_t id) {
+    who->sock = open_udp(&who->address);
+    who->ingress = (lk_ingress){.ready = 1, .id = id, .srtp = 1, .transport_cc_id = 5};
+    for (int i = 0; i < STREAMS; i++) {
+        lk_source *source = &who->sources[i];
+        source->fanout = &on->fanout;
+        source->ssrc = (uint32_t)i;
+        source->layer = i % 3;
+        source->level_id = (uint8_t)(i % 2 * 6);
+        source->clock_rate = 90000;
+        source->highest = i ? 65536 : -1;
+        source->kept_count = 16;
+        source->kept = calloc(16, sizeof(lk_kept));
+        for (int type = 0; type < 128; type++) source->kinds[type] = (uint8_t)((type + i) % 4);
+        lk_attach(on->kernel, &who->ingress, source);
+    }
+    lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, &who->ingress, id);
+}
+
+/* Often the next packet of a stream, with whatever inside. */
+static int write_datagram(peer *who, uint8_t *at) {
+    int size = rnd(4) ? 12 + (int)rnd(60) : (int)rnd(1600), stream = (int)rnd(STREAMS);
+    for (int i = 0; i < size; i++) at[i] = (uint8_t)rnd(256);
+    if (size < 12 || rnd(6) == 0) return size;
+    at[0] = rnd(3) ? (rnd(2) ? 0x90 : 0x80) : (uint8_t)(0x80 | rnd(64));
+    at[1] = (uint8_t)rnd(256);
+    if (rnd(10)) who->sequences[stream]++;
+    put16(at + 2, (uint32_t)who->sequences[stream] + (rnd(20) ? 0 : rnd(4)));
+    put32(at + 8, (uint32_t)stream);
+    if (at[0] == 0x90 && size > 24 && rnd(4)) {
+        put16(at + 12, 0xBEDE);
+        put16(at + 14, rnd(3));
+        at[16] = rnd(2) ? 0x51 : 0x60;
+    }
+    return size;
+}
+
+static void send_some(stage *on) {
+    peer *who = &on->peers[rnd(PEERS)];
+    uint8_t datagram[2048];
+    for (unsigned count = rnd(12); count > 0; count--) {
+        int size = write_datagram(who, datagram);
+        if (sendto(who->sock, datagram, (size_t)size, 0, (struct sockaddr *)&on->to, sizeof on->to) >= 0) on->sent++;
+    }
+}
+
+static int take_all(stage *on) {
+    static uint8_t buffer[1 << 16];
+    uint32_t ids[2];
+    int end, total = 0;
+    while ((end = lk_take(on->pump, buffer, (int)sizeof buffer)) > 0)
+        for (int at = 0; at < end; at += (int)sizeof(lk_up) + ((((lk_up *)(buffer + at))->size + 7) & ~7)) total++;
+    while (lk_take_news(on->pump, ids, 2) > 0) {}
+    on->taken += (unsigned)total;
+    return total;
+}
+
+/* What Python does meanwhile: numbers what has gone up, closes and opens, moves addresses. */
+static void decide(stage *on) {
+    peer *who = &on->peers[rnd(PEERS)];
+    lk_source *source = &who->sources[rnd(STREAMS)];
+    uint8_t data[40] = {0};
+    lk_lock(on->kernel);
+    for (int i = 0; i < PEERS; i++)
+        for (int n = 0; n < STREAMS; n++) on->peers[i].sources[n].highest = 65536 + on->peers[i].sequences[n];
+    if (rnd(20) == 0) on->fanout.muted = !on->fanout.muted;
+    who->ingress.arrival_count = source->level_count = 0;
+    who->ingress.ready = rnd(12) != 0;
+    on->fanout.count = (int)rnd(ROWS + 1);
+    for (int i = 0; i < ROWS; i++) {
+        on->fanout.rows[i]->newest = 0;
+        on->fanout.rows[i]->paused = rnd(5) == 0;
+        on->fanout.rows[i]->need_switch = rnd(9) == 0;
+        on->fanout.rows[i]->layer = (int)rnd(3);
+    }
+    lk_unlock(on->kernel);
+    lk_keep(on->kernel, source, rnd(80000), data, rnd(40), 0);
+    if (rnd(10) == 0) lk_detach(on->kernel, &who->ingress, source);
+    if (rnd(5) == 0) lk_attach(on->kernel, &who->ingress, source);
+    if (rnd(10) == 0) lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, NULL, 0);
+    else lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, &who->ingress, 1 + rnd(9));
+}
+
+static unsigned long long count_all(stage *on) {
+    unsigned long long steady = 0;
+    on->refused = 0;
+    lk_lock(on->kernel);
+    for (int i = 0; i < PEERS; i++) {
+        for (int n = 0; n < STREAMS; n++) steady += on->peers[i].sources[n].steady;
+        for (int n = 0; n < 4; n++) on->refused += on->peers[i].ingress.refused[n];
+    }
+    lk_unlock(on->kernel);
+    return steady;
+}
+
+static int fuzz_receiving(lk_kernel *kernel, lk_row **rows, int rounds, int threaded) {
+    static stage on;
+    unsigned long long steady, empty = 0, settled = 0;
+    on.kernel = kernel;
+    on.fanout.rows = rows;
+    on.fanout.video = 1;
+    on.socket = (lk_socket){.fd = open_udp(&on.to), .gso = 1};
+    on.pump = lk_pump_new(kernel, (uintptr_t)unprotect, 5.0);
+    lk_pump_add(on.pump, &on.socket, 0);
+    for (uint32_t i = 0; i < PEERS; i++) open_peer(&on, &on.peers[i], i + 1);
+    if (threaded && lk_pump_start(on.pump)) return 4;
+    for (int round = 0; round < rounds; round++) {
+        send_some(&on);
+        while (!threaded && lk_pump_once(on.pump)) {}
+        take_all(&on);
+        decide(&on);
+    }
+    for (int idle = 0; idle < 100 && settled < on.sent; idle++) {
+        if (threaded) usleep(2000);
+        take_all(&on);
+        lk_lock(kernel);
+        settled = on.socket.packets_in;
+        lk_unlock(kernel);
+    }
+    lk_pump_stop(on.pump);
+    take_all(&on);
+    steady = count_all(&on);
+    empty = on.socket.packets_in - on.taken - steady - on.refused - lk_dropped(on.pump); /* datagrams of no octets */
+    printf("%llu steady, %llu up, %llu refused, %llu empty\n", steady, on.taken, on.refused, empty);
+    lk_pump_free(on.pump);
+    for (int i = 0; i < PEERS; i++) {
+        close(on.peers[i].sock);
+        for (int n = 0; n < STREAMS; n++) {
+            lk_forget_kept(&on.peers[i].sources[n]);
+            free(on.peers[i].sources[n].kept);
+        }
+    }
+    lk_forget_routes(&on.socket);
+    close(on.socket.fd);
+    return steady == 0 || on.refused == 0 || empty > on.sent / 100 + 5 ? 5 : 0;
+}
+
 int main(int argc, char **argv) {
-    int rounds = argc > 2 ? atoi(argv[2]) : 1000;
+    int rounds = argc > 2 ? atoi(argv[2]) : 1000, failed;
     lk_socket sockets[4];
     lk_egress egresses[4];
     lk_packet packets[PACKETS];
@@ -121,8 +300,9 @@ int main(int argc, char **argv) {
     }
     for (int i = 0; i < 4; i++) accounted += sockets[i].packets + sockets[i].buffer_full + sockets[i].errors;
     printf("%llu packets accounted for\n", accounted);
+    failed = fuzz_receiving(kernel, rows, rounds, argc > 3);
     for (int i = 0; i < ROWS; i++) free(rows[i]);
     free(arena);
     lk_free(kernel);
-    return accounted == 0;
+    return failed ? failed : accounted == 0;
 }
