@@ -15,6 +15,7 @@ from load.window import Row
 
 BEGIN, END = "<!-- begin: written by bench/suite.py --markdown -->", "<!-- end -->"
 KERNEL, PYTHON = "lkactor kernel", "lkactor python"
+MISSED = "**missed**"
 PACKET, P50, P99 = "cpu_us_per_packet", "latency_p50_ms", "latency_p99_ms"
 
 
@@ -31,7 +32,7 @@ class Aim:
         def kept(limit: float) -> bool:
             return value >= limit if self.more else value <= limit
 
-        return "goal" if kept(self.goal) else "gate" if kept(self.gate) else "**missed**"
+        return "goal" if kept(self.goal) else "gate" if kept(self.gate) else MISSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,11 @@ def tables(results: Results, compared: str) -> Iterator[str]:
     yield ""
     yield f"| case | N | | {compared} | kernel | ratio | gate, goal | | Python | ratio | gate, goal | |"
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
-    for line in LINES:
-        for size in line.sizes:
-            yield from _row(results, line, size, compared)
+    rows = [row for line in LINES for size in line.sizes for row in _row(results, line, size, compared)]
+    yield from rows
+    goal, gate, missed = (sum(row.count(f"| {said} |") for row in rows) for said in ("goal", "gate", MISSED))
+    yield ""
+    yield f"{goal} figures reach the goal, {gate} more the gate, {missed} miss it."
     yield from _limit(results)
     yield from _interference(results, compared)
     yield from _janus(results, compared)
