@@ -1,8 +1,11 @@
-"""The front's connections. Plain API calls are answered here; every other byte is for hypercorn.
+"""The front's connections. Plain API calls are answered here; plain signal connections have their own way
+(`actors.front.signalling`); every other byte is for hypercorn.
 
     accepted -> plain calls, one after the other -> closed
+                  | a plain upgrade of `/rtc`
+                  +-> a signal connection -> closed
                   | anything else, at any request
-                  +-> hypercorn, with the bytes that were read: HTTP/1.1 in general, HTTP/2, WebSocket
+                  +-> hypercorn, with the bytes that were read: HTTP/1.1 in general, HTTP/2, other WebSockets
 
 A call costs a task switch or two here, where the general server makes a task, two queues and a state machine for each.
 What is answered is the same, byte for byte. `docs/benchmarks.md`, case B6, has what that is worth.
@@ -14,6 +17,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 import trio
@@ -23,10 +27,12 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
+from actors.front.rtc import PATHS
 from actors.front.types import Request, Response
 from actors.kernel.supervisor import contain
 from lkactor.api.http1 import Call, CallReader, Heads
 from lkactor.counters import Counters
+from lkactor.signal.websocket import Upgrade, read_upgrade
 
 BACKLOG = 1024
 MAX_READ = 64 * 1024
@@ -36,18 +42,22 @@ SWEEP_INTERVAL = 5.0
 """Seconds between two looks for connections that wait too long for their next request."""
 GENERAL = "front connection, hypercorn's"
 """The name of its task, for whoever looks at tasks."""
+_SIGNAL = b"GET /rtc"
 _NO_QUERY: dict[str, str] = {}
 _FAILED = b"HTTP/1.1 500 \r\ncontent-length: 0\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """`call` answers a plain API call, whose body it is given; `app` is the ASGI application for everything else."""
+    """`call` answers a plain API call, whose body it is given; `signal` serves a plain signal connection, given its
+    socket, the client's address, the upgrade, the bytes that were read and the way to start a task; `app` is the ASGI
+    application for everything else."""
 
     call: Callable[[Request, bytes], Awaitable[Response]]
     app: Any
     failed: Callable[[Exception], object]
-    """Told of a bug in `call`: its caller gets a 500."""
+    """Told of a bug in the others: the caller of an API call gets a 500."""
+    signal: Callable[[socket.socket, str, Upgrade, bytes, Callable[..., None]], Awaitable[None]] | None = None
 
 
 class Idle:
@@ -82,6 +92,7 @@ class Connections:
     async def run(self, listeners: tuple[socket.socket, ...]) -> None:
         """Until it is cancelled; that ends all connections, too."""
         async with trio.open_nursery() as nursery:
+            self._start_soon = nursery.start_soon
             for listener in listeners:
                 listener.setblocking(False)
                 listener.listen(BACKLOG)
@@ -132,11 +143,34 @@ class Connections:
                 await self._send(peer, _FAILED + self._dated(closes=True))
             self._waiting.discard(idle)
             if other:
-                self.handed_over += 1
-                await self._hand_over(peer, reader.rest)
+                await self._serve_other(peer, address, reader.rest)
         finally:
             self._waiting.discard(idle)
             peer.close()
+
+    async def _serve_other(self, peer: socket.socket, address: str, begun: bytes) -> None:
+        signal = self._handlers.signal
+        if signal is not None and begun.startswith(_SIGNAL):
+            begun = await self._whole_head(peer, begun)
+            upgrade = read_upgrade(begun)
+            if upgrade is not None and upgrade.target.partition(b"?")[0].decode() in PATHS:
+                serve = partial(signal, peer, address, upgrade, begun, self._start_soon)
+                if await contain(serve, self._handlers.failed) is not None:
+                    self._counters.count("http.failed")
+                return
+        self.handed_over += 1
+        await self._hand_over(peer, begun)
+
+    async def _whole_head(self, peer: socket.socket, begun: bytes) -> bytes:
+        """With the rest of it, if that comes soon: what an upgrade carries may be more than one packet holds."""
+        with trio.move_on_after(PATIENCE):
+            while b"\r\n\r\n" not in begun and len(begun) < MAX_READ:
+                await trio.lowlevel.wait_readable(peer)
+                data = self._read(peer)
+                if data == b"":
+                    break
+                begun += data or b""
+        return begun
 
     async def _calls(self, peer: socket.socket, address: str, reader: CallReader, idle: Idle) -> bool:
         """Answer plain calls. True: the rest is for the general server; False: the connection is over."""

@@ -11,6 +11,7 @@ from livekit.protocol import models, rtc
 from actors.front.cors import with_cors
 from actors.front.intake import claimed_by, claims_of, refusal
 from actors.front.sessions import FLUSH_TIMEOUT, SessionSink, SignalConnection, connection_numbers
+from actors.front.signalling import FIRST_MESSAGE_TIMEOUT, SignalSocket
 from actors.front.types import Receive, Request, Response, Send, WebSocket
 from actors.kernel import ActorDead, ActorRef, AskTimeout, MailboxFull
 from actors.messages.participant import ParticipantMessage, Resume, SignalSink
@@ -24,7 +25,6 @@ from lkactor.signal.join import JoinError, JoinIntent, parse_join, with_address
 from lkactor.signal.outgoing import Outgoing
 
 ASK_TIMEOUT = 5.0
-FIRST_MESSAGE_TIMEOUT = 5.0
 JOIN_ATTEMPTS = 3
 PATHS = {"/rtc": False, "/rtc/v1": True}
 VALIDATE_PATHS = {"/rtc/validate": False, "/rtc/v1/validate": True}
@@ -53,11 +53,7 @@ class RtcFront:
         number, begun = next(connection_numbers), trio.current_time()
         try:
             intent = self._intent(request, v1=PATHS[request.path], validate_only=False)
-            if intent.parameters.reconnect:
-                participant = await self._resume(intent, sink, number)
-            else:
-                await self._check_room(intent)
-                participant = await self._join(intent, sink, number)
+            participant = await self._admit(intent, sink, number)
         except JoinError as error:
             await self._deny(request, error, receive, send)
             return
@@ -75,13 +71,43 @@ class RtcFront:
             await self._deny(request, JoinError(500, "connection closed by media"), receive, send)
             return
         await websocket.accept()
-        if not intent.parameters.reconnect:
-            lasted = trio.current_time() - begun
-            self._services.metrics.answered(intent.room, intent.identity, intent.parameters.protocol, lasted)
+        self._answered(intent, begun)
         text = request.query.get("json") == "1"
         protocol = intent.parameters.protocol
         connection = SignalConnection(websocket, sink, participant, number, self._services, protocol, text=text)
         await connection.run(first)
+
+    async def serve_plain(self, request: Request, client: SignalSocket) -> None:
+        """As `serve`, on the client's own socket."""
+        number, begun = next(connection_numbers), trio.current_time()
+        try:
+            intent = self._intent(request, v1=PATHS[request.path], validate_only=False)
+            participant = await self._admit(intent, client, number)
+            if participant is not None and not await client.has_first():
+                raise JoinError(500, "connection closed by media")
+        except JoinError as error:
+            self._log_refusal(request, error)
+            client.deny(with_cors(request, Response(error.status, error.text.encode())))
+            return
+        if participant is None:
+            client.send(Outgoing(_refused_resume(intent.parameters.protocol)))
+            client.close()
+        else:
+            self._answered(intent, begun)
+        client.accept(text=participant is not None and request.query.get("json") == "1")
+        await client.run(participant, number, intent.parameters.protocol)
+
+    async def _admit(self, intent: JoinIntent, sink: SignalSink, number: int) -> ActorRef[ParticipantMessage] | None:
+        """None: a session that there is no more. Raises JoinError."""
+        if intent.parameters.reconnect:
+            return await self._resume(intent, sink, number)
+        await self._check_room(intent)
+        return await self._join(intent, sink, number)
+
+    def _answered(self, intent: JoinIntent, begun: float) -> None:
+        if not intent.parameters.reconnect:
+            lasted = trio.current_time() - begun
+            self._services.metrics.answered(intent.room, intent.identity, intent.parameters.protocol, lasted)
 
     def _intent(self, request: Request, *, v1: bool, validate_only: bool) -> JoinIntent:
         try:
@@ -163,7 +189,7 @@ class RtcFront:
             await trio.sleep(0.01)
         raise JoinError(500, "connection closed by media")
 
-    async def _resume(self, intent: JoinIntent, sink: SessionSink, number: int) -> ActorRef[ParticipantMessage] | None:
+    async def _resume(self, intent: JoinIntent, sink: SignalSink, number: int) -> ActorRef[ParticipantMessage] | None:
         """None: there is no such session any more."""
         try:
             room = await self._rooms.ask(FindRoom(intent.room), timeout=ASK_TIMEOUT)
@@ -185,8 +211,12 @@ class RtcFront:
     async def _refuse_resume(self, websocket: WebSocket, protocol: int) -> None:
         """101, one Leave that sends the client into a full reconnect, 1000 (livekit-surface 2.6)."""
         await websocket.accept()
-        reason, action = models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.Action.RECONNECT
-        await websocket.send(responses.leave(reason, action, protocol).SerializeToString())
+        await websocket.send(_refused_resume(protocol).SerializeToString())
         with trio.move_on_after(FLUSH_TIMEOUT):
             await websocket.close(1000)
             await websocket.drain()
+
+
+def _refused_resume(protocol: int) -> rtc.SignalResponse:
+    reason, action = models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.Action.RECONNECT
+    return responses.leave(reason, action, protocol)

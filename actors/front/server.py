@@ -23,6 +23,7 @@ from actors.front.intake import claims_of, refusal
 from actors.front.metrics import MetricsFront
 from actors.front.paths import redirect
 from actors.front.rtc import PATHS, VALIDATE_PATHS, RtcFront
+from actors.front.signalling import SignalSocket, StartSoon, request_of
 from actors.front.try_page import try_page
 from actors.front.twirp import PREFIX, TwirpFront
 from actors.front.types import NOT_FOUND, Receive, Request, Response, Scope, Send
@@ -32,6 +33,7 @@ from actors.messages.rooms import Drain, RoomsMessage
 from actors.services import Services
 from lkactor.auth import AuthError
 from lkactor.node_load import INTERVAL
+from lkactor.signal.websocket import Upgrade
 
 PROBE_AFTER, PROBE_INTERVAL, PROBES = 20, 10, 4
 """TCP keep-alive: seconds of silence before the first probe, seconds between probes, how many may go unanswered."""
@@ -87,7 +89,7 @@ class FrontActor(Actor[DrainDeadline]):
         self._admin = AdminFront(services, spec.tree, self._drain, self._undrain)
         self._metrics = MetricsFront(services, rooms)
         self._deadline: Timer | None = None
-        handlers = Handlers(self._call, self._app, self._failed)
+        handlers = Handlers(self._call, self._app, self._failed, self._signal)
         self._connections = Connections(handlers, self._config(), services.unix, services.ports.counters)
 
     async def started(self) -> None:
@@ -148,6 +150,12 @@ class FrontActor(Actor[DrainDeadline]):
         config.errorlog = None
         config.include_server_header = False
         return config
+
+    async def _signal(
+        self, peer: socket.socket, address: str, upgrade: Upgrade, begun: bytes, start_soon: StartSoon
+    ) -> None:
+        client = SignalSocket(peer, upgrade, begun, self._services, start_soon)
+        await self._rtc.serve_plain(request_of(upgrade, address), client)
 
     async def _call(self, request: Request, body: bytes) -> Response:
         """A plain POST below `/twirp/`: nobody else's business, so it goes straight there."""

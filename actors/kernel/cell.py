@@ -74,6 +74,7 @@ class Cell:
         self.error: Exception | None = None
         self.children: dict[str, Cell] = {}
         self.closed = trio.Event()
+        self.on_closed: list[Callable[[], object]] = []
         self.mailbox = Mailbox(self.path, system.count_dead_letter, self._media_rings)
         self.ref: ActorRef[Any] = ActorRef(self)
         self._factory = factory
@@ -404,6 +405,9 @@ class Cell:
             watcher.mailbox.put_system(Terminated(self.ref, exit, error))
         self._watchers.clear()
         self.closed.set()
+        on_closed, self.on_closed = self.on_closed, []
+        for call in on_closed:
+            call()
 
     def _bury_children(self) -> None:
         """The nursery is closed: children that are still listed were waiting for a restart."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -100,6 +101,18 @@ class ActorRef(Generic[M_contra]):
     async def wait_closed(self) -> None:
         """Return when the actor has ended for good."""
         await self._cell.closed.wait()
+
+    def when_closed(self, call: Callable[[], object]) -> None:
+        """`call()` when the actor has ended for good: at once, if it has. It must neither wait nor raise."""
+        if self._cell.closed.is_set():
+            call()
+        else:
+            self._cell.on_closed.append(call)
+
+    def forget_closed(self, call: Callable[[], object]) -> None:
+        """Take back `when_closed`."""
+        if call in self._cell.on_closed:
+            self._cell.on_closed.remove(call)
 
     def __repr__(self) -> str:
         return f"<ActorRef {self._cell.path} #{self._cell.incarnation} {self._cell.state.value}>"
