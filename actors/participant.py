@@ -193,9 +193,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self.room.tell(ParticipantChanged(self.sid, self.info(), quiet=True))
         self.start_timer("joined", JOINED_NOTICE)
         self._subscribing.known(self._spec.tracks)
-        await self._spawn_transport("publisher")
+        # Who only listens never needs the other one: it is made for its first offer or candidate.
+        await self._spawn_transport(self._primary)
         if not self._parameters.single:
-            await self._spawn_transport("subscriber")
+            await self._need_transport("subscriber")
         self.room.tell(ParticipantChanged(self.sid, self.info(), quiet=True))  # The API may ask before it is ACTIVE.
         self.room.tell(BindDataPort(self.sid, self._transports[self._primary]))
         self._subscribing.sync()
@@ -379,6 +380,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case "offer":
                 offer = request.offer
                 preferences = self._publishing.publications.preferences()
+                await self._need_transport("publisher")
                 self._tell("publisher", RemoteOffer(offer.sdp, offer.id, preferences))
             case "answer":
                 if not self._parameters.single:
@@ -386,7 +388,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 elif self._parameters.server_offers != "never":
                     self._tell("publisher", RemoteAnswer(request.answer.sdp, request.answer.id))
             case "trickle":
-                self._on_trickle(request)
+                await self._on_trickle(request)
             case "add_track":
                 await self._publishing.add_track(request.add_track)
             case "mute":
@@ -429,13 +431,15 @@ class ParticipantActor(Actor[ParticipantMessage]):
                 self.log("signal.unimplemented", kind)
                 self.refuse(request, Reason.UNCLASSIFIED_ERROR, f"unimplemented: {kind}")
 
-    def _on_trickle(self, request: rtc.SignalRequest) -> None:
+    async def _on_trickle(self, request: rtc.SignalRequest) -> None:
         candidate = responses.candidate_of(request.trickle)
         if candidate is None:
             self.refuse(request, Reason.UNCLASSIFIED_ERROR, "candidateInit is not a candidate")
             return
         subscriber = request.trickle.target == rtc.SignalTarget.SUBSCRIBER and not self._parameters.single
-        self._tell("subscriber" if subscriber else "publisher", RemoteCandidate(candidate))
+        role: Role = "subscriber" if subscriber else "publisher"
+        await self._need_transport(role)
+        self._tell(role, RemoteCandidate(candidate))
 
     # -- the room ---------------------------------------------------------------------------------------------------
 
@@ -472,6 +476,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self.send_shared(news.shared.outgoing(selection, lambda: responses.speakers(heard)))
 
     # -- transports -------------------------------------------------------------------------------------------------
+
+    async def _need_transport(self, role: Role) -> None:
+        if role not in self._transports:
+            await self._spawn_transport(role)
 
     async def _spawn_transport(self, role: Role) -> None:
         services, config = self._services, self._services.config
