@@ -7,6 +7,7 @@ keys: a transport is never restarted in place, the client's reconnect is its res
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ OWNER_RETRY = 0.01
 """Seconds until received data is offered again to an owner whose mailbox was full."""
 NEWS = (b"", None, 0.0)
 """On the link: the forwarding plane has something to tell. What it has opened comes without an address, too."""
+IN_VAIN = 0.05
+"""Seconds by which a timer may be early. One that would be more so is set anew: a turn for nothing costs more."""
+FAR, TOGETHER = 0.5, 0.05
+"""Seconds. Timers that are further away than the first go off at multiples of the second: those of many connections
+that have nothing to do but keep alive share a turn of the event loop."""
 INBOUND_LINK_CAPACITY = 2048
 """Datagrams that may wait for this actor: a quarter of a second of a 60 Mbit/s publisher."""
 
@@ -427,13 +433,20 @@ class TransportActor(Actor[TransportMessage]):
             self._allocation.next_timeout(),
             self._channels.next_timeout(now),
         )
-        self._schedule_at(min((at for at in deadlines if at is not None), default=None), now)
+        deadline = min((at for at in deadlines if at is not None), default=None)
+        if self._timer is not None and (deadline is None or deadline > self._timer_at + IN_VAIN):
+            # What it was set for has been done: most often a check that was answered at once.
+            self._timer.cancel()
+            self._timer, self._timer_at = None, float("inf")
+        self._schedule_at(deadline, now)
 
     def _schedule_at(self, deadline: float | None, now: float) -> None:
         if deadline is None or deadline >= self._timer_at:
             return
         if self._timer is not None:
             self._timer.cancel()
+        if deadline - now > FAR:
+            deadline = math.ceil(deadline / TOGETHER) * TOGETHER
         self._timer_at = deadline
         self._timer = self.context.schedule(max(0.0, deadline - now), Tick())
 

@@ -43,6 +43,8 @@ from lkactor.signal.websocket import (
     frame,
 )
 
+NAME = "signal connection"
+"""Of its task, for whoever looks at tasks."""
 FIRST_MESSAGE_TIMEOUT = 5.0
 QUEUE = 200
 """Responses that may wait for the client (livekit-surface 1.7)."""
@@ -227,6 +229,7 @@ class SignalSocket:
 
     async def run(self, ref: ActorRef[ParticipantMessage] | None, number: int, protocol: int) -> None:
         """Until either side is done. `ref` None: there is nobody to hear the client."""
+        trio.lowlevel.current_task().name = NAME
         ended = partial(self._participant_ended, protocol)
         if ref is not None:
             ref.when_closed(ended)

@@ -83,8 +83,16 @@ class TimerQueue:
         return timer
 
     def forget_one(self) -> None:
-        """A timer in the heap was cancelled: sweep when most of them are."""
+        """A timer in the heap was cancelled: sweep when most of them are. Nobody is woken for the first one."""
         self._cancelled += 1
+        heap = self._heap
+        if heap[0][2].cancelled:
+            while heap and heap[0][2].cancelled:
+                heapq.heappop(heap)
+                self._cancelled -= 1
+            if self._scope is not None:
+                self._scope.deadline = heap[0][0] if heap else math.inf
+            return
         if self._cancelled > COMPACT_AT and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].cancelled]
             heapq.heapify(self._heap)

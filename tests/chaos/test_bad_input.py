@@ -132,4 +132,3 @@ def test_the_service_is_unharmed_afterwards(victim: LkServer) -> None:
 
     run(test)
     victim.check_no_leaks()
-

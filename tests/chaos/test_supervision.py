@@ -25,8 +25,10 @@ def sid_of_track(client: Client, name: str) -> str:
 async def reconnected(client: Client, mark: int) -> None:
     """The client went through a full reconnect and is connected again."""
     await client.until(
-        lambda: client.room.connection_state == rtc.ConnectionState.CONN_CONNECTED
-        and bool(client.seen("reconnected", since=mark)),
+        lambda: (
+            client.room.connection_state == rtc.ConnectionState.CONN_CONNECTED
+            and bool(client.seen("reconnected", since=mark))
+        ),
         "full reconnect",
         limit=40.0,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from support.actor_leaks import run_actors
 from support.probe_actors import Boom, Crash, Do, Log, Note, Probe, does, maker
 
@@ -233,3 +234,30 @@ def test_cancelled_timers_do_not_pile_up() -> None:
         assert len(queue._heap) < 200
 
     trio.run(main)
+
+
+def test_a_timer_that_is_cancelled_wakes_nobody() -> None:
+    """A connection that keeps alive sets one for each check, and takes it back a millisecond later."""
+
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.count += task.name.endswith("TimerQueue.run")
+
+    async def main() -> None:
+        queue, steps, fired = TimerQueue(), Steps(), []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.run)
+            await trio.testing.wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(steps)
+            queue.at(5.5, lambda: fired.append(trio.current_time()))
+            for n in range(3):
+                queue.at(1.0 + n, lambda: fired.append("in vain")).cancel()
+            await trio.sleep(5)
+            assert steps.count == 0
+            await trio.sleep(1)
+            assert fired == [5.5] and len(queue) == 0
+            nursery.cancel_scope.cancel()
+
+    run_actors(main)
