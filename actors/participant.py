@@ -190,7 +190,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._primary = "subscriber"
         self._send(self._join_response())
         self.model.set_state(State.JOINED)
-        self.room.tell(ParticipantChanged(self.sid, self.info(), quiet=True))
         self.start_timer("joined", JOINED_NOTICE)
         self._subscribing.known(self._spec.tracks)
         # Who only listens never needs the other one: it is made for its first offer or candidate.

@@ -134,6 +134,7 @@ class RoomActor(Actor[RoomMessage]):
         self._quality = QualityBoard()
         self._quality_timer: Timer | None = None
         self._told = models.Room()
+        self._reported: models.Room | None = None
         """The room as the participants know it."""
         self._room_timer: Timer | None = None
         self._news = RoomNews(full_room=services.config.room.enable_full_room_in_webhooks)
@@ -500,6 +501,9 @@ class RoomActor(Actor[RoomMessage]):
     def _report(self) -> None:
         """The room as such has changed: the rooms hear of it at once, the participants in batches."""
         info = self._info()
+        if info is self._reported:
+            return  # Nothing has changed (`RoomModel.info`).
+        self._reported = info
         self._rooms.tell(RoomChanged(info))
         if info.active_recording != self._told.active_recording:
             self._tell_room(info)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from livekit.protocol import models
 from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
@@ -29,6 +30,9 @@ JOIN_STATES = {
     "participant.start_failed": ("rtc_failure",),
 }
 PEER_STATES = {"connecting": ("started",), "connected": ("ice_connected", "connected")}
+
+
+S = TypeVar("S", bound=Counter | Gauge | Histogram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Metrics:
         self._twirp_ms = histogram(
             "node_twirp_request_latency_ms", "API calls, milliseconds.", TWIRP_MS, "service", "method", "status"
         )
+        self._series: dict[tuple[int | str, ...], object] = {}
         self._twirp_series: dict[tuple[str, str, int, str], tuple[Counter | Gauge, Histogram]] = {}
         """Counter and histogram of each kind of call: finding them by their labels takes longer than counting."""
         version = "protocol_version"
@@ -114,7 +119,7 @@ class Metrics:
     def observe(self, entry: LogEntry) -> None:
         """One entry of the record of events."""
         for state in JOIN_STATES.get(entry.event, ()):
-            self._joins.labels(**self._labels, state=state).inc()
+            self._one(self._joins, state=state).inc()
         key = (entry.room, entry.participant)
         match entry.event:
             case "participant.joined":
@@ -144,29 +149,37 @@ class Metrics:
         role, _, event = entry.event.partition(".")
         if role in ("publisher", "subscriber"):
             for state in PEER_STATES.get(event, ()):
-                self._peers.labels(**self._labels, transport=role.upper(), state=state).inc()
+                self._one(self._peers, transport=role.upper(), state=state).inc()
             if event == "connected":
                 self._operation("peer_connection")
 
     def _operation(self, kind: str) -> None:
-        self._operations.labels(**self._labels, type=kind, status="success", error_type="").inc()
+        self._one(self._operations, type=kind, status="success", error_type="").inc()
 
     def _session(self, series: Histogram, key: tuple[str, str], seconds: float) -> None:
-        series.labels(**self._labels, protocol_version=self._protocols.get(key, "0")).observe(seconds * 1000)
+        self._one(series, protocol_version=self._protocols.get(key, "0")).observe(seconds * 1000)
+
+    def _one(self, family: S, **labels: str) -> S:
+        """The series of these labels: finding it takes longer than counting, so it is found once."""
+        key: tuple[int | str, ...] = (id(family), *labels.values())
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = family.labels(**self._labels, **labels)
+        return cast(S, series)
 
     def answered(self, room: str, identity: str, protocol: int, seconds: float) -> None:
         """A request to join has been answered with a session."""
         version = self._protocols[room, identity] = str(min(max(protocol, 0), 99))
-        self._join_ms.labels(**self._labels, protocol_version=version).observe(seconds * 1000)
+        self._one(self._join_ms, protocol_version=version).observe(seconds * 1000)
 
     def _observe_track(self, entry: LogEntry) -> None:
         match entry.event:
             case "add_track":
-                self._publishes.labels(**self._labels, kind=kind_of(entry.detail), state="attempt").inc()
+                self._one(self._publishes, kind=kind_of(entry.detail), state="attempt").inc()
             case "track.published":
-                self._publishes.labels(**self._labels, kind=kind_of(entry.detail), state="success").inc()
+                self._one(self._publishes, kind=kind_of(entry.detail), state="success").inc()
             case "subscribed":
-                self._subscribes.labels(**self._labels, state="success", error="").inc()
+                self._one(self._subscribes, state="success", error="").inc()
             case "subscription.failed":
                 self._subscribes.labels(**self._labels, state="failure", error=entry.detail).inc()
             case _:
@@ -175,7 +188,7 @@ class Metrics:
     def subscribing(self, attempts: int, cancels: int) -> None:
         """Tracks that a participant is to receive now, and those it was to receive and got no media of."""
         for state, n in (("attempt", attempts), ("cancel", cancels)):
-            self._subscribes.labels(**self._labels, state=state, error="").inc(n)
+            self._one(self._subscribes, state=state, error="").inc(n)
 
     def twirp(self, service: str, method: str, status: int, code: str, milliseconds: float) -> None:
         """One API call. `service` and `method` are ones that exist, so the number of series is bounded."""

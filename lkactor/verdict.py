@@ -82,6 +82,8 @@ class JoinBook:
     def __init__(self, capacity: int = 1000) -> None:
         self._verdicts: deque[Verdict] = deque(maxlen=capacity)
         self._running: dict[tuple[str, str], Verdict] = {}
+        self._left: Verdict | None = None
+        """Of the session that has ended last."""
 
     def observe(self, entry: LogEntry) -> None:
         key = (entry.room, entry.participant)
@@ -96,11 +98,16 @@ class JoinBook:
         elif key in self._running:
             _observe(self._running[key], entry)
             if entry.event == "participant.left":
-                del self._running[key]
+                self._left = self._running.pop(key)
 
     def of(self, *, room: str = "", identity: str = "") -> list[Verdict]:
         """Attempts, oldest first; of one room, of one identity, or all."""
         return [v for v in self._verdicts if room in ("", v.room) and identity in ("", v.identity)]
+
+    def just_left(self, room: str, identity: str) -> Verdict | None:
+        """The attempt of the session that has ended last, if it was this one's."""
+        left = self._left
+        return left if left is not None and (left.room, left.identity) == (room, identity) else None
 
     def latest(self, room: str, identity: str) -> Verdict | None:
         """The attempt of a session that is still there, or is just leaving."""

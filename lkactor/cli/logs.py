@@ -59,6 +59,8 @@ class ServerLog:
         self._least = LEVELS.get(level or "info", 20)
 
     def observe(self, entry: LogEntry) -> None:
+        if self._least > LEVELS["debug"] and entry.event not in MESSAGES and not entry.event.startswith("actor."):
+            return  # Nearly all of them.
         level, fields = self._describe(entry)
         if LEVELS[level] >= self._least:
             named = {name: value for name, value in fields.items() if value not in ("", None)}
@@ -100,10 +102,9 @@ class ServerLog:
         return {"pID": verdict.sid, "connectMs": verdict.steps["data"].ms, **times, "path": verdict.steps["ice"].detail}
 
     def _left(self, entry: LogEntry, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        found = self._joins.of(room=entry.room, identity=entry.participant)
+        verdict = self._joins.just_left(entry.room, entry.participant)
         told = {**fields, "reason": entry.detail}
-        if not found:
+        if verdict is None:
             return "info", told
-        verdict = found[-1]
         told |= {"pID": verdict.sid, "durationMs": round((entry.at - verdict.at) * 1000), "outcome": verdict.outcome}
         return ("warn" if verdict.outcome == "failed" else "info"), {**told, "cause": verdict.cause}

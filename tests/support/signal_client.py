@@ -56,6 +56,10 @@ class Server:
             yield lkapi.room
 
 
+class Closed(AssertionError):
+    """The server ended the connection before what was waited for."""
+
+
 class Refused(Exception):
     """The upgrade was answered with plain HTTP."""
 
@@ -191,7 +195,7 @@ class SignalClient:
             async with asyncio.timeout(limit):
                 while not holds():
                     if self.closed is not None:
-                        raise AssertionError(f"{self.identity}: closed before {what}; heard:\n{self.story()}")
+                        raise Closed(f"{self.identity}: closed before {what}; heard:\n{self.story()}")
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:

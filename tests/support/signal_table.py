@@ -6,13 +6,14 @@ What is not named in `hears` may come between: updates, candidates, speakers.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from google.protobuf.json_format import MessageToDict
 from livekit.protocol import rtc
-from support.signal_client import NEVER_KNOWN, Heard, Scene, SignalClient
+from support.signal_client import NEVER_KNOWN, Closed, Heard, Scene, SignalClient
 
 Request = Mapping[str, Any] | Callable[[SignalClient], Mapping[str, Any]]
 ECHOES = {
@@ -140,9 +141,16 @@ class Silence:
     """Everything asked so far is handled, and nothing of these kinds was said about it."""
 
     kinds: tuple[str, ...]
+    or_end: bool = False
+    """The session may end over it, before the rest is handled or after it."""
 
     async def play(self, play: Play) -> None:
-        end = await play.client.fence()
+        if self.or_end:
+            with contextlib.suppress(Closed):
+                await play.client.fence()
+            end = len(play.client.heard)
+        else:
+            end = await play.client.fence()
         said = [heard for heard in play.client.heard[play.place : end] if heard.kind in self.kinds]
         assert not [heard for heard in said if _no_fence(heard)], said
         play.place = end
@@ -162,8 +170,8 @@ def ask(**request: Any) -> Ask:
     return Ask(request)
 
 
-def silence(*kinds: str) -> Silence:
-    return Silence(kinds or ("request_response",))
+def silence(*kinds: str, or_end: bool = False) -> Silence:
+    return Silence(kinds or ("request_response",), or_end)
 
 
 @dataclass(frozen=True, slots=True)
