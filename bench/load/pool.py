@@ -117,7 +117,8 @@ class Transport:
 
     def send(self, packet: bytes) -> None:
         sender, path = self.peer.sender, self.peer.ice.selected
-        if sender is not None and path is not None:
+        # At the end of a run the pool may have closed it before the stream takes its own end.
+        if sender is not None and path is not None and self.socket.fileno() >= 0:
             self.socket.sendto(sender.protect_rtp(packet), (path.ip, path.port))
 
     def take(self, data: bytes, source: Address, arrived: int, now: float) -> None:

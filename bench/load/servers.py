@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -93,8 +94,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(port: int = 17990, plane: str = "auto", name: str = "") -> Iterator[Server]:
-    """lkactor on the first core; the caller keeps to the last."""
+def server(port: int = 0, plane: str = "auto", name: str = "") -> Iterator[Server]:
+    """lkactor on the first core; the caller keeps to the last. Raises RuntimeError when it does not start."""
+    port = port or free_ports(3)
     pinned = ["taskset", "-c", str(CORES[0])] if shutil.which("taskset") else []
     command = [*pinned, sys.executable, "-m", "lkactor", "serve", "--bind", "127.0.0.1", "--port", str(port)]
     command += ["--udp-port", str(port + 1), "--keys", f"{KEY}: {SECRET}"]
@@ -103,6 +105,8 @@ def server(port: int = 17990, plane: str = "auto", name: str = "") -> Iterator[S
     try:
         os.sched_setaffinity(0, {CORES[-1]})
         wait_for(f"http://127.0.0.1:{port}/")
+        if process.poll() is not None:
+            raise RuntimeError(f"port {port} is somebody else's")
         yield Server(name or f"lkactor {plane}", f"ws://127.0.0.1:{port}", KEY, SECRET, process.pid)
     finally:
         process.terminate()
@@ -113,8 +117,23 @@ def server(port: int = 17990, plane: str = "auto", name: str = "") -> Iterator[S
         os.sched_setaffinity(0, CORES)
 
 
+def free_ports(count: int) -> int:
+    """The first of some that are free in a row, for TCP and for UDP."""
+    for first in range(17900 + os.getpid() % 64 * 16, 30000, count):
+        with contextlib.ExitStack() as cleanup:
+            try:
+                for port in range(first, first + count):
+                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                        probe = cleanup.enter_context(socket.socket(socket.AF_INET, kind))
+                        probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise RuntimeError("no port is free")
+
+
 def wait_for(url: str) -> None:
-    for _ in range(500):
+    for _ in range(1500):
         with contextlib.suppress(OSError):
             urllib.request.urlopen(url).read()
             return
