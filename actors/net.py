@@ -320,11 +320,16 @@ class Ports:
         return port
 
     def start_pump(self, now: float) -> None:
-        """Receive without Python if the forwarding plane can. `now`: of Trio's clock. Raises OSError."""
-        if self.pump is None and self.udp:
+        """Receive without Python if the forwarding plane can. `now`: of Trio's clock."""
+        if self.pump is not None or not self.udp:
+            return
+        try:
             self.pump = self.plane.pump([self.cells[udp.sock] for udp in self.udp], now)
             if self.pump is not None:
                 self.pump.start()
+        except OSError:
+            self.pump = None
+            self.counters.count("udp.no_thread")
 
     def close(self) -> None:
         if self.pump is not None:

@@ -3,7 +3,8 @@
 | implementation | hot step                                     | needs                                  |
 |----------------|----------------------------------------------|----------------------------------------|
 | python         | `lkactor/sfu/forwarder.py`                   | nothing                                |
-| kernel         | `receive.c`: `recvmmsg`, unprotect, choose   | a compiler at installation, libsrtp 2  |
+| kernel         | `receive.c`: `recvmmsg`, unprotect           | a compiler at installation, libsrtp 2  |
+|                | `steady.c`: what needs no decision           |                                        |
 |                | `kernel.c`: rewrite, protect, `sendmmsg`     |                                        |
 
 The kernel does what a row needs in its steady state, for all rows of a burst in one call. Starting, switching,

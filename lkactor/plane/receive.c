@@ -1,338 +1,4 @@
-/* The receiving half of the hot step: from the sockets to the rows, on a thread of its own, without Python.
-
-   A datagram of a known peer is opened (SRTP) here. If it is a *steady* packet it goes to the rows at once: RTP of a
-   known stream, the next in order, no key frame, and no row has a decision to make. Everything else goes up to Python:
-   as it came, or, of a known peer's RTP, opened. Since a packet that is not the next in order goes up, all that follows
-   one in Python's hands goes up, too, until Python has numbered it: nothing overtakes.
-
-   Whatever Python and this thread share is touched under the kernel's lock, for one batch at a time. */
-
-#include <poll.h>
-#include <math.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/eventfd.h>
-#include <time.h>
-#include <unistd.h>
-
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
-#define SOCKETS 32
-#define MESSAGES 64                 /* of one recvmmsg */
-#define BUFFER 65536                /* of one message: a run that the kernel has merged, or one datagram */
-#define BURST 512                   /* steady packets that are written together */
-#define MOST_PAYLOAD 1480
-#define UP_ROOM (1 << 20)
-#define TURN 0.002                  /* seconds under the lock, about */
-#define FEWEST 4                    /* messages of a turn */
-#define LOAD_SPAN 0.02              /* seconds over which the load is measured */
-#define LONGEST_WINDOW 0.002
-#define LIGHT_LOAD 0.3              /* share of time at work up to which nothing waits */
-#define FULL_LOAD 0.8
-#define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
-
-struct lk_pump {
-    lk_kernel *kernel;
-    protect_fn unprotect;
-    double clock_offset, began;
-    int told_fd, stop_fd, running, sockets;
-    pthread_t thread;
-    lk_socket *socket[SOCKETS];
-    uint16_t number[SOCKETS];
-    struct pollfd polled[SOCKETS + 1];
-    struct mmsghdr messages[MESSAGES];
-    struct iovec parts[MESSAGES];
-    struct sockaddr_storage from[MESSAGES];
-    control controls[MESSAGES];
-    uint8_t *buffers;               /* MESSAGES * BUFFER */
-    uint64_t batch;
-    int steady;
-    lk_packet packets[BURST], run[BURST];
-    lk_source *sources[BURST];
-    double cost, busy, busy_since, ended; /* seconds a message; at work since; of the last batch */
-    double window;                  /* seconds from one batch to the next, at least */
-    uint8_t *up, told, sleeping;
-    int up_used, up_taken;
-    uint64_t dropped;
-    lk_ingress *news;
-    uint8_t *left;
-    int left_room;
-};
-
-static double monotonic(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-/* -- reading packets ---------------------------------------------------------------------------------------------- */
-
-static uint32_t get16(const uint8_t *at) { return (uint32_t)at[0] << 8 | at[1]; }
-
-static uint32_t get32(const uint8_t *at) { return get16(at) << 16 | get16(at + 2); }
-
-/* The value of a one-byte header extension (RFC 8285 section 4.2), NULL without; `size` of it. */
-static const uint8_t *extension(const uint8_t *at, const uint8_t *end, uint8_t id, uint32_t *size) {
-    while (at < end) {
-        uint32_t length = (*at & 15u) + 1;
-        if (*at == 0) {
-            at++;
-            continue;
-        }
-        if (*at >> 4 == 0 || *at >> 4 == 15 || at + 1 + length > end) return NULL;
-        if (*at >> 4 == id) {
-            *size = length;
-            return at + 1;
-        }
-        at += 1 + length;
-    }
-    return NULL;
-}
-
-/* VP8's descriptor (RFC 7741 section 4.2). 0: Python has to look: cut short, or the beginning of a key frame. */
-static int read_vp8(lk_packet *packet, const uint8_t *payload, int *temporal, int *begins) {
-    uint32_t at = 1, size = packet->size;
-    uint8_t first = payload[0], flags = 0;
-    packet->has_ids = 1;
-    packet->wide = 0;
-    packet->picture_at = packet->tl0_at = packet->keyidx_at = -1;
-    packet->picture = packet->tl0 = packet->keyidx = -1;
-    *temporal = 0;
-    if (size < 8) return 0;
-    if (first & 0x80) flags = payload[at++];
-    if (flags & 0x80) {
-        packet->picture_at = (int16_t)at;
-        packet->wide = payload[at] > 127;
-        packet->picture = packet->wide ? (int32_t)(get16(payload + at) & 0x7FFF) : payload[at];
-        at += packet->wide ? 2 : 1;
-    }
-    if (flags & 0x40) {
-        packet->tl0_at = (int16_t)at;
-        packet->tl0 = payload[at++];
-    }
-    if (flags & 0x30) {
-        packet->keyidx_at = (int16_t)at;
-        if (flags & 0x20) *temporal = payload[at] >> 6;
-        if (flags & 0x10) packet->keyidx = payload[at] & 31;
-        at++;
-    }
-    *begins = (first & 0x10) != 0 && (first & 7) == 0;
-    return !(*begins && !(payload[at] & 1));
-}
-
-/* H.264: a slice of no key frame, or a fragment of one (RFC 6184 sections 5.2, 5.8). */
-static int is_plain_h264(const uint8_t *payload, uint32_t size) {
-    int kind = payload[0] & 31;
-    if (kind == 28) return size > 1 && (payload[1] & 31) != 7;
-    return kind == 1 || kind == 5;
-}
-
-/* A whole RTP packet without anything unusual. `extensions`: where they begin, NULL: none that are of use here. */
-static int read_header(const uint8_t *data, uint32_t size, lk_packet *packet, const uint8_t **extensions) {
-    uint32_t at = 12;
-    *extensions = NULL;
-    if ((data[0] & 0xEF) != 0x80) return 0;     /* another version, padding or contributing sources */
-    packet->payload_type = data[1] & 127;
-    packet->marker = data[1] >> 7;
-    packet->timestamp = get32(data + 4);
-    if (data[0] & 0x10) {
-        if (size < 16) return 0;
-        at = 16 + 4 * get16(data + 14);
-        if (at > size) return 0;
-        if (get16(data + 12) != 0xBEDE) return 0;
-        *extensions = data + 16;
-    }
-    packet->payload = at;
-    packet->size = size - at;
-    return packet->size > 0 && packet->size <= MOST_PAYLOAD;
-}
-
-/* -- telling Python ----------------------------------------------------------------------------------------------- */
-
-static void tell(lk_pump *pump) {
-    uint64_t one = 1;
-    if (pump->told) return;
-    pump->told = 1;
-    if (write(pump->told_fd, &one, sizeof one) < 0) pump->told = 0;
-}
-
-static void has_news(lk_pump *pump, lk_ingress *ingress) {
-    if (ingress->has_news) return;
-    ingress->has_news = 1;
-    ingress->next = pump->news;
-    pump->news = ingress;
-    if (pump->sleeping) {
-        pump->sleeping = 0;
-        tell(pump);
-    }
-}
-
-static void hand_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
-                    uint32_t size, int opened, double now) {
-    uint32_t room;
-    lk_up *up = (lk_up *)(pump->up + pump->up_used);
-    if (size > LK_DATAGRAM) size = LK_DATAGRAM;
-    room = (uint32_t)sizeof *up + ((size + 7u) & ~7u);
-    if (pump->up_used + (int)room > UP_ROOM && pump->up_taken) {
-        pump->up_used -= pump->up_taken;
-        memmove(pump->up, pump->up + pump->up_taken, (size_t)pump->up_used);
-        pump->up_taken = 0;
-        up = (lk_up *)(pump->up + pump->up_used);
-    }
-    if (pump->up_used + (int)room > UP_ROOM) {
-        pump->dropped++;
-        return;
-    }
-    *up = (lk_up){.arrival = now, .route = route ? route->id : 0, .socket = pump->number[at], .size = (uint16_t)size,
-                  .opened = (uint8_t)opened,
-                  .address_size = (uint8_t)(from->msg_namelen > sizeof up->address ? 0 : from->msg_namelen)};
-    memcpy(up->address, from->msg_name, up->address_size);
-    memcpy(pump->up + pump->up_used + sizeof *up, data, size);
-    pump->up_used += (int)room;
-    tell(pump);
-}
-
-int lk_take(lk_pump *pump, uint8_t *buffer, int size) {
-    uint64_t count;
-    int taken = 0;
-    if (read(pump->told_fd, &count, sizeof count) < 0) count = 0;
-    lk_lock(pump->kernel);
-    while (pump->up_taken + taken < pump->up_used) {
-        const lk_up *up = (const lk_up *)(pump->up + pump->up_taken + taken);
-        int room = (int)sizeof *up + ((up->size + 7) & ~7);
-        if (taken + room > size) break;
-        taken += room;
-    }
-    memcpy(buffer, pump->up + pump->up_taken, (size_t)taken);
-    pump->up_taken += taken;
-    if (pump->up_taken == pump->up_used) pump->up_taken = pump->up_used = 0;
-    pump->told = 0;
-    if (pump->up_used) tell(pump);
-    lk_unlock(pump->kernel);
-    return taken;
-}
-
-int lk_take_news(lk_pump *pump, uint32_t *ids, int size) {
-    int taken = 0;
-    lk_lock(pump->kernel);
-    while (pump->news != NULL && taken < size) {
-        ids[taken++] = pump->news->id;
-        pump->news->has_news = 0;
-        pump->news = pump->news->next;
-    }
-    pump->sleeping = taken == 0;
-    lk_unlock(pump->kernel);
-    return taken;
-}
-
-int lk_rings(const lk_pump *pump) { return pump->sleeping; }
-
-uint64_t lk_dropped(const lk_pump *pump) { return pump->dropped; }
-
-/* -- steady packets ----------------------------------------------------------------------------------------------- */
-
-/* No row of the track has a decision to make about this packet. Rows do not change within a batch. */
-static int rows_are_steady(lk_pump *pump, lk_source *source, const lk_packet *packet) {
-    const lk_fanout *fanout = source->fanout;
-    if (source->checked == pump->batch && source->checked_type == packet->payload_type) return 1;
-    for (int i = 0; i < fanout->count; i++) {
-        const lk_row *row = fanout->rows[i];
-        if (!is_open(row) || (fanout->video && row->layer != source->layer)) continue;
-        if (!is_steady(pump->kernel, row, packet, 1, source->layer)) return 0;
-    }
-    source->checked = pump->batch;
-    source->checked_type = packet->payload_type;
-    return 1;
-}
-
-static void note_statistics(lk_source *source, const lk_packet *packet, uint32_t size, double now) {
-    double transit = now * source->clock_rate - packet->timestamp, step = fabs(transit - source->last_transit);
-    /* RFC 3550 A.8; a timestamp that wraps shows as a huge step and is left out, the first packet as none. */
-    if (step < source->clock_rate * 10) source->jitter += (step - source->jitter) / 16;
-    source->last_transit = transit;
-    source->last_arrival = now;
-    source->highest = packet->extended;
-    source->packets++;
-    source->bytes += size;
-    source->steady++;
-}
-
-static void note_extensions(lk_pump *pump, lk_ingress *ingress, lk_source *source, const lk_packet *packet,
-                            const uint8_t *at, const uint8_t *end, double now) {
-    uint32_t size = 0;
-    const uint8_t *value;
-    if (ingress->transport_cc_id && (value = extension(at, end, ingress->transport_cc_id, &size)) != NULL && size >= 2) {
-        if (ingress->arrival_count < LK_ARRIVALS)
-            ingress->arrivals[ingress->arrival_count++] = (lk_arrival){
-                .arrival = now, .ssrc = source->ssrc, .sequence = (uint16_t)get16(value), .marker = packet->marker};
-        has_news(pump, ingress);
-        if (ingress->arrival_count == NEWS_AT) tell(pump);
-    }
-    if (source->level_id && (value = extension(at, end, source->level_id, &size)) != NULL) {
-        if (source->level_count < LK_LEVELS)
-            source->levels[source->level_count++] = (lk_level){packet->timestamp, value[0] & 127u};
-        has_news(pump, ingress);
-    }
-}
-
-static void flush_steady(lk_pump *pump) {
-    double now = monotonic() + pump->clock_offset;
-    uint32_t stamp = (uint32_t)(uint64_t)(now * 262144) & 0xFFFFFF;
-    for (int first = 0; first < pump->steady; first++) {
-        lk_source *source = pump->sources[first];
-        int count = 0;
-        if (source == NULL) continue;
-        for (int i = first; i < pump->steady; i++) {
-            if (pump->sources[i] != source) continue;
-            pump->run[count++] = pump->packets[i];
-            pump->sources[i] = NULL;
-        }
-        if (source->fanout->count > pump->left_room) {
-            uint8_t *grown = realloc(pump->left, (size_t)source->fanout->count);
-            if (grown == NULL) continue;
-            pump->left = grown;
-            pump->left_room = source->fanout->count;
-        }
-        lk_forward(pump->kernel, source->fanout->rows, source->fanout->count, pump->run, count, pump->buffers,
-                   source->layer, source->fanout->video, 0, stamp, now, pump->left);
-        source->latency = monotonic() - pump->began;
-    }
-    pump->steady = 0;
-}
-
-/* 1: it is forwarded, or will be with the batch. 0: Python has to look at it, and nothing has been noted. */
-static int is_taken(lk_pump *pump, lk_ingress *ingress, lk_source *source, const uint8_t *data, uint32_t size, double now) {
-    lk_packet *packet = &pump->packets[pump->steady];
-    const uint8_t *extensions, *payload;
-    int temporal = 0, begins = 0, kind;
-    memset(packet, 0, sizeof *packet);
-    if (source->highest < 0 || get16(data + 2) != (uint32_t)((source->highest + 1) & 0xFFFF)) return 0;
-    if (!read_header(data, size, packet, &extensions)) return 0;
-    kind = source->kinds[packet->payload_type];
-    payload = data + packet->payload;
-    if (kind == LK_UP) return 0;
-    if (kind == LK_VP8 && !read_vp8(packet, payload, &temporal, &begins)) return 0;
-    if (kind == LK_H264 && !is_plain_h264(payload, packet->size)) return 0;
-    if (kind != LK_VP8) packet->picture_at = packet->tl0_at = packet->keyidx_at = -1;
-    if (kind != LK_VP8) packet->picture = packet->tl0 = packet->keyidx = -1;
-    packet->extended = source->highest + 1;
-    if (!source->fanout->muted && !rows_are_steady(pump, source, packet)) return 0;
-    if (keep(source, packet->extended, data, size, now) < 0) return 0;
-    note_statistics(source, packet, size, now);
-    if (kind == LK_VP8) {
-        source->spread[temporal] += packet->size;
-        source->begun[temporal] += (uint64_t)begins;
-    } else if (kind == LK_H264) {
-        source->begun[0] += packet->marker;
-    }
-    if (extensions != NULL) note_extensions(pump, ingress, source, packet, extensions, payload, now);
-    if (source->fanout->muted || source->fanout->count == 0) return 1;
-    packet->payload += (uint32_t)(data - pump->buffers);
-    pump->sources[pump->steady++] = source;
-    if (pump->steady == BURST) flush_steady(pump);
-    return 1;
-}
+/* The pump: a thread that reads the sockets, opens what known peers send, and passes it on (steady.c). */
 
 /* -- receiving ---------------------------------------------------------------------------------------------------- */
 
@@ -439,11 +105,14 @@ static int allowance(const lk_pump *pump) {
     return count < FEWEST ? FEWEST : count > MESSAGES ? MESSAGES : (int)count;
 }
 
-int lk_pump_once(lk_pump *pump) {
+static int receive_all(lk_pump *pump) {
     int received = 0;
     for (int at = 0; at < pump->sockets; at++) {
-        double began = monotonic(), spent;
-        int count = receive(pump, at, allowance(pump));
+        double began, spent;
+        int count;
+        if (!pump->polled[at].revents) continue;
+        began = monotonic();
+        count = receive(pump, at, allowance(pump));
         received += count;
         if (count == 0) continue;
         pump->ended = monotonic();
@@ -455,6 +124,10 @@ int lk_pump_once(lk_pump *pump) {
     return received;
 }
 
+int lk_pump_once(lk_pump *pump) {
+    return poll(pump->polled, (nfds_t)pump->sockets, 0) > 0 ? receive_all(pump) : 0;
+}
+
 /* -- the thread --------------------------------------------------------------------------------------------------- */
 
 static void *pump_main(void *context) {
@@ -463,7 +136,7 @@ static void *pump_main(void *context) {
         if (poll(pump->polled, (nfds_t)(pump->sockets + 1), -1) < 0 && errno != EINTR) return NULL;
         if (pump->polled[pump->sockets].revents) return NULL;
         gather(pump);
-        lk_pump_once(pump);
+        receive_all(pump);
         give_way(pump->kernel);
     }
 }
@@ -501,15 +174,18 @@ void lk_pump_free(lk_pump *pump) {
 int lk_pump_fd(const lk_pump *pump) { return pump->told_fd; }
 
 int lk_pump_add(lk_pump *pump, lk_socket *socket, int number) {
-    int on = 1;
     if (pump->sockets == SOCKETS) return -1;
-    /* Without it datagrams come one by one, that is all. */
-    (void)!setsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
     pump->polled[pump->sockets + 1] = pump->polled[pump->sockets];
     pump->polled[pump->sockets] = (struct pollfd){.fd = socket->fd, .events = POLLIN};
     pump->number[pump->sockets] = (uint16_t)number;
     pump->socket[pump->sockets++] = socket;
     return 0;
+}
+
+/* Runs of one peer come in one piece. Where that cannot be had datagrams come one by one, that is all. */
+static void merge_runs(const lk_pump *pump, int on) {
+    for (int i = 0; i < pump->sockets; i++)
+        (void)!setsockopt(pump->socket[i]->fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
 }
 
 int lk_pump_start(lk_pump *pump) {
@@ -521,6 +197,7 @@ int lk_pump_start(lk_pump *pump) {
     failed = pthread_create(&pump->thread, NULL, pump_main, pump);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pump->running = !failed;
+    if (pump->running) merge_runs(pump, 1);
     return failed;
 }
 
@@ -530,4 +207,5 @@ void lk_pump_stop(lk_pump *pump) {
     while (write(pump->stop_fd, &one, sizeof one) < 0 && errno == EINTR) {}
     pthread_join(pump->thread, NULL);
     pump->running = 0;
+    merge_runs(pump, 0);
 }

@@ -6,6 +6,7 @@
 
 #include "kernel.c"
 #include "routes.c"
+#include "steady.c"
 #include "receive.c"
 
 #include <arpa/inet.h>

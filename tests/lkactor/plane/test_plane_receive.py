@@ -34,7 +34,7 @@ from lkactor.wire.rtp import RtpPacket, build_rtp, parse_rtp
 
 pytestmark = pytest.mark.skipif("kernel" not in available_planes(), reason="the C kernel is not built here")
 
-UDP_SEGMENT = 103
+UDP_SEGMENT, UDP_GRO = 103, 104
 PATIENCE = 20.0
 """Seconds that a test waits for a packet on the loopback."""
 TRANSPORT_CC, LEVEL = 5, 6
@@ -403,7 +403,9 @@ def test_a_diverted_socket_hands_everything_up(talk: Stage) -> None:
     assert talk.up[-1][3:] == (audio(3), talk.up[-1][4], False)
 
 
-def test_runs_that_the_network_stack_has_merged_are_taken_apart(talk: Stage) -> None:
+@pytest.mark.parametrize("merged", [False, True])
+def test_runs_that_the_network_stack_has_merged_are_taken_apart(talk: Stage, merged: bool) -> None:
+    talk.server.setsockopt(socket.SOL_UDP, UDP_GRO, merged)
     talk.run(audio(1))
     control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", len(audio(2))))]
     run = [audio(number) for number in range(2, 22)]
