@@ -44,6 +44,8 @@ from lkactor.wire.rtp import RtpPacket, is_rtcp, parse_rtp
 
 EARLY_MEDIA_PACKETS = 64
 """SRTP that outruns the last handshake flight waits here; more is dropped."""
+EARLY_HANDSHAKE, EARLY_SIZE = 4, 2048
+"""Handshake datagrams, and their octets, that outrun the check of their path wait for it; of more the last are kept."""
 HANDSHAKE_TIME = (10.0, 20.0)
 """Seconds for the handshake once ICE has a path: three times what ICE took, within these (livekit-media 1.3)."""
 
@@ -132,6 +134,7 @@ class PeerConnection:
         self._rtp: list[RtpPacket] = []
         self._rtcp: list[RtcpPacket] = []
         self._early: deque[tuple[bytes, float]] = deque()
+        self._early_handshake: deque[tuple[bytes, Address]] = deque(maxlen=EARLY_HANDSHAKE)
         self._dtls_up = False
         self._begun_at: float | None = None
         self._handshake_due: float | None = None
@@ -317,8 +320,10 @@ class PeerConnection:
     def _receive_dtls(self, data: bytes, addr: Address, now: float) -> None:
         valid = self.ice.path_is_valid(addr)
         if self.dtls is None or not (valid or self._dtls_up):
-            # A ClientHello may outrun the check that validates its path; the peer sends it again.
+            # A ClientHello may outrun the check that validates its path, and its sender's next try is far away.
             self.counters.count("dtls.unvalidated_path")
+            if len(data) <= EARLY_SIZE:
+                self._early_handshake.append((data, addr))
             return
         if valid:
             self._dtls_path = addr
@@ -342,9 +347,20 @@ class PeerConnection:
                     self._dtls_path = self._dtls_path or ice_event.address
                     self._start_handshake(now)
         if self.dtls is not None:
+            if self._early_handshake:
+                self._admit_early(self.dtls, now)
             self._drain_dtls(self.dtls, now)
         if self.sctp is not None:
             self._drain_sctp(self.sctp)
+
+    def _admit_early(self, dtls: DtlsEndpoint, now: float) -> None:
+        waiting, self._early_handshake = self._early_handshake, deque(maxlen=EARLY_HANDSHAKE)
+        for data, addr in waiting:
+            if self.ice.path_is_valid(addr):
+                self._dtls_path = addr
+                dtls.receive_datagram(data, now)
+            elif not self._dtls_up:
+                self._early_handshake.append((data, addr))
 
     def _expect_handshake(self, now: float) -> None:
         if not self._dtls_up and self._handshake_due is None and self._begun_at is not None:

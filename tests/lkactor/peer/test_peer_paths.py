@@ -62,6 +62,7 @@ def failed(connection: PeerConnection) -> bool:
 
 
 A, B = Address("udp", "10.0.0.1", 7882), Address("udp", "10.0.0.2", 7882)
+BINDING_REQUEST = b"\0\1"
 
 
 def test_tcp_alone_is_announced() -> None:
@@ -173,3 +174,31 @@ def test_data_of_an_established_session_comes_by_any_path_a_handshake_does_not()
         server.receive_datagram(data, stranger, now)
     assert messages(server) == [b"by a new port"]
     assert all(to == B for _, to in server.datagrams_to_send(now)), "what is sent goes by the path that was checked"
+
+
+def test_a_handshake_that_outruns_the_check_of_its_path_waits_for_it() -> None:
+    """The peer's check succeeds first and it begins: answering its next try instead cost a join 100 ms."""
+    server, client = peer("10.0.0.1", controlling=True), peer("10.0.0.2")
+    negotiated(server, client)
+    held: list[bytes] = []
+
+    def deliver(*, hold: bool) -> bool:
+        moved = False
+        for sender, receiver, seen_as in ((client, server, B), (server, client, A)):
+            sender.handle_timeout(0.05)
+            for data, _ in sender.datagrams_to_send(0.05):
+                if hold and sender is server and data[:2] == BINDING_REQUEST:
+                    held.append(data)
+                    continue
+                moved = True
+                receiver.receive_datagram(data, seen_as, 0.05)
+        return moved
+
+    while deliver(hold=True):
+        pass
+    assert server.all_counters["dtls.unvalidated_path"] == 1
+    assert server.sender is client.sender is None
+    client.receive_datagram(held[-1], A, 0.05)
+    while deliver(hold=False):
+        pass
+    assert server.sender is not None and client.sender is not None, "with the first try, in no time"
