@@ -355,6 +355,11 @@ class Ports:
         port = ports[self._spread % len(ports)]
         return tuple(candidate for candidate in candidates if candidate.transport == "tcp" or candidate.port == port)
 
+    @property
+    def bound(self) -> int:
+        """ICE user names that datagrams can find somebody by."""
+        return len(self._sessions)
+
     def bind(self, ufrag: str, link: MediaLink, port: int = 0, ingress: IngressCell | None = None) -> None:
         """Datagrams that name `ufrag` go to `link`; `port` is the UDP port of that session's candidates."""
         self._sessions[ufrag] = Session(link, port, ingress)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from trio import current_time
+from trio import current_time, sleep_forever
 
 from actors.allocating import AllocationDesk
 from actors.egress import TransportEgress
@@ -179,15 +179,26 @@ class TransportActor(Actor[TransportMessage]):
         self._link = self.context.ref.link("datagrams", INBOUND_LINK_CAPACITY)
         self._spec.egress.ingress.on_news = lambda: self._link.push(NEWS)
         self._bind_ufrag()
+        self.context.start_soon(self._keep_routes)
+
+    async def _keep_routes(self) -> None:
+        """As long as this actor lives, also when it is killed, datagrams find it."""
+        try:
+            await sleep_forever()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self.egress.revoke()
+        while self._ufrags:
+            self._spec.ports.unbind(self._ufrags.pop())
 
     async def stopping(self, exit: Exit) -> None:
         now = current_time()
         self._rows.revoke_all()
         self._peer.close(now)
         self._send_datagrams(now)
-        self.egress.revoke()
-        for ufrag in self._ufrags:
-            self._spec.ports.unbind(ufrag)
+        self._leave()
 
     async def receive(self, message: TransportMessage) -> object:
         now = current_time()

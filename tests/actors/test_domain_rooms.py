@@ -411,6 +411,22 @@ def test_a_crashed_transport_sends_its_client_into_a_reconnect() -> None:
     virtual(test)
 
 
+def test_who_ends_in_whatever_way_leaves_no_route() -> None:
+    async def test(hall: World) -> None:
+        ports = hall.services.ports
+        ann, ben = await hall.join("ann"), await hall.join("ben")
+        assert ports.bound > 1
+        ben.ref.kill()
+        await settle()
+        of_ann = ports.bound
+        hall.system.inject(FailNext(ann.ref.path, RuntimeError("a bug")))
+        await ann.ask(ping=1)
+        await settle()
+        assert of_ann > 0 and ports.bound == 0
+
+    virtual(test)
+
+
 def test_a_crashed_room_sends_everyone_away_and_comes_back_as_it_was() -> None:
     async def test(hall: World) -> None:
         room = await hall.open(metadata="kept", max_participants=7)
