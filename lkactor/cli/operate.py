@@ -31,6 +31,7 @@ from lkactor.cli.common import (
     print_json,
     server_of,
     server_options,
+    shown,
 )
 from lkactor.client.twirp import http_url
 
@@ -105,13 +106,13 @@ def _show(arguments: argparse.Namespace, answer: Mapping[str, Any]) -> int:
         print(f"draining: everyone leaves in {answer['deadline']} s" if answer["draining"] else "takes new rooms")
         return 0
     for verdict in answer["joins"]:
-        cause = f" ({verdict['cause']})" if verdict["cause"] else ""
-        print(f"{verdict['identity'] or '?'} in {verdict['room'] or '?'}: {verdict['outcome']}{cause}")
+        cause = f" ({shown(verdict['cause'])})" if verdict["cause"] else ""
+        print(f"{shown(verdict['identity'] or '?')} in {shown(verdict['room'] or '?')}: {verdict['outcome']}{cause}")
         if verdict.get("fix"):
             print(f"  to do: {verdict['fix']}")
         for step in verdict["steps"]:
             when = "" if step["ms"] is None else f"{step['ms']:.1f} ms"
-            print(f"  {step['name']:7} {step['status']:8} {when:>11}  {step['detail']}".rstrip())
+            print(f"  {step['name']:7} {step['status']:8} {when:>11}  {shown(step['detail'])}".rstrip())
     if not answer["joins"]:
         raise CliError("no such attempt is remembered", NOT_FOUND)
     return 0

@@ -20,6 +20,7 @@ from lkactor.cli.common import (
     print_json,
     server_of,
     server_options,
+    shown,
     table,
 )
 
@@ -200,9 +201,9 @@ def _print(info: models.ParticipantInfo, as_json: bool) -> None:
     state = models.ParticipantInfo.State.Name(info.state)
     print(table(("IDENTITY", "STATE", "SID", "NAME"), [(info.identity, state, info.sid, info.name)]))
     if info.metadata:
-        print(f"metadata: {info.metadata}")
+        print(f"metadata: {shown(info.metadata)}")
     for name, value in sorted(info.attributes.items()):
-        print(f"attribute {name}: {value}")
+        print(f"attribute {shown(name)}: {shown(value)}")
     if info.tracks:
         rows = [
             (t.sid, t.name, models.TrackSource.Name(t.source), t.mime_type, "yes" if t.muted else "no")
