@@ -48,8 +48,6 @@ from load.table import replace, tables
 from load.window import Row
 
 ATTEMPTS = 2
-MOST_WAITED = 0.2
-"""Of the time that a server used, so much may it have waited for its core, which others had."""
 Measure = Callable[[Server, int, float], Awaitable[Row]]
 Start = Callable[[], contextlib.AbstractContextManager[Server]]
 
@@ -140,19 +138,17 @@ def _measure(case: Case, size: int, start: Start, seconds: float) -> Row:
 
 
 def attempt(what: str, measure: Callable[[], Row]) -> list[Row]:
-    """A row, or none when it failed ATTEMPTS times. One with which the machine interfered is taken once more."""
+    """A row, or none when it failed ATTEMPTS times."""
     rows: list[Row] = []
     for _ in range(ATTEMPTS):
         try:
-            row = measure()
+            rows.append(measure())
         except* (trio.TooSlowError, OSError, RuntimeError) as group:
             print(f"  {what}: failed, {group.exceptions[0]!r}", file=sys.stderr, flush=True)
-        else:
-            rows.append(row)
-            print(f"  {what}: {json.dumps(row)}", file=sys.stderr, flush=True)
-            if row.get("server_waited", 0.0) <= max(0.01, MOST_WAITED * row.get("server_core", 1.0)):
-                return [row]
-    return [min(rows, key=lambda row: row.get("server_waited", 0.0))] if rows else []
+        if rows:
+            print(f"  {what}: {json.dumps(rows[0])}", file=sys.stderr, flush=True)
+            break
+    return rows
 
 
 def run_limits(size: int, runs: int, seconds: float) -> dict[str, Row]:
