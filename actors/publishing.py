@@ -6,6 +6,7 @@ Source of the rules: livekit-media 3.1, livekit-surface 2.4.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from livekit.protocol import models, rtc
@@ -163,7 +164,8 @@ class PublishingDesk:
             if info.state == models.ParticipantInfo.State.DISCONNECTED:
                 self._others.pop(info.sid, None)
             elif info.sid != self._participant.sid:
-                self._others[info.sid] = info.identity
+                # One pair of strings for the whole room, not one for each who keeps it.
+                self._others[intern(info.sid)] = intern(info.identity)
 
     def stream_bound(self, stream: StreamBound) -> None:
         """The numbers of a layer's streams are for information: the room's copy has them, nobody is told."""

@@ -12,7 +12,6 @@ client that lets too much wait is cut off. Other upgrades (HTTP/2, odd ones) are
 from __future__ import annotations
 
 import socket
-from collections import deque
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
@@ -74,7 +73,7 @@ class Writer:
     def __init__(self, peer: socket.socket, start_soon: StartSoon) -> None:
         self._peer = peer
         self._start_soon = start_soon
-        self._rest: deque[bytes] = deque()
+        self._rest: list[bytes] = []
         self._drained = trio.Event()
         self._drained.set()
         self.broken = False
@@ -121,7 +120,7 @@ class Writer:
             if rest:
                 self._rest[0] = rest
             elif self._rest:
-                self._rest.popleft()
+                self._rest.pop(0)
         self._drained.set()
 
 

@@ -50,6 +50,14 @@ def child_path(parent: str, name: str) -> str:
 class Cell:
     """Lives as long as the ref is meant to: over restarts, until the end."""
 
+    __slots__ = (
+        "_factory", "_farewell_scope", "_grace_timer", "_killed", "_leaving", "_nursery", "_receptive", "_reply",
+        "_scope", "_started", "_started_at", "_strategy", "_timers", "_verdict", "_waiting_on", "_was_started",
+        "_watchers", "_watching", "actor", "actor_type", "began", "children", "closed", "closing", "error", "exit",
+        "failures", "halted", "held", "incarnation", "mailbox", "name", "on_closed", "parent", "path", "ref",
+        "restart", "state", "stop_reason", "supervision", "system",
+    )  # fmt: skip
+
     def __init__(
         self,
         system: ActorSystem,

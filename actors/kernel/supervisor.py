@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import traceback
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,7 +65,7 @@ class Supervision:
     def __init__(self, owner: Cell, strategy: Strategy) -> None:
         self.owner = owner
         self.strategy = strategy
-        self._restarts: deque[float] = deque()
+        self._restarts: list[float] = []
         self._pending: list[Cell] = []
         self._busy = False
 
@@ -102,7 +101,7 @@ class Supervision:
         now = trio.current_time()
         self._restarts.append(now)
         while self._restarts[0] < now - self.strategy.period:
-            self._restarts.popleft()
+            self._restarts.pop(0)
         return len(self._restarts) > self.strategy.intensity
 
     def _launch(self, child: Cell) -> None:

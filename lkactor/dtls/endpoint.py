@@ -18,7 +18,6 @@ choice between the two forms is thereby a function of `now`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -84,8 +83,8 @@ class DtlsEndpoint:
             self._ssl.set_accept_state()
         self.counters = Counters()
         self._state: Literal["idle", "handshake", "connected", "closed"] = "idle"
-        self._events: deque[DtlsEvent] = deque()
-        self._early: deque[bytes] = deque()
+        self._events: list[DtlsEvent] = []
+        self._early: list[bytes] = []
         self._outgoing: list[bytes] = []
         self._flight: list[bytes] = []
         """Our last handshake flight, as datagrams."""
@@ -103,7 +102,7 @@ class DtlsEndpoint:
             self._deadline = now + HANDSHAKE_TIMEOUT
         self._handshake(now)
         while self._early:
-            self.receive_datagram(self._early.popleft(), now)
+            self.receive_datagram(self._early.pop(0), now)
 
     def receive_datagram(self, data: bytes, now: float) -> None:
         """Bad ones are counted. Before `start` a few wait for it."""
@@ -168,7 +167,7 @@ class DtlsEndpoint:
             self._resend(now)
 
     def next_event(self) -> DtlsEvent | None:
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     def close(self, now: float) -> None:
         """close_notify, to be fetched with `datagrams_to_send`. No event: the caller knows."""

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import random
 import string
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -146,7 +145,7 @@ class IceAgent:
         self.selected: Address | None = None
         self.state = IceState.NEW
         self.counters = Counters()
-        self._events: deque[IceEvent] = deque()
+        self._events: list[IceEvent] = []
         self._out: list[tuple[bytes, Address]] = []
         self._last_heard = 0.0
         self._keepalive_at: float | None = None
@@ -269,7 +268,7 @@ class IceAgent:
         self._watch_consent(now)
 
     def next_event(self) -> IceEvent | None:
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     def describe_pairs(self) -> str:
         """Every remote address that was tried and what came of it, for people."""

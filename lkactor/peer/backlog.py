@@ -12,8 +12,6 @@ everybody up. Source: livekit-media section 1.9.
 
 from __future__ import annotations
 
-from collections import deque
-
 WINDOW = 0.1
 BUSY = 2.0
 """Seconds: of one sample, and of all samples that make a rate."""
@@ -28,7 +26,7 @@ class DrainRate:
     """How quickly a queue empties while there is something in it. Idle time does not count."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
+        self._samples: list[tuple[float, int]] = []
         self._seconds = 0.0
         self._taken = 0
         self._at: float | None = None
@@ -49,7 +47,7 @@ class DrainRate:
             self._seconds += elapsed
             self._taken += taken
         while self._samples and self._seconds - self._samples[0][0] >= BUSY:
-            gone, bytes_gone = self._samples.popleft()
+            gone, bytes_gone = self._samples.pop(0)
             self._seconds -= gone
             self._taken -= bytes_gone
         self._at, self._level, self._queued = now, level, 0

@@ -13,8 +13,6 @@ out to everybody as the payload of a reliable user packet (transport.go, OnDataM
 
 from __future__ import annotations
 
-from collections import deque
-
 from livekit.protocol import models
 
 from lkactor.counters import Counters
@@ -52,7 +50,7 @@ class DataChannels:
         self._drain = DrainRate()
         self._ids: dict[str, int] = {}
         self._labels: dict[int, str] = {}
-        self._early: deque[bytes] = deque()
+        self._early: list[bytes] = []
         self._early_bytes = 0
         self.congested = False
 
@@ -74,7 +72,7 @@ class DataChannels:
         self._ids[label] = channel_id
         self._labels[channel_id] = label
         if label == RELIABLE:
-            early, self._early, self._early_bytes = self._early, deque(), 0
+            early, self._early, self._early_bytes = self._early, [], 0
             for payload in early:
                 sctp.send(channel_id, payload, now=now)
 

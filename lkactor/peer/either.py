@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from lkactor.peer.connection import PeerConnection
@@ -40,7 +39,7 @@ class EitherNegotiation:
         self._offer_id = 0
         self._offer_due: float | None = None
         self._answer_due: float | None = None
-        self._events: deque[NegotiationEvent] = deque()
+        self._events: list[NegotiationEvent] = []
 
     def start(self, now: float) -> None:
         """The first word on what there is to send. What comes with the next few is part of the first offer."""
@@ -96,7 +95,7 @@ class EitherNegotiation:
             self._offer(now)
 
     def next_event(self) -> NegotiationEvent | None:
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     def _plan(self, now: float) -> None:
         ready = self._established and not self._mute and self._answer_due is None

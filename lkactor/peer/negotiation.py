@@ -13,7 +13,6 @@ subscriber connection), `AnswerNegotiation` where the client does (the publisher
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -143,7 +142,7 @@ class OfferNegotiation:
         self._wanted = False
         self._restart = False
         self._answer_due: float | None = None
-        self._events: deque[NegotiationEvent] = deque()
+        self._events: list[NegotiationEvent] = []
 
     def start(self, now: float) -> None:
         """The first offer, without debounce and with the tracks set so far: the client waits for it."""
@@ -198,7 +197,7 @@ class OfferNegotiation:
             self._offer(now)
 
     def next_event(self) -> NegotiationEvent | None:
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     def _want(self, now: float) -> None:
         self._wanted = True
@@ -226,7 +225,7 @@ class AnswerNegotiation:
         self._debounce = _Debounce()
         self._plan = _TrackPlan()
         self._offered = False
-        self._events: deque[NegotiationEvent] = deque()
+        self._events: list[NegotiationEvent] = []
 
     def start(self, now: float) -> None:
         """Nothing to do: the client begins."""
@@ -273,4 +272,4 @@ class AnswerNegotiation:
             self._events.append(SectionsWanted(*self._answerer.missing_sections()))
 
     def next_event(self) -> NegotiationEvent | None:
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None

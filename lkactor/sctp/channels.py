@@ -12,7 +12,6 @@ channel in use is refused: counted, and the stream reset unless it carries a cha
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -61,7 +60,7 @@ class Channels:
         self._stream_limit = limits.max_streams
         self._connected = False
         self._closing = 0
-        self._events: deque[SctpEvent] = deque()
+        self._events: list[SctpEvent] = []
         self.event_bytes = 0
 
     # -- events -----------------------------------------------------------------------------------------------------
@@ -74,7 +73,7 @@ class Channels:
     def next_event(self) -> SctpEvent | None:
         if not self._events:
             return None
-        event = self._events.popleft()
+        event = self._events.pop(0)
         if isinstance(event, MessageReceived):
             self.event_bytes -= max(len(event.data), MIN_CHARGE)
         return event

@@ -141,7 +141,7 @@ class Sender:
         """So said the last SACK."""
         self.errors = 0
         self._streams: dict[int, OutStream] = {}
-        self._turns: deque[int] = deque()
+        self._turns: list[int] = []
         self._current: OutMessage | None = None
         self._outstanding: dict[int, OutChunk] = {}
         self._marked: list[int] = []
@@ -263,7 +263,7 @@ class Sender:
 
     def _next_message(self, now: float) -> OutMessage | None:
         while self._turns:
-            number = self._turns.popleft()
+            number = self._turns.pop(0)
             stream = self._streams[number]
             while stream.queue:
                 message = stream.queue.popleft()

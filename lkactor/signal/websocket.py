@@ -18,7 +18,6 @@ import binascii
 import hashlib
 import re
 import zlib
-from collections import deque
 from dataclasses import dataclass
 
 MAX_HEAD = 256 * 1024
@@ -173,7 +172,7 @@ class MessageReader:
         self._limit = limit
         self._deflate = deflate
         self._buffer = b""
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._opcode = 0
         """Of the message that has begun; 0: none has."""
         self._compressed = False
@@ -191,7 +190,7 @@ class MessageReader:
         self._buffer = b"" if self._ended else self._buffer[at:]
 
     def next_event(self) -> Event | None:
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     def _read(self, at: int) -> int:
         """One frame; where the next one begins, or 0: it is not complete."""
