@@ -106,6 +106,10 @@ class LoopTime(trio.abc.Instrument):
         generation.longest = max(generation.longest, spent)
         generation.collected += info["collected"]
 
+    def turn_so_far(self) -> float:
+        """Seconds since the loop last looked at its sockets; 0.0 when nobody watches."""
+        return monotonic() - self._began if self._began else 0.0
+
     # -- asked ------------------------------------------------------------------------------------------------------
 
     def _current(self) -> LoopSecond:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -27,10 +27,12 @@ class Front:
         self.plain: list[tuple[Request, bytes]] = []
         self.failures: list[Exception] = []
         self.general: list[str] = []
+        self.turns: Iterator[float] = iter(())
+        """How long turns of the loop have lasted when that is asked; then no time."""
         config = Config()
         config.accesslog = config.errorlog = None
         config.include_server_header = False
-        handlers = Handlers(self._call, self._app, self.failures.append)
+        handlers = Handlers(self._call, self._app, self.failures.append, turn_so_far=lambda: next(self.turns, 0.0))
         self.counters = Counters()
         self.connections = Connections(handlers, config, lambda: 1_000_000_000.0, self.counters)
         self.listener = listener
@@ -183,6 +185,19 @@ def test_who_is_slow_is_served_by_hypercorn(monkeypatch: pytest.MonkeyPatch) -> 
         await stream.send_all(whole[-1:])
         assert (await answer(stream)).endswith(b"body")
         assert not front.plain
+        await stream.aclose()
+
+    serving(test)
+
+
+@pytest.mark.parametrize(("turns", "left"), [((0.0, 1.0), 1), ((1.0, 1.0, 0.0, 1.0), 1), ((1.0,) * 100, 84)])
+def test_a_long_turn_ends_before_the_next_call(turns: tuple[float, ...], left: int) -> None:
+    async def test(front: Front) -> None:
+        stream = await front.open()
+        front.turns = iter(turns)
+        await stream.send_all(plain(b"soon"))
+        assert (await answer(stream)).endswith(b"soon")
+        assert len(list(front.turns)) == left
         await stream.aclose()
 
     serving(test)
