@@ -31,6 +31,7 @@ from lkactor.sfu.rates import Offer, RateMeter
 from lkactor.sfu.receiver import TEMPORALS, LayerReceiver
 from lkactor.sfu.svc import LayerReader, Layers, Rewrite, place_of, select
 from lkactor.sfu.thinning import Vp8Thinner
+from lkactor.sfu.trailers import trailer_size
 from lkactor.srtp import SendBuffer
 from lkactor.wire import codecs
 from lkactor.wire.codecs import red, vp8
@@ -508,6 +509,8 @@ class TrackForwarder:
             payload = red.with_payload_type(payload, inner)
         elif leg.kind == "audio" and not recovered and self._codecs[packet.payload_type].mime == "audio/red":
             payload = self._primary(payload)
+        if leg.strips_trailers and second & 128:
+            payload = payload[: len(payload) - trailer_size(payload)]
         size = len(payload)
         end = at + size
         if srtp is None or end - start > SLOT_SIZE - 160:
@@ -860,8 +863,8 @@ class TrackForwarder:
             self._receiver_reports(now)
             self._report_to_legs(now)
             self._measure(now)
-            live = any(layer is not None and layer.live(now) for layer in self._layers)
-            self._report_due = now + REPORT_INTERVAL if live or self.legs else None
+            # Also while nothing comes: what comes then may not be shown to this object.
+            self._report_due = now + REPORT_INTERVAL
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

@@ -500,3 +500,14 @@ def test_a_removed_leg_is_served_no_more():
     forwarder.remove_leg(leg)
     forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
     assert sink.rtp == []
+
+
+def test_reports_go_on_after_a_silence_without_anybody_there() -> None:
+    forwarder, publisher = forwarder_for(audio_format())
+    forwarder.receive(0, [audio_packet(1, 960, 0.0)], 0.0)
+    for second in range(1, 6):
+        forwarder.handle_timeout(float(second))
+    publisher.take_rtcp(ReceiverReport)
+    forwarder.receive(0, [audio_packet(2, 1920, 5.5)], 5.5)
+    forwarder.handle_timeout(6.0)
+    assert publisher.take_rtcp(ReceiverReport)
