@@ -178,6 +178,7 @@ class Connections:
 
     async def _calls(self, peer: socket.socket, address: str, reader: CallReader, idle: Idle) -> bool:
         """Answer plain calls. True: the rest is for the general server; False: the connection is over."""
+        begun = trio.current_time()
         while True:
             step = reader.next()
             if isinstance(step, Call):
@@ -191,7 +192,7 @@ class Connections:
                 if reader.partial:
                     # Whoever sends without waiting for answers does not get the loop for itself.
                     await trio.lowlevel.checkpoint()
-                idle.since = trio.current_time()
+                begun = idle.since = trio.current_time()
             elif step is not None:
                 return True
             elif not reader.partial:
@@ -200,7 +201,8 @@ class Connections:
                 if data == b"":
                     return False
                 reader.receive(data or b"")
-            elif not await self._more(peer, reader):
+                begun = idle.since = trio.current_time()
+            elif not await self._more(peer, reader, begun + PATIENCE):
                 return True
 
     async def _in_time(self) -> None:
@@ -210,9 +212,9 @@ class Connections:
                 return
             await trio.lowlevel.checkpoint()
 
-    async def _more(self, peer: socket.socket, reader: CallReader) -> bool:
-        """The rest of a call, or of its head. False: it does not come soon, or never."""
-        with trio.move_on_after(PATIENCE):
+    async def _more(self, peer: socket.socket, reader: CallReader, deadline: float) -> bool:
+        """More of a call that has begun. False: it does not come in time, or never."""
+        with trio.move_on_at(deadline):
             await trio.lowlevel.wait_readable(peer)
             data = self._read(peer)
             reader.receive(data or b"")

@@ -173,6 +173,25 @@ def test_a_call_in_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     serving(test)
 
 
+def test_patience_is_for_a_whole_call_not_for_each_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.front.connections.PATIENCE", 0.05)
+
+    async def test(front: Front) -> None:
+        stream = await front.open()
+        whole = plain(b"x" * 5000)
+        for at in range(len(whole)):
+            await stream.send_all(whole[at : at + 1])
+            if front.connections.handed_over:
+                await stream.send_all(whole[at + 1 :])
+                break
+            await trio.sleep(0.005)
+        assert (await answer(stream)).endswith(b"x" * 5000)
+        assert not front.plain
+        await stream.aclose()
+
+    serving(test)
+
+
 def test_who_is_slow_is_served_by_hypercorn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.front.connections.PATIENCE", 0.01)
 
