@@ -28,7 +28,8 @@ from lkactor.wire.rtp import RtpPacket
 CERTIFICATE = Certificate.generate()
 SLOTS, SIZE = 512, 2048
 DESCRIPTORS = 1 << 14
-TICK, TICK_IDLE = 0.01, 0.05
+TICK, ROUNDS = 0.01, 5
+"""Seconds; every so many ticks a connected transport has its turn."""
 STAMP = 8
 """The last octets of a payload say when it was sent, in nanoseconds of the clock of the day."""
 SO_TIMESTAMPNS = 35
@@ -173,6 +174,7 @@ class Pool:
         their time of arrival is the kernel's."""
         self._epoll = select.epoll()
         self._transports: dict[int, Reading] = {}
+        self._round = 0
 
     def add(self, transport: Reading) -> None:
         descriptor = transport.socket.fileno()
@@ -197,15 +199,19 @@ class Pool:
                 now = trio.current_time()
                 self._receive(now)
                 if now >= due:
-                    busy = False
-                    for transport in list(transports.values()):
-                        transport.tick(now)
-                        busy = busy or not transport.connected.is_set()
-                    due = now + (TICK if busy else TICK_IDLE)
+                    self._tick(now)
+                    due = now + TICK
         finally:
             for transport in transports.values():
                 transport.socket.close()
             self._epoll.close()
+
+    def _tick(self, now: float) -> None:
+        """Who connects is in a hurry; the others take turns, so that not all checks of a crowd come at once."""
+        self._round += 1
+        for n, transport in enumerate(list(self._transports.values())):
+            if (n + self._round) % ROUNDS == 0 or not transport.connected.is_set():
+                transport.tick(now)
 
     def _receive(self, now: float) -> None:
         receiver, wall = self.receiver, time.time_ns()
