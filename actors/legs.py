@@ -125,7 +125,7 @@ class LegTable:
                 types[payload_type] = opus.payload_type
         decodable = {mime for mime, _, payload_type in track.codecs if payload_type in types}
         leg.codecs = tuple(mime for mime in track.mimes if mime in decodable)
-        leg.fixed_codec = track.fixed_codec
+        leg.fixed_codec, leg.strips_trailers = track.fixed_codec, track.strips_trailers
         if not leg.codecs:
             if track.sid not in self._undecodable:
                 self._undecodable.add(track.sid)

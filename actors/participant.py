@@ -269,12 +269,15 @@ class ParticipantActor(Actor[ParticipantMessage]):
         return None
 
     def receive_now(self, message: ParticipantMessage) -> object:
-        """What the API asks for most."""
+        """What the API asks for most, and what the room tells everybody."""
         match message:
             case UpdateParticipant():
                 return self._administration.update(message)
             case MuteTrack(track_sid=sid, muted=muted):
                 return self._publishing.mute_by_server(sid, muted)
+            case PeersUpdated() | RoomUpdated() | SpeakersUpdated():
+                self._on_room(message)
+                return None
             case _:
                 return NOT_NOW
 
@@ -314,6 +317,10 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def fixed_codec(self) -> bool:
         """The client cannot follow a change of codec in one track (Go SDK, and whoever does not say what it is)."""
         return self._parameters.client.sdk in (models.ClientInfo.SDK.GO, models.ClientInfo.SDK.UNKNOWN)
+
+    @property
+    def knows_trailers(self) -> bool:
+        return models.ClientInfo.Capability.CAP_PACKET_TRAILER in self._parameters.client.capabilities
 
     @property
     def syncs_streams(self) -> bool:

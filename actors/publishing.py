@@ -191,6 +191,7 @@ class PublishingDesk:
             track=self._actors[info.sid],
             allowed=self._allowed(info.sid),
             stream=info.stream,
+            trailers=bool(info.packet_trailer_features),
         )
 
     def handles(self) -> tuple[TrackHandle, ...]:

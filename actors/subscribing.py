@@ -204,6 +204,7 @@ class SubscribingDesk:
                 encrypted=handle.encrypted,
                 track=handle.track,
                 fixed_codec=self._participant.fixed_codec,
+                strips_trailers=handle.trailers and not self._participant.knows_trailers,
             )
             for handle in wanted
         )

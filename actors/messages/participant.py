@@ -275,6 +275,8 @@ class TrackHandle:
     """Identities that may subscribe; None: all."""
     stream: str = ""
     """Tracks of one publisher with the same one belong together: "camera", "screen", or the client's own name."""
+    trailers: bool = False
+    """Its pictures may end in packet trailers."""
 
 
 @dataclass(frozen=True, slots=True)

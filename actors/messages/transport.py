@@ -27,6 +27,8 @@ class OutgoingTrack:
     track: ActorRef[Any]
     fixed_codec: bool = False
     """The client cannot follow a change of codec in one track: it must see the track end and come again."""
+    strips_trailers: bool = False
+    """The track has packet trailers and the client does not know them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ class KernelVp8(Vp8Munger):
 class KernelLeg(Leg):
     """A `Leg` whose numbers live in a row that the kernel runs packets through."""
 
-    __slots__ = ("_red", "_red_source", "_thinner", "_types", "row")
+    __slots__ = ("_red", "_red_source", "_strips", "_thinner", "_types", "row")
 
     current_layer = field("layer")
     need_switch = field("need_switch", bool)
@@ -204,6 +204,7 @@ class KernelLeg(Leg):
         self._red: Mapping[int, int] = {}
         self._red_source: Mapping[int, int] = {}
         self._thinner: Vp8Thinner | None = None
+        self._strips = False
         super().__init__(egress=egress, **row)
         cell: KernelEgress = egress.cell
         self.row.egress = cell.cell
@@ -244,11 +245,20 @@ class KernelLeg(Leg):
         self._thinner = thinner
         self._decide()
 
+    @property
+    def strips_trailers(self) -> bool:
+        return self._strips
+
+    @strips_trailers.setter
+    def strips_trailers(self, strips: bool) -> None:
+        self._strips = strips
+        self._decide()
+
     def _decide(self) -> None:
-        """RED passes as it is only if the numbers inside are the same on both sides. Frames are picked by Python."""
+        """RED passes as it is only if the numbers inside are the same on both sides. Frames, trailers: Python's."""
         source, types = self._red_source, self._types
         same = all(self._red.get(number) == inside for number, inside in source.items() if number in types)
-        self.row.plain = same and self._thinner is None
+        self.row.plain = same and self._thinner is None and not self._strips
 
 
 class KernelFanout:

@@ -93,6 +93,7 @@ class Leg:
         "rtx_sequence",
         "rtx_ssrc",
         "ssrc",
+        "strips_trailers",
         "subscriber",
         "svc",
         "target_layer",
@@ -128,6 +129,8 @@ class Leg:
         """The subscriber's payload type -> that of its retransmissions."""
         self.red_payload_types: Mapping[int, int] = {}
         """The publisher's RED type -> the subscriber's type of the block inside, where RED is passed on."""
+        self.strips_trailers = False
+        """The track has packet trailers (`lkactor.sfu.trailers`) and the subscriber does not know them."""
         self.abs_send_time_id = 0
         self.dependency_id = 0
         """The subscriber's id of the dependency descriptor, for AV1; 0 without."""
