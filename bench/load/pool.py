@@ -118,8 +118,7 @@ class Transport:
 
     def send(self, packet: bytes) -> None:
         sender, path = self.peer.sender, self.peer.ice.selected
-        # At the end of a run the pool may have closed it before the stream takes its own end.
-        if sender is not None and path is not None and self.socket.fileno() >= 0:
+        if sender is not None and path is not None:
             self.socket.sendto(sender.protect_rtp(packet), (path.ip, path.port))
 
     def take(self, data: bytes, source: Address, arrived: int, now: float) -> None:
@@ -188,23 +187,24 @@ class Pool:
         transport.socket.close()
 
     async def run(self) -> None:
-        """Until cancelled; then all sockets are closed."""
-        transports, due = self._transports, 0.0
-        try:
-            while True:
-                if self.nap:
-                    await trio.sleep(self.nap)
-                with trio.move_on_at(due):
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
-                now = trio.current_time()
-                self._receive(now)
-                if now >= due:
-                    self._tick(now)
-                    due = now + TICK
-        finally:
-            for transport in transports.values():
-                transport.socket.close()
-            self._epoll.close()
+        """Until cancelled."""
+        due = 0.0
+        while True:
+            if self.nap:
+                await trio.sleep(self.nap)
+            with trio.move_on_at(due):
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            now = trio.current_time()
+            self._receive(now)
+            if now >= due:
+                self._tick(now)
+                due = now + TICK
+
+    def close(self) -> None:
+        """All sockets, once nobody sends any more."""
+        for transport in self._transports.values():
+            transport.socket.close()
+        self._epoll.close()
 
     def _tick(self, now: float) -> None:
         """Who connects is in a hurry; the others take turns, so that not all checks of a crowd come at once."""

@@ -50,11 +50,14 @@ class Counting(Protocol):
 @contextlib.asynccontextmanager
 async def crowd() -> AsyncIterator[tuple[Pool, trio.Nursery]]:
     """A pool that runs, and a nursery for its members; both end with the block."""
-    async with trio.open_nursery() as nursery:
-        pool = Pool()
-        nursery.start_soon(pool.run)
-        yield pool, nursery
-        nursery.cancel_scope.cancel()
+    pool = Pool()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.run)
+            yield pool, nursery
+            nursery.cancel_scope.cancel()
+    finally:
+        pool.close()
 
 
 async def join_all(members: Sequence[Member], nursery: trio.Nursery) -> None:
