@@ -105,8 +105,8 @@ class DataTrackDesk:
 
     def observe(self, infos: Iterable[models.ParticipantInfo]) -> None:
         """News of the others: their data tracks come and go."""
-        self._subscriptions.observe(infos, but=self._participant.sid)
-        self.sync()
+        if self._subscriptions.observe(infos, but=self._participant.sid):
+            self.sync()
 
     def update(self, request: rtc.UpdateDataSubscription) -> None:
         for wish in request.updates:

@@ -118,6 +118,7 @@ MISSED_DEPARTURES_PROTOCOL = 9
 MAX_MISSED = 5000
 IDENTITY_PROTOCOL = 12
 
+DISCONNECTED = State.DISCONNECTED
 Action = rtc.LeaveRequest.Action
 Reason = rtc.RequestResponse.Reason
 
@@ -677,7 +678,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     def _remember_departures(self, infos: tuple[models.ParticipantInfo, ...]) -> None:
         for info in infos:
-            if info.state == State.DISCONNECTED and len(self._missed) < MAX_MISSED:
+            if info.state == DISCONNECTED and len(self._missed) < MAX_MISSED:
                 self._missed[info.sid] = info
 
     def _on_sync_state(self, state: rtc.SyncState) -> None:

@@ -26,6 +26,7 @@ from lkactor.signal import responses
 if TYPE_CHECKING:
     from actors.participant import ParticipantActor
 
+DISCONNECTED = models.ParticipantInfo.State.DISCONNECTED
 MEDIA_LINK_CAPACITY = 512
 """Bursts of one track that may wait for its actor."""
 UNPUBLISH_PROTOCOL = 7
@@ -161,7 +162,7 @@ class PublishingDesk:
     def observe(self, infos: Iterable[models.ParticipantInfo]) -> None:
         """Who else is in the room."""
         for info in infos:
-            if info.state == models.ParticipantInfo.State.DISCONNECTED:
+            if info.state == DISCONNECTED:
                 self._others.pop(info.sid, None)
             elif info.sid != self._participant.sid:
                 # One pair of strings for the whole room, not one for each who keeps it.

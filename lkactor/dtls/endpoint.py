@@ -86,6 +86,8 @@ class DtlsEndpoint:
         self._events: list[DtlsEvent] = []
         self._early: list[bytes] = []
         self._outgoing: list[bytes] = []
+        self._written = False
+        """OpenSSL may have put something into its BIO since we last looked."""
         self._flight: list[bytes] = []
         """Our last handshake flight, as datagrams."""
         self._interval = FLIGHT_INTERVAL
@@ -141,6 +143,7 @@ class DtlsEndpoint:
         if self._state != "connected":
             self.counters.count("dtls.send_not_connected")
             return
+        self._written = True
         try:
             self._ssl.send(data)
         except SSL.Error:
@@ -148,7 +151,8 @@ class DtlsEndpoint:
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """Empties the queue. Handshake flights are in datagrams of at most MTU bytes."""
-        self._collect()
+        if self._written:
+            self._collect()
         out, self._outgoing = self._outgoing, []
         return out
 
@@ -178,6 +182,7 @@ class DtlsEndpoint:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _handshake(self, now: float) -> None:
+        self._written = True
         try:
             self._ssl.do_handshake()
         except SSL.WantReadError:
@@ -217,6 +222,7 @@ class DtlsEndpoint:
     def _read(self) -> bool:
         """All there is; False if there was nothing."""
         found = False
+        self._written = True  # An alert, an answer to a late flight.
         while True:
             try:
                 self._events.append(DtlsData(self._ssl.recv(READ_SIZE)))
@@ -268,6 +274,7 @@ class DtlsEndpoint:
     def _collect(self) -> list[bytes]:
         """Move what OpenSSL wrote to the queue. A BIO is a stream of records: they become datagrams again, whole."""
         chunks = []
+        self._written = False
         while True:
             try:
                 chunks.append(self._ssl.bio_read(READ_SIZE))
@@ -281,6 +288,7 @@ class DtlsEndpoint:
         return datagrams
 
     def _notify(self) -> None:
+        self._written = True
         try:
             self._ssl.shutdown()
         except SSL.Error:

@@ -87,6 +87,9 @@ def _custom_encodings(request: rtc.PublishDataTrackRequest) -> list[str]:
     return names
 
 
+DISCONNECTED = models.ParticipantInfo.State.DISCONNECTED
+
+
 class DataTrackSubscriptions:
     """The data tracks that one participant receives, by the handles that it was given."""
 
@@ -98,18 +101,22 @@ class DataTrackSubscriptions:
         self.handles: dict[str, int] = {}
         """Track sid -> handle."""
 
-    def observe(self, infos: Iterable[models.ParticipantInfo], *, but: str) -> None:
-        """What there is now of these participants; `but` is the subscriber itself."""
+    def observe(self, infos: Iterable[models.ParticipantInfo], *, but: str) -> bool:
+        """What there is now of these participants; `but` is the subscriber itself. False: nothing is new."""
+        before = self._known.copy()
         for info in infos:
+            if not before and not info.data_tracks:
+                continue  # By far the most.
             if info.sid == but:
                 continue
-            gone = info.state == models.ParticipantInfo.State.DISCONNECTED
+            gone = info.state == DISCONNECTED
             there = set() if gone else {track.sid for track in info.data_tracks}
             for sid in [sid for sid, (publisher, _) in self._known.items() if publisher == info.sid]:
                 if sid not in there:
                     del self._known[sid]
                     self._wishes.pop(sid, None)
             self._known.update((sid, (info.sid, info.identity)) for sid in there)
+        return self._known != before
 
     def wish(self, sid: str, subscribe: bool) -> None:
         """May come before the track is known."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from lkactor.sdp.description import MediaSection, parse_number
 from lkactor.wire.extensions import (
@@ -176,16 +177,28 @@ def first(codecs: Sequence[Codec], mime: str) -> list[Codec]:
     return sorted(codecs, key=lambda codec: codec.mime != mime)
 
 
-def offered(kind: str, enabled: Sequence[str]) -> list[Codec]:
+@lru_cache(maxsize=64)
+def offered(kind: str, enabled: tuple[str, ...]) -> tuple[Codec, ...]:
     """What an offer of ours lists for a kind (livekit-media 2.6: all of them, whatever the track is)."""
     prefix = f"{kind}/"
-    return [
+    return tuple(
         codec
         for codec in OFFERED
         if codec.mime in enabled
         and codec.mime.startswith(prefix)
         and (codec.mime != "audio/red" or "audio/opus" in enabled)
-    ]
+    )
+
+
+@lru_cache(maxsize=64)
+def offered_lines(kind: str, enabled: tuple[str, ...], *, stereo: bool) -> MediaSection:
+    """The formats and attributes of those, to be copied: few rooms differ in them, and every client is offered some."""
+    codecs: Sequence[Codec] = offered(kind, enabled)
+    if stereo:
+        codecs = [with_parameters(c, ("sprop-stereo=1",)) if c.mime == "audio/opus" else c for c in codecs]
+    section = MediaSection()
+    write_codecs(section, codecs)
+    return section
 
 
 def accepted_extensions(section: MediaSection, *, single: bool) -> dict[str, int]:

@@ -19,9 +19,8 @@ from lkactor.sdp.codecs import (
     Codec,
     SendMedia,
     offered,
+    offered_lines,
     read_codecs,
-    with_parameters,
-    write_codecs,
 )
 from lkactor.sdp.description import MediaSection, SessionDescription
 from lkactor.sdp.media import (
@@ -58,7 +57,8 @@ class Offerer:
     """`codecs` are the enabled mimes in lower case; `reuse_sections` lets a new track take an idle line."""
 
     def __init__(self, *, codecs: Sequence[str], reuse_sections: bool = True) -> None:
-        self._codecs = {kind: offered(kind, codecs) for kind in ("audio", "video")}
+        self._enabled = tuple(codecs)
+        self._codecs = {kind: offered(kind, self._enabled) for kind in ("audio", "video")}
         self._reuse = reuse_sections
         self._tracks: dict[str, SendTrack] = {}
         self._lines: list[_Line] = []
@@ -113,10 +113,9 @@ class Offerer:
             write_data(section)
             return
         track = self._tracks[line.track_id] if line.track_id is not None else None
-        codecs = self._codecs[line.kind]
-        if track is not None and track.stereo:
-            codecs = [with_parameters(c, ("sprop-stereo=1",)) if c.mime == "audio/opus" else c for c in codecs]
-        write_codecs(section, codecs)
+        lines = offered_lines(line.kind, self._enabled, stereo=track is not None and track.stereo)
+        section.formats.extend(lines.formats)
+        section.attributes.extend(lines.attributes)
         write_rtp(section, OFFERED_EXTENSIONS[line.kind], "inactive" if track is None else "sendonly")
         if track is not None:
             write_track(section, track)
