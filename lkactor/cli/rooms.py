@@ -73,8 +73,9 @@ def _add_create(commands: Any, name: str) -> None:
     create.add_argument("--empty-timeout", type=whole, default=0, metavar="S", help="life without anyone, seconds")
     create.add_argument("--departure-timeout", type=whole, default=0, metavar="S", help="after the last one left")
     create.add_argument("--max-participants", type=whole, default=0, metavar="N", help="0: no limit")
-    create.add_argument("--min-playout-delay", type=whole, default=0, metavar="MS")
-    create.add_argument("--max-playout-delay", type=whole, default=0, metavar="MS")
+    for bound in ("min", "max"):
+        flag, help = f"--{bound}-playout-delay", "of video; lkactor's own server has none, and says so in its log"
+        create.add_argument(flag, type=whole, default=0, metavar="MS", help=help)
     create.add_argument("--sync-streams", action="store_true", help="audio and video of a participant play in step")
     create.add_argument("--room-preset", default="", metavar="NAME")
     create.add_argument("--metadata", default="", metavar="TEXT")
