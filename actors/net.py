@@ -10,13 +10,14 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import Protocol
 
 from actors.impairment import Impairment
 from actors.kernel import MediaLink
 from lkactor.counters import Counters
 from lkactor.ice import Candidate
-from lkactor.plane import IngressCell, Plane, Pump, PythonPlane, SocketCell
+from lkactor.plane import OPENED, REST, IngressCell, Plane, Pump, PythonPlane, SocketCell
 from lkactor.wire.address import Address
 from lkactor.wire.stun import stun_ufrag
 
@@ -55,6 +56,20 @@ def _sockaddr(packed: bytes) -> SockAddr:
     if scope and host.startswith("fe80:"):
         host = f"{host}%{socket.if_indextoname(scope)}"
     return host, int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope
+
+
+class OfThePlane(Enum):
+    """On a transport's link, where else is the address: what the forwarding plane hands up."""
+
+    OPENED = auto()
+    """RTP, unprotected."""
+    REST = auto()
+    """Likewise, and all but some legs have it."""
+    NEWS = auto()
+    """No datagram: packets that were not handed up have left something to take."""
+
+
+OF_THE_PLANE = {OPENED: OfThePlane.OPENED, REST: OfThePlane.REST}
 
 
 class Path(Protocol):
@@ -474,8 +489,9 @@ class Ports:
                 route = self.route(udp, _sockaddr(packed), data)
                 if route is None:
                     continue
-            item = (data, None if opened else route.address, arrival)
-            if impairment is None or opened:  # What is opened has come before the faults began.
-                route.link.push(item)
+            if opened:
+                route.link.push((data, OF_THE_PLANE[opened], arrival))
+            elif impairment is None:
+                route.link.push((data, route.address, arrival))
             else:
                 impairment.receive(route.link, (data, route.address, arrival))

@@ -287,7 +287,7 @@ class TrackActor(Actor[TrackMessage]):
 
     def _observe_levels(self, packets: list[RtpPacket], now: float) -> None:
         for packet in packets:
-            value = packet.extension(self._level_id)
+            value = packet.extension(self._level_id) if not packet.rest else None
             level = extensions.audio_level(value) if value is not None else None
             if level is not None:
                 self._observe_level(packet.timestamp, level[0], now)

@@ -39,7 +39,7 @@ from actors.messages.transport import (
     TransportMessage,
     UseCandidates,
 )
-from actors.net import Path, Ports
+from actors.net import OfThePlane, Path, Ports
 from lkactor.config import CongestionControlConfig
 from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
@@ -76,8 +76,6 @@ from lkactor.wire.rtcp import Fir, Nack, Pli, ReceiverReport, Remb, RtcpPacket, 
 
 OWNER_RETRY = 0.01
 """Seconds until received data is offered again to an owner whose mailbox was full."""
-NEWS = (b"", None, 0.0)
-"""On the link: the forwarding plane has something to tell. What it has opened comes without an address, too."""
 IN_VAIN = 0.05
 """Seconds by which a timer may be early. One that would be more so is set anew: a turn for nothing costs more."""
 FAR, TOGETHER = 0.5, 0.05
@@ -177,7 +175,7 @@ class TransportActor(Actor[TransportMessage]):
 
     async def started(self) -> None:
         self._link = self.context.ref.link("datagrams", INBOUND_LINK_CAPACITY)
-        self._spec.egress.ingress.on_news = lambda: self._link.push(NEWS)
+        self._spec.egress.ingress.on_news = lambda: self._link.push((b"", OfThePlane.NEWS, 0.0))
         self._bind_ufrag()
         self.context.start_soon(self._keep_routes)
 
@@ -213,12 +211,12 @@ class TransportActor(Actor[TransportMessage]):
     def receive_media(self, link: MediaLink) -> None:
         peer, media_only = self._peer, True
         for data, address, arrival in link.drain():
-            if address is not None:
+            if not isinstance(address, OfThePlane):
                 media_only = peer.receive_datagram(data, address, arrival) and media_only
-            elif data:
-                peer.receive_rtp(data, arrival)
-            else:
+            elif address is OfThePlane.NEWS:
                 self._take_news()
+            else:
+                peer.receive_rtp(data, arrival, rest=address is OfThePlane.REST)
         now = current_time()
         if media_only:
             # By far the most bursts: nothing in them can have moved ICE, DTLS or SCTP.

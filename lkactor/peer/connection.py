@@ -310,12 +310,15 @@ class PeerConnection:
         except ProtocolViolation as violation:
             self.counters.count(violation.reason)
 
-    def receive_rtp(self, data: bytes, now: float) -> None:
-        """A packet that has been opened elsewhere, with this peer's keys."""
+    def receive_rtp(self, data: bytes, now: float, *, rest: bool = False) -> None:
+        """A packet that has been opened elsewhere, with this peer's keys. `rest`: as `RtpPacket.rest`."""
         try:
-            self._rtp.append(parse_rtp(data, now))
+            packet = parse_rtp(data, now)
         except ProtocolViolation as violation:
             self.counters.count(violation.reason)
+        else:
+            packet.rest = rest
+            self._rtp.append(packet)
 
     def _receive_dtls(self, data: bytes, addr: Address, now: float) -> None:
         valid = self.ice.path_is_valid(addr)

@@ -13,7 +13,7 @@ on the same rows, with either implementation. `tests/lkactor/plane` and `tests/l
 through both.
 """
 
-from lkactor.plane.cells import EgressCell, IngressCell, SocketCell
+from lkactor.plane.cells import OPENED, REST, EgressCell, IngressCell, SocketCell
 from lkactor.plane.choice import Plane, Pump, PythonPlane, choose
 
-__all__ = ["EgressCell", "IngressCell", "Plane", "Pump", "PythonPlane", "SocketCell", "choose"]
+__all__ = ["OPENED", "REST", "EgressCell", "IngressCell", "Plane", "Pump", "PythonPlane", "SocketCell", "choose"]

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from lkactor.srtp import SrtpReceiver, SrtpSender
 
+OPENED, REST = 1, 2
+"""What became of a datagram before it is handed up, 0: nothing; it is RTP and unprotected; and all but some rows have
+it."""
 PackedAddress = bytes
 """A `struct sockaddr_in` or `sockaddr_in6`."""
 

@@ -29,8 +29,8 @@ class Pump(Protocol):
     def stop(self) -> None:
         """Returns when it has ended; before the sockets are closed."""
 
-    def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, bool]]:
-        """(socket, route number or 0, packed address, datagram, arrival, already opened) of all that waits."""
+    def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, int]]:
+        """(socket, route number or 0, packed address, datagram, arrival, 0 or OPENED or REST) of all that waits."""
 
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""

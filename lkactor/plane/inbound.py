@@ -278,14 +278,14 @@ class KernelPump:
         """Datagrams that Python was too slow for."""
         return int(lib.lk_dropped(self._pump))
 
-    def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, bool]]:
-        """(socket, route number or 0, packed address, datagram, arrival, already opened) of all that waits."""
+    def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, int]]:
+        """(socket, route number or 0, packed address, datagram, arrival, 0 or OPENED or REST) of all that waits."""
         end = lib.lk_take(self._pump, self._buffer_cell, _TAKEN)
         at, buffer, head = 0, self._buffer, UP
         while at < end:
             arrival, route, socket, size, opened, length, address = head.unpack_from(buffer, at)
             at += head.size
-            yield socket, route, address[:length], bytes(buffer[at : at + size]), arrival, bool(opened)
+            yield socket, route, address[:length], bytes(buffer[at : at + size]), arrival, opened
             at += size + 7 & ~7
 
     def tell_news(self) -> bool:

@@ -255,6 +255,8 @@ static int is_settled(const lk_kernel *kernel, const lk_row *row, int layer) {
     return egress->srtp != 0 || kernel->protect == NULL;
 }
 
+static int is_next(const lk_row *row, const lk_packet *packet) { return packet->extended == row->newest + 1; }
+
 /* In its steady state: settled, and every packet is one the kernel can write. */
 static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet *packets, int count, int layer) {
     if (!is_settled(kernel, row, layer)) return 0;
@@ -264,15 +266,17 @@ static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet
     return 1;
 }
 
-int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
-               const uint8_t *arena, int layer, int video, int keyframe, uint32_t stamp, double now, uint8_t *left) {
+/* `next`: only to rows for which the first packet is the very next one. */
+static int forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
+                   const uint8_t *arena, int layer, int video, int keyframe, int next, uint32_t stamp, double now,
+                   uint8_t *left) {
     int leaving = 0;
     lk_lock(kernel);
     for (int i = 0; i < row_count; i++) {
         lk_row *row = rows[i];
         left[i] = 0;
         if (!is_open(row) || (video && row->layer != layer && !keyframe)) continue;
-        if (!is_steady(kernel, row, packets, packet_count, layer)) {
+        if (!is_steady(kernel, row, packets, packet_count, layer) || (next && !is_next(row, packets))) {
             left[i] = 1;
             leaving++;
             continue;
@@ -282,4 +286,9 @@ int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet 
     flush(kernel);
     lk_unlock(kernel);
     return leaving;
+}
+
+int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
+               const uint8_t *arena, int layer, int video, int keyframe, uint32_t stamp, double now, uint8_t *left) {
+    return forward(kernel, rows, row_count, packets, packet_count, arena, layer, video, keyframe, 0, stamp, now, left);
 }

@@ -15,7 +15,7 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
                         uint32_t size, double now) {
     lk_socket *socket = pump->socket[at];
     lk_ingress *ingress = route != NULL ? route->ingress : NULL;
-    int length = (int)size, status;
+    int length = (int)size, status, rest = LK_OPENED;
     socket->packets_in++;
     socket->bytes_in += size;
     if (size == 0) return;
@@ -31,10 +31,10 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
     for (int i = 0; i < ingress->source_count; i++) {
         lk_source *source = ingress->sources[i];
         if (source->ssrc != get32(data + 8)) continue;
-        if (is_taken(pump, ingress, source, data, (uint32_t)length, now)) return;
+        rest = take_steady(pump, ingress, source, data, (uint32_t)length, now);
         break;
     }
-    hand_up(pump, at, from, route, data, (uint32_t)length, 1, now);
+    if (rest) hand_up(pump, at, from, route, data, (uint32_t)length, rest, now);
 }
 
 /* One message: a datagram, or several of one peer that the kernel has merged (UDP_GRO). */

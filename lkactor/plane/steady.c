@@ -1,9 +1,10 @@
 /* The receiving half of the hot step: what goes from the sockets to the rows without Python.
 
    A datagram of a known peer is opened (SRTP) here. If it is a *steady* packet it goes to the rows at once: RTP of a
-   known stream, the next in order, no key frame, and no row has a decision to make. Everything else goes up to Python:
-   as it came, or, of a known peer's RTP, opened. Since a packet that is not the next in order goes up, all that follows
-   one in Python's hands goes up, too, until Python has numbered it: nothing overtakes.
+   known stream, the next in order, no key frame. Everything else goes up to Python: as it came, or, of a known peer's
+   RTP, opened. Since a packet that is not the next in order goes up, all that follows one in Python's hands goes up, too,
+   until Python has numbered it: nothing overtakes. It is the same for a row: one that has a decision to make, or cannot be
+   written to from here, is left, and Python serves it with this packet, and with all that follow until it has caught up.
 
    Whatever Python and this thread share is touched under the kernel's lock, for one batch at a time. */
 
@@ -232,18 +233,46 @@ uint64_t lk_dropped(const lk_pump *pump) { return pump->dropped; }
 
 /* -- steady packets ----------------------------------------------------------------------------------------------- */
 
-/* No row of the track has a decision to make about this packet. Rows do not change within a batch. */
-static int rows_are_steady(lk_pump *pump, lk_source *source, const lk_packet *packet) {
+static void flush_steady(lk_pump *pump) {
+    double now = monotonic() + pump->clock_offset;
+    uint32_t stamp = (uint32_t)(uint64_t)(now * 262144) & 0xFFFFFF;
+    for (int first = 0; first < pump->steady; first++) {
+        lk_source *source = pump->sources[first];
+        int count = 0;
+        if (source == NULL) continue;
+        for (int i = first; i < pump->steady; i++) {
+            if (pump->sources[i] != source) continue;
+            pump->run[count++] = pump->packets[i];
+            pump->sources[i] = NULL;
+        }
+        if (source->fanout->count > pump->left_room) {
+            uint8_t *grown = realloc(pump->left, (size_t)source->fanout->count);
+            if (grown == NULL) continue;
+            pump->left = grown;
+            pump->left_room = source->fanout->count;
+        }
+        forward(pump->kernel, source->fanout->rows, source->fanout->count, pump->run, count, pump->buffers,
+                source->layer, source->fanout->video, 0, 1, stamp, now, pump->left);
+        source->latency = monotonic() - pump->began;
+    }
+    pump->steady = 0;
+}
+
+/* How many rows cannot have this packet without Python. Rows do not change within a batch, and what is next for one of
+   them stays so for what follows; only another payload type has to be looked at anew. */
+static int count_left(lk_pump *pump, lk_source *source, const lk_packet *packet) {
     const lk_fanout *fanout = source->fanout;
-    if (source->checked == pump->batch && source->checked_type == packet->payload_type) return 1;
+    if (source->checked == pump->batch && source->checked_type == packet->payload_type) return source->leaving;
+    if (source->checked == pump->batch) flush_steady(pump);
+    source->leaving = 0;
     for (int i = 0; i < fanout->count; i++) {
         const lk_row *row = fanout->rows[i];
         if (!is_open(row) || (fanout->video && row->layer != source->layer)) continue;
-        if (!is_steady(pump->kernel, row, packet, 1, source->layer)) return 0;
+        source->leaving += !is_steady(pump->kernel, row, packet, 1, source->layer) || !is_next(row, packet);
     }
     source->checked = pump->batch;
     source->checked_type = packet->payload_type;
-    return 1;
+    return source->leaving;
 }
 
 static void note_statistics(lk_source *source, const lk_packet *packet, uint32_t size, double now) {
@@ -276,60 +305,36 @@ static void note_extensions(lk_pump *pump, lk_ingress *ingress, lk_source *sourc
     }
 }
 
-static void flush_steady(lk_pump *pump) {
-    double now = monotonic() + pump->clock_offset;
-    uint32_t stamp = (uint32_t)(uint64_t)(now * 262144) & 0xFFFFFF;
-    for (int first = 0; first < pump->steady; first++) {
-        lk_source *source = pump->sources[first];
-        int count = 0;
-        if (source == NULL) continue;
-        for (int i = first; i < pump->steady; i++) {
-            if (pump->sources[i] != source) continue;
-            pump->run[count++] = pump->packets[i];
-            pump->sources[i] = NULL;
-        }
-        if (source->fanout->count > pump->left_room) {
-            uint8_t *grown = realloc(pump->left, (size_t)source->fanout->count);
-            if (grown == NULL) continue;
-            pump->left = grown;
-            pump->left_room = source->fanout->count;
-        }
-        lk_forward(pump->kernel, source->fanout->rows, source->fanout->count, pump->run, count, pump->buffers,
-                   source->layer, source->fanout->video, 0, stamp, now, pump->left);
-        source->latency = monotonic() - pump->began;
-    }
-    pump->steady = 0;
-}
-
-/* 1: it is forwarded, or will be with the batch. 0: Python has to look at it, and nothing has been noted. */
-static int is_taken(lk_pump *pump, lk_ingress *ingress, lk_source *source, const uint8_t *data, uint32_t size, double now) {
-    lk_packet *packet = &pump->packets[pump->steady];
+/* LK_OPENED: Python has to look at it, and nothing has been noted. LK_REST: it is forwarded, or will be with the batch,
+   and Python has to serve the rows that are left. 0: nothing is left. */
+static int take_steady(lk_pump *pump, lk_ingress *ingress, lk_source *source, const uint8_t *data, uint32_t size,
+                       double now) {
+    lk_packet packet = {.picture_at = -1, .tl0_at = -1, .keyidx_at = -1, .picture = -1, .tl0 = -1, .keyidx = -1};
     const uint8_t *extensions, *payload;
-    int temporal = 0, begins = 0, kind;
-    memset(packet, 0, sizeof *packet);
-    if (source->highest < 0 || get16(data + 2) != (uint32_t)((source->highest + 1) & 0xFFFF)) return 0;
-    if (!read_header(data, size, packet, &extensions)) return 0;
-    kind = source->kinds[packet->payload_type];
-    payload = data + packet->payload;
-    if (kind == LK_UP) return 0;
-    if (kind == LK_VP8 && !read_vp8(packet, payload, &temporal, &begins)) return 0;
-    if (kind == LK_H264 && !is_plain_h264(payload, packet->size)) return 0;
-    if (kind != LK_VP8) packet->picture_at = packet->tl0_at = packet->keyidx_at = -1;
-    if (kind != LK_VP8) packet->picture = packet->tl0 = packet->keyidx = -1;
-    packet->extended = source->highest + 1;
-    if (!source->fanout->muted && !rows_are_steady(pump, source, packet)) return 0;
-    if (keep(source, packet->extended, data, size, now) < 0) return 0;
-    note_statistics(source, packet, size, now);
+    int temporal = 0, begins = 0, kind, left = 0;
+    if (source->highest < 0 || get16(data + 2) != (uint32_t)((source->highest + 1) & 0xFFFF)) return LK_OPENED;
+    if (!read_header(data, size, &packet, &extensions)) return LK_OPENED;
+    kind = source->kinds[packet.payload_type];
+    payload = data + packet.payload;
+    if (kind == LK_UP) return LK_OPENED;
+    if (kind == LK_VP8 && !read_vp8(&packet, payload, &temporal, &begins)) return LK_OPENED;
+    if (kind == LK_H264 && !is_plain_h264(payload, packet.size)) return LK_OPENED;
+    packet.extended = source->highest + 1;
+    if (keep(source, packet.extended, data, size, now) < 0) return LK_OPENED;
+    if (!source->fanout->muted) left = count_left(pump, source, &packet);
+    note_statistics(source, &packet, size, now);
     if (kind == LK_VP8) {
-        source->spread[temporal] += packet->size;
+        source->spread[temporal] += packet.size;
         source->begun[temporal] += (uint64_t)begins;
     } else if (kind == LK_H264) {
-        source->begun[0] += packet->marker;
+        source->begun[0] += packet.marker;
     }
-    if (extensions != NULL) note_extensions(pump, ingress, source, packet, extensions, payload, now);
-    if (source->fanout->muted || source->fanout->count == 0) return 1;
-    packet->payload += (uint32_t)(data - pump->buffers);
-    pump->sources[pump->steady++] = source;
-    if (pump->steady == BURST) flush_steady(pump);
-    return 1;
+    if (extensions != NULL) note_extensions(pump, ingress, source, &packet, extensions, payload, now);
+    if (!source->fanout->muted && source->fanout->count > left) {
+        packet.payload += (uint32_t)(data - pump->buffers);
+        pump->packets[pump->steady] = packet;
+        pump->sources[pump->steady++] = source;
+        if (pump->steady == BURST) flush_steady(pump);
+    }
+    return left ? LK_REST : 0;
 }

@@ -110,8 +110,9 @@ typedef struct {
     lk_level levels[LK_LEVELS];
     lk_kept *kept;                  /* kept_count, a power of two */
     uint64_t steady;                /* packets that Python never saw */
-    uint64_t checked;               /* the batch in which all rows were found steady, for `checked_type` */
+    uint64_t checked;               /* the batch in which the rows were looked at, for `checked_type` */
     uint8_t checked_type;
+    int32_t leaving;                /* rows that were left in it */
 } lk_source;
 
 typedef struct {
@@ -165,12 +166,15 @@ int lk_pump_fd(const lk_pump *pump); /* readable when there is something for Pyt
 /* What the thread does when something has come, without the thread: datagrams that were read. */
 int lk_pump_once(lk_pump *pump);
 
+#define LK_OPENED 1                 /* RTP, unprotected */
+#define LK_REST 2                   /* likewise, and all but some rows have it */
+
 /* One datagram for Python. `size` octets follow it, and padding to 8. */
 typedef struct {
     double arrival;
     uint32_t route;                 /* as given to `lk_route`; 0: unknown */
     uint16_t socket, size;
-    uint8_t opened;                 /* 1: RTP that is unprotected already */
+    uint8_t opened;                 /* 0: as it came, or: */
     uint8_t address_size;
     uint8_t address[28];
     uint8_t unused[2];

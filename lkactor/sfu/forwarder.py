@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 from livekit.protocol import models
 
@@ -48,6 +50,7 @@ from lkactor.wire.rtcp import (
     build_rtcp,
 )
 from lkactor.wire.rtp import RtpPacket, build_rtp
+from lkactor.wire.sequence import seq_diff
 
 SLOTS, SLOT_SIZE = 64, 1664
 REPORT_INTERVAL = 1.0
@@ -288,6 +291,28 @@ class TrackForwarder:
 
     def receive(self, layer: int, packets: Sequence[RtpPacket], now: float) -> None:
         """A burst of one layer, in arrival order."""
+        for rest, run in groupby(packets, attrgetter("rest")):
+            if rest:
+                self._serve_rest(layer, run, now)
+            else:
+                self._receive(layer, run, now)
+
+    def _serve_rest(self, layer: int, packets: Iterable[RtpPacket], now: float) -> None:
+        """Packets that the forwarding plane has received, in order, to the legs that it has left."""
+        receiver = self._layers[layer]
+        for packet in packets:
+            codec = self._codecs.get(packet.payload_type)
+            if receiver is None or codec is None or packet.ssrc != receiver.ssrc or self.muted:
+                continue
+            extended = receiver.highest + seq_diff(packet.sequence, receiver.highest & 0xFFFF)
+            payload = packet.payload
+            descriptor = vp8.parse_descriptor(payload) if codec.mime == "video/vp8" else None
+            frames = (Frame(packet, extended, payload, self._format.kind != "video", descriptor),)
+            for leg in self.legs:
+                if leg.open and leg.munger.newest < extended:
+                    self._forward(leg, layer, frames, now)
+
+    def _receive(self, layer: int, packets: Iterable[RtpPacket], now: float) -> None:
         receiver = self._receiver(layer, now)
         video = self._format.kind == "video"
         frames: list[Frame] = []

@@ -35,6 +35,8 @@ class TwccRecorder:
         if not extension_id:
             return
         for packet in packets:
+            if packet.rest:
+                continue
             value = packet.extension(extension_id)
             sequence = extensions.transport_cc(value) if value is not None else None
             if sequence is not None:

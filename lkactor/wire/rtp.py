@@ -41,6 +41,7 @@ class RtpPacket:
 
     `payload_end - payload_offset == 0` is a packet of padding only. `extension_profile` is 0 without extension; the
     extension elements lie in `data[extension_offset:extension_end]`. `arrival` is in seconds, monotonic.
+    `rest`: it has been received and forwarded already, only some legs are left to serve with it.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class RtpPacket:
         "payload_end",
         "payload_offset",
         "payload_type",
+        "rest",
         "sequence",
         "ssrc",
         "timestamp",
@@ -70,6 +72,7 @@ class RtpPacket:
     extension_offset: int
     extension_end: int
     arrival: float
+    rest: bool
 
     def __repr__(self) -> str:
         return (
@@ -171,6 +174,7 @@ def parse_rtp(data: bytes, arrival: float = 0.0) -> RtpPacket:
     first, second, packet.sequence, packet.timestamp, packet.ssrc = _unpack_header(data)
     packet.data = data
     packet.arrival = arrival
+    packet.rest = False
     packet.payload_type = second & 0x7F
     packet.marker = second > 0x7F
     if first == 0x90:  # version 2 and an extension: nearly every WebRTC packet

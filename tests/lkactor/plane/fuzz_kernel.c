@@ -183,7 +183,8 @@ static int take_all(stage *on) {
     uint32_t ids[2];
     int end, total = 0;
     while ((end = lk_take(on->pump, buffer, (int)sizeof buffer)) > 0)
-        for (int at = 0; at < end; at += (int)sizeof(lk_up) + ((((lk_up *)(buffer + at))->size + 7) & ~7)) total++;
+        for (int at = 0; at < end; at += (int)sizeof(lk_up) + ((((lk_up *)(buffer + at))->size + 7) & ~7))
+            total += ((lk_up *)(buffer + at))->opened != LK_REST;
     while (lk_take_news(on->pump, ids, 2) > 0) {}
     on->taken += (unsigned)total;
     return total;

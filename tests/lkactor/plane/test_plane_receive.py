@@ -26,7 +26,7 @@ from support.media import (
     vp8_payload,
 )
 
-from lkactor.plane import Plane, PythonPlane
+from lkactor.plane import REST, Plane, PythonPlane
 from lkactor.sdp import Codec
 from lkactor.sfu import Leg, TrackForwarder
 from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
@@ -108,7 +108,7 @@ class Stage:
         ]
         for leg in self.legs:
             self.forwarder.add_leg(leg, 1000.0)
-        self.up: list[tuple[int, int, bytes, bytes, float, bool]] = []
+        self.up: list[tuple[int, int, bytes, bytes, float, int]] = []
 
     def run(self, *datagrams: bytes, layer: int = 0) -> int:
         """Send, receive, and let Python do what is left to it; how many packets were."""
@@ -125,6 +125,7 @@ class Stage:
             *_, data, arrival, opened = entry
             if opened:
                 packet = parse_rtp(data, arrival)
+                packet.rest = opened == REST
                 self.forwarder.receive(layer if layer >= 0 else packet.ssrc - 1, [packet], arrival)
                 handled += 1
         return handled
@@ -312,11 +313,42 @@ def test_a_leg_that_joins_gets_its_key_frame(stage: Stage) -> None:
     assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, 2, 3, 4, 5]
 
 
-def test_a_leg_that_needs_python_keeps_the_track_in_python(stage: Stage) -> None:
+def test_a_leg_that_needs_python_gets_its_packets_from_python(stage: Stage) -> None:
     stage.run(video(1, key=True), video(2))
-    stage.sinks[0].cell.set_path(None, b"")  # As over TCP.
+    first, second = stage.sinks
+    first.cell.set_path(None, b"")  # As over TCP.
+    by_kernel = second.socket.packets if second.socket is not None else 0
     assert stage.run(video(3), video(4)) == 2
+    assert [entry[5] for entry in stage.up[-2:]] == [REST, REST]
     assert [[packet.sequence for packet in sink.rtp] for sink in stage.sinks] == [[1, 2, 3, 4]] * 2
+    assert second.socket is not None and second.socket.packets == by_kernel + 2
+    assert [receiver.packets for receiver in stage.forwarder.receivers] == [4]
+
+
+def test_a_leg_that_comes_back_to_the_kernel_misses_nothing(talk: Stage) -> None:
+    """What is still on its way through Python is not overtaken by what need not go there any more."""
+    talk.run(audio(1), audio(2))
+    sink = talk.sinks[0]
+    sink.cell.set_path(None, b"")
+    talk.publisher.send(audio(3), audio(4))
+    talk.pump.once()
+    sink.cell.set_path(sink.socket, b"")
+    talk.publisher.send(audio(5), audio(6))
+    talk.pump.once()
+    talk.handle_up()
+    assert talk.run(audio(7), audio(8)) == 0
+    assert [packet.sequence for packet in sink.rtp] == list(range(1, 9))
+
+
+def test_temporal_layers_are_left_out_by_python_and_the_others_do_not_notice(stage: Stage) -> None:
+    stage.run(video(1, key=True))
+    thin = stage.legs[0]
+    stage.forwarder.set_limit(thin, 2, 0, False, 1000.0)
+    for number in range(2, 30):
+        assert stage.run(video(number, picture=number, tid=number % 2)) == 1
+    thinned, whole = ([packet.sequence for packet in sink.rtp] for sink in stage.sinks)
+    assert whole == list(range(1, 30)) and thinned == list(range(1, len(thinned) + 1))
+    assert 10 < len(thinned) < 20
 
 
 def test_a_muted_track_is_received_and_not_forwarded(talk: Stage) -> None:
