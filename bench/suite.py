@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -230,6 +231,8 @@ def wanted(name: str, options: argparse.Namespace) -> bool:
 
 def main() -> None:
     options = parse()
+    # As an interrupt, which Trio takes well, so that no server stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     if options.nice is not None:
         prefer(options.nice)
     ours: dict[str, Start] = {}
