@@ -179,12 +179,13 @@ def test_limits_rooms_and_what_needs_a_restart(tmp_path: Path) -> None:
     configure(path, "old")
     with served(path) as server:
         assert asyncio.run(create(server, "old", "before")).empty_timeout == 300
-        more = "limit: {max_metadata_size: 5}\nroom: {empty_timeout: 77, sync_streams: true}\nturn: {ttl_seconds: 5}\n"
+        more = "limit: {max_metadata_size: 5}\nroom: {empty_timeout: 77, create_room_attempts: 2}\n"
+        more += "turn: {ttl_seconds: 5}\n"
         configure(path, "old", more=more)
         restart, inert, reloaded = server.reload()
         assert reloaded["detail"] == "room.empty_timeout: 77, was 300; limit.max_metadata_size: 5, was 524288"
         assert restart["keys"] == "turn.ttl_seconds"
-        assert inert["keys"] == "room.sync_streams"
+        assert inert["keys"] == "room.create_room_attempts"
         assert asyncio.run(create(server, "old", "after")).empty_timeout == 77
         with pytest.raises(api.TwirpError) as error:
             asyncio.run(create(server, "old", "too much", metadata="123456"))
