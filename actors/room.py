@@ -68,6 +68,7 @@ from actors.messages.room import (
     SpeakerTick,
     StoreDataBlob,
     UpdateRoomMetadata,
+    UpdateTick,
     WantDataBlob,
     WithdrawTracks,
 )
@@ -82,6 +83,7 @@ from lkactor.room.model import RoomModel
 from lkactor.room.quality import QualityBoard
 from lkactor.room.sids import new_sid
 from lkactor.room.speakers import ActiveSpeakers
+from lkactor.room.updates import INTERVAL, SMALL_ROOM, WaitingUpdates, can_wait
 
 Action = rtc.LeaveRequest.Action
 State = models.ParticipantInfo.State
@@ -134,6 +136,7 @@ class RoomActor(Actor[RoomMessage]):
         self._quality = QualityBoard()
         self._quality_timer: Timer | None = None
         self._told = models.Room()
+        self._updates = WaitingUpdates()
         self._reported: models.Room | None = None
         """The room as the participants know it."""
         self._room_timer: Timer | None = None
@@ -208,6 +211,9 @@ class RoomActor(Actor[RoomMessage]):
                 self.tell(sid, TrackSubscribedTo(track_sid))
             case Terminated(ref=ref, exit=exit):
                 self._terminated(ref, exit)
+            case UpdateTick():
+                for infos in self._updates.take():
+                    self._broadcast(PeersUpdated(infos))
             case RoomTick():
                 self._room_timer = None
                 self._tell_room(self._info())
@@ -327,7 +333,7 @@ class RoomActor(Actor[RoomMessage]):
         if quiet:
             member.info = info
             return
-        member.info, member.hidden = info, info.permission.hidden
+        before, member.info, member.hidden = member.info, info, info.permission.hidden
         if info.state == ACTIVE:
             self._report()
             if not member.forwarded:
@@ -339,7 +345,20 @@ class RoomActor(Actor[RoomMessage]):
                 self._quality.update(sid, None)
                 if self._quality_timer is None:
                     self._quality_timer = self.context.schedule(QUALITY_FIRST, QualityTick())
-        self._broadcast(PeersUpdated((info,)), only=sid if member.hidden else None)
+        if member.hidden:
+            self.tell(sid, PeersUpdated((info,)))
+        else:
+            self._tell_of(info, before)
+
+    def _tell_of(self, info: models.ParticipantInfo, before: models.ParticipantInfo) -> None:
+        """Everyone; in a large room perhaps a moment later, together with others (`lkactor.room.updates`)."""
+        if len(self.members) <= SMALL_ROOM or not can_wait(before, info):
+            self._updates.told(info.sid)
+            self._broadcast(PeersUpdated((info,)))
+            return
+        self.tell(info.sid, PeersUpdated((info,)))
+        if self._updates.add(info):
+            self.context.schedule(INTERVAL, UpdateTick())
 
     def _resumed(self, sid: str, connection: int) -> None:
         """The order of livekit-surface 2.6: everyone, then the room."""
@@ -386,7 +405,7 @@ class RoomActor(Actor[RoomMessage]):
         if member.tracks:
             self._broadcast(TracksWithdrawn(tuple(member.tracks)))
         if not member.hidden:
-            self._broadcast(PeersUpdated((info,)))
+            self._tell_of(info, member.info)
         if not member.forwarded:
             self._services.journal.publish(self._news.left(info, self._info()))
             self._dispatching.left(member)

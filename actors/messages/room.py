@@ -242,6 +242,11 @@ class SpeakerTick:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateTick:
+    """To itself: tell what has waited of participants."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoomTick:
     """Participants hear of the room's changes."""
 
@@ -272,6 +277,7 @@ RoomMessage = (
     | QualityChanged
     | QualityTick
     | RoomTick
+    | UpdateTick
     | SpeakerLevel
     | SimulatedSpeaker
     | CongestionChanged

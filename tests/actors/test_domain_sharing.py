@@ -7,16 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import trio
 from livekit.protocol import models, rtc
 from support.actor_leaks import run_actors
 from support.domain_world import Guest, World, settle, world
 
 from actors.messages.participant import QualitiesUpdated, SpeakersUpdated, UpdateParticipant
 from actors.messages.room import UpdateRoomMetadata
+from lkactor.room.updates import INTERVAL, SMALL_ROOM
 from lkactor.signal import outgoing
 from lkactor.signal.codec import encode_response
 
 MANY = 12
+ACTIVE = models.ParticipantInfo.State.ACTIVE
 Encode = Callable[..., bytes | str]
 
 
@@ -132,5 +135,46 @@ def test_speakers_and_qualities_are_encoded_once_for_all_who_hear_the_same(encod
         flush(guests)
         assert len(listener.heard("speakers_changed")) == len(listener.heard("connection_quality")) == 4
         assert encodings == {"speakers_changed binary": 1, "connection_quality binary": 1}
+
+    virtual(test)
+
+
+def test_viewers_who_come_to_a_large_room_are_told_of_together(encodings: Counter[str]) -> None:
+    """Each arrival told to everyone at once would cost the square of their number (livekit-surface 2.3)."""
+
+    async def test(hall: World) -> None:
+        guests = [await hall.join(f"guest-{n}") for n in range(SMALL_ROOM)]
+        forget(guests)
+        late = [await hall.join(f"late-{n}") for n in range(10)]
+        assert not any(guest.heard("update") for guest in guests)
+        own = [update.participants[0].identity for guest in late for update in guest.heard("update")]
+        assert own == [f"late-{n}" for n in range(10)]  # Of itself each hears at once.
+        await trio.sleep(INTERVAL)
+        await settle()
+        for guest in [*guests, *late]:
+            told = guest.heard("update")[-1].participants
+            assert [(info.identity, info.state) for info in told] == [(f"late-{n}", ACTIVE) for n in range(10)]
+        flush(guests)
+        assert encodings["update binary"] == 1
+
+    virtual(test)
+
+
+def test_in_a_large_room_what_an_application_changes_is_told_at_once() -> None:
+    async def test(hall: World) -> None:
+        guests = [await hall.join(f"guest-{n}") for n in range(SMALL_ROOM)]
+        late = await hall.join("late")
+        forget(guests)
+        await late.ref.ask(UpdateParticipant("", "new", {}, None), timeout=5.0)
+        await settle()
+        assert all(guest.heard("update")[0].participants[0].metadata == "new" for guest in guests)
+        await trio.sleep(INTERVAL)
+        await settle()
+        assert all(len(guest.heard("update")) == 1 for guest in guests)  # It has not come again, as it was.
+        late.ref.kill()
+        await settle()
+        await trio.sleep(INTERVAL)
+        await settle()
+        assert all(guest.states_of("late")[-1] == models.ParticipantInfo.State.DISCONNECTED for guest in guests)
 
     virtual(test)
