@@ -53,6 +53,8 @@ FLUSH_TIMEOUT_BEHIND = 5.0
 MALFORMED_LIMIT = 20
 """Frames that are no signal message, before the connection is closed."""
 MAX_READ = 64 * 1024
+TOGETHER = 32
+"""Requests that are passed on at once."""
 StartSoon = Callable[..., None]
 
 
@@ -220,6 +222,7 @@ class SignalSocket:
         fields = b"".join(b"%b: %b\r\n" % pair for pair in response.raw_headers())
         head = b"HTTP/1.1 %d \r\n%bconnection: close\r\n%b\r\n" % (response.status, fields, self._date())
         self._writer.write(head + response.body)
+        trio.lowlevel.notify_closing(self._peer)  # A client that does not take even this waits for nothing.
 
     def _date(self) -> bytes:
         return b"date: %b\r\n" % formatdate(self._services.unix(), usegmt=True).encode()
@@ -235,13 +238,18 @@ class SignalSocket:
         try:
             with self._scope:
                 await self._read(ref, number)
+            await self._over(ref, number)
         except trio.Cancelled:
             self._close(NORMAL)
             raise
         finally:
             self._closing = True
+            trio.lowlevel.notify_closing(self._peer)
             if ref is not None:
                 ref.forget_closed(ended)
+
+    async def _over(self, ref: ActorRef[ParticipantMessage] | None, number: int) -> None:
+        self._closing = True
         if ref is not None:
             try:
                 ref.tell(SignalLost(number))
@@ -250,10 +258,9 @@ class SignalSocket:
         if self.left:
             with trio.move_on_after(FLUSH_TIMEOUT):
                 await self._writer.drained()  # Who has said the last word may still take ours.
-        trio.lowlevel.notify_closing(self._peer)
 
     async def _read(self, ref: ActorRef[ParticipantMessage] | None, number: int) -> None:
-        reader, malformed = self._reader, 0
+        reader, malformed, heard = self._reader, 0, 0
         reader.receive(self._begun)
         while True:
             match reader.next_event():
@@ -266,6 +273,9 @@ class SignalSocket:
                     malformed += not self._hear(data, ref, number)
                     if malformed > MALFORMED_LIMIT:
                         self._close(NORMAL)
+                    heard += 1
+                    if heard % TOGETHER == 0:
+                        await trio.lowlevel.checkpoint()  # One read may hold thousands: the participant has its turn.
                 case PingReceived(payload=payload) if not self._closing:
                     self._writer.write(frame(PONG, payload))
                 case CloseReceived(code=code):

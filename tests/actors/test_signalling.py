@@ -174,6 +174,23 @@ def test_requests_are_heard_in_order_and_its_end_too(serving: Serving) -> None:
     serving(test)
 
 
+def test_very_many_requests_at_once_are_all_heard(serving: Serving) -> None:
+    async def test(client: Client) -> None:
+        client.open()
+        await client.head()
+        many = 3 * client.listener.mailbox_capacity
+        frames = masked(BINARY, rtc.SignalRequest(ping=1).SerializeToString()) * many
+        while frames:
+            await trio.lowlevel.wait_writable(client.peer)
+            frames = frames[client.peer.send(frames) :]
+        client.peer.send(masked(CLOSE, b"\x03\xe8"))
+        await client.over.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(client.listener.heard) == many + 1 and client.listener.heard[-1] == SignalLost(1)
+
+    serving(test)
+
+
 def test_the_answer_is_in_the_client_s_words(serving: Serving) -> None:
     async def test(client: Client) -> None:
         client.open()
