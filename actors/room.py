@@ -90,6 +90,8 @@ State = models.ParticipantInfo.State
 ACTIVE = State.ACTIVE
 ROOM_UPDATE_INTERVAL = 5.0
 """Seconds; metadata and recording are told at once (livekit-surface 2.2)."""
+AT_ONCE = (PeersUpdated, RoomUpdated, SpeakersUpdated)
+"""What a participant passes on to its client and is done with: no task is woken for it where none has to be."""
 QUALITY_FIRST, QUALITY_INTERVAL = 2.0, 5.0
 """Seconds from the first active participant to the first word on connection quality, and between the next ones."""
 
@@ -549,7 +551,8 @@ class RoomActor(Actor[RoomMessage]):
     def _tell_ref(self, ref: ActorRef[ParticipantMessage], message: ParticipantMessage) -> None:
         """A participant that cannot take a message has lost its place: state would diverge in silence."""
         try:
-            ref.tell(message)
+            if not isinstance(message, AT_ONCE) or ref.ask_now(message) is NOT_NOW:
+                ref.tell(message)
         except MailboxFull:
             self.log("participant.mailbox_full", ref.path)
             ref.kill()
