@@ -399,6 +399,8 @@ class Session:
     # -- what the server says ---------------------------------------------------------------------------------------
 
     def _on_response(self, response: rtc.SignalResponse) -> None:
+        if self.left.is_set():
+            return  # What was on its way while we said goodbye: `Left` is the last event.
         match response.WhichOneof("message"):
             case "offer":
                 try:

@@ -88,6 +88,17 @@ def test_a_moved_session_knows_its_new_room_and_token() -> None:
     with_session(test)
 
 
+def test_left_is_the_last_event_whatever_was_on_its_way() -> None:
+    def test(session: Session, events: list[SessionEvent]) -> None:
+        session._on_participant(models.ParticipantInfo(sid="PA_x", identity="x"))
+        session._finish("CLIENT_INITIATED")
+        gone = models.ParticipantInfo(sid="PA_x", identity="x", state=models.ParticipantInfo.State.DISCONNECTED)
+        session._on_response(rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=[gone])))
+        assert isinstance(events[-1], Left)
+
+    with_session(test)
+
+
 def test_a_refreshed_token_is_the_one_to_come_back_with() -> None:
     def test(session: Session, _: list[SessionEvent]) -> None:
         session._on_response(rtc.SignalResponse(refresh_token="fresh"))
