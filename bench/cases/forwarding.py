@@ -82,6 +82,7 @@ async def climb(at: Callable[[float], Awaitable[Row]], n: int) -> Row:
     while step > LAST_STEP:
         row = await at(rate * step if best else rate)
         ours = row["packets_per_second"] < rate * n * 0.97 and row["loss"] <= MOST_LOST
+        ours = ours or row["dropped_by_generator"] > MOST_LOST / 5
         if ours or (row["generator_core"] > Load.LIMIT and row["server_core"] < 0.9):
             return (best or row) | {"stopped_by_the_generator": 1.0}
         if row["loss"] > MOST_LOST:

@@ -16,7 +16,7 @@ import trio
 from cases.forwarding import climb
 from load.pace import Pace
 from load.peers import VIDEO, Stream
-from load.pool import STAMP, Pool
+from load.pool import STAMP, Pool, dropped, enlarge
 from load.servers import CORES, Server
 from load.window import NAP, Row, count, crowd
 
@@ -44,7 +44,7 @@ class Sink:
         self.identity = identity
         self.full, self.missing, self.latencies = False, 0, list[float]()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024 * 1024)
+        enlarge(self.socket)
         self.socket.bind(("127.0.0.1", 0))
         self._receiver = pool.receiver
         self.connected = trio.Event()
@@ -55,6 +55,10 @@ class Sink:
     @property
     def subscriber(self) -> Sink:
         return self
+
+    @property
+    def dropped(self) -> int:
+        return dropped(self.socket)
 
     @property
     def packets(self) -> int:

@@ -32,8 +32,9 @@ TICK, ROUNDS = 0.01, 5
 """Seconds; every so many ticks a connected transport has its turn."""
 STAMP = 8
 """The last octets of a payload say when it was sent, in nanoseconds of the clock of the day."""
-SO_TIMESTAMPNS = 35
-"""asm-generic/socket.h"""
+SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_MEMINFO = 33, 35, 55
+"""asm-generic/socket.h; the ninth number of the last is drops (linux/sock_diag.h)."""
+BUFFER = 8 * 1024 * 1024
 
 
 class _Kept(ctypes.Structure):
@@ -67,13 +68,25 @@ class Receiver:
         return int(self._pump(epoll, self.keep, self.media, self._arena, self.kept, SLOTS))
 
 
+def enlarge(sock: socket.socket) -> None:
+    """Room for what comes while we are busy; more than net.core.rmem_max when we may."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+
+
+def dropped(sock: socket.socket) -> int:
+    return int(struct.unpack_from("=9I", sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))[8])
+
+
 class Transport:
     """One peer connection on a UDP socket of its own. `full`: every packet is decrypted and checked for continuity."""
 
     def __init__(self, pool: Pool, *, controlling: bool, full: bool = False, ip: str = "127.0.0.1") -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024 * 1024)
+        enlarge(self.socket)
         if full:
             self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.socket.bind((ip, 0))
@@ -94,6 +107,11 @@ class Transport:
         self.on_event: Callable[[PeerEvent], None] = lambda _: None
         self.due = 0.0
         pool.add(self)
+
+    @property
+    def dropped(self) -> int:
+        """Datagrams that this socket had no room for: we read too slowly."""
+        return dropped(self.socket)
 
     @property
     def packets(self) -> int:

@@ -35,6 +35,9 @@ class Connection(Protocol):
     latencies: list[float]
 
     @property
+    def dropped(self) -> int: ...
+
+    @property
     def packets(self) -> int: ...
 
 
@@ -131,6 +134,7 @@ async def count(server: Server, publishers: Sequence[Sending], members: Sequence
     for member in full:
         member.subscriber.latencies.clear()
         member.subscriber.missing = 0
+    dropped = sum(member.subscriber.dropped for member in others)
     received = {member.identity: member.subscriber.packets for member in others}
     sent = {publisher.identity: (publisher.sent, publisher.crowded) for publisher in publishers}
     window = Window(server)
@@ -140,12 +144,14 @@ async def count(server: Server, publishers: Sequence[Sending], members: Sequence
     offered = sum(counts[p.identity] for p in publishers for member in others if member.identity != p.identity)
     crowded = sum(publisher.crowded - sent[publisher.identity][1] for publisher in publishers)
     used = window.end()
+    dropped = sum(member.subscriber.dropped for member in others) - dropped
     latencies = sorted(latency for member in full for latency in member.subscriber.latencies)
     cpu, elapsed = used.pop("cpu"), used.pop("elapsed")
     return {
         "offered": offered,
         "delivered": delivered,
         "loss": round(max(0.0, 1 - delivered / offered), 5),
+        "dropped_by_generator": round(dropped / offered, 5),
         "missing_at_full_sinks": sum(member.subscriber.missing for member in full),
         "sent_in_bursts": round(crowded / max(1, sum(counts.values())), 3),
         "cpu_us_per_packet": round(cpu / delivered * 1e6, 2),
