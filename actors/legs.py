@@ -11,11 +11,13 @@ from actors.kernel import ActorDead, ActorRef, MailboxFull
 from actors.messages.participant import DownlinkQuality, ParticipantMessage, TrackReceived, UnsupportedCodec
 from actors.messages.track import AddLeg, LegKeyFrameRequest, LegNack, LegProbe, LegReport, LimitLeg, RemoveLeg
 from actors.messages.transport import OutgoingTrack
+from lkactor.config import PlayoutDelayConfig
 from lkactor.counters import Counters
 from lkactor.plane import Plane
 from lkactor.sdp import SendMedia, SendTrack, pick_codec
 from lkactor.sfu import Leg
 from lkactor.sfu.downlink import DownlinkScores
+from lkactor.sfu.playout import PlayoutDelay
 from lkactor.sfu.quality import WINDOW
 from lkactor.wire import extensions
 from lkactor.wire.rtcp import Nack, ReportBlock
@@ -34,8 +36,11 @@ class LegTable:
         owner: ActorRef[ParticipantMessage],
         rng: random.Random,
         plane: Plane,
+        playout_delay: PlayoutDelayConfig | None = None,
     ) -> None:
         self._plane = plane
+        self._playout_delay = playout_delay
+        """What the room asks for; None: nothing."""
         self._subscriber = subscriber
         self._egress = egress
         self._owner = owner
@@ -109,6 +114,8 @@ class LegTable:
                 cname=track.stream_id,
                 egress=self._egress,
             )
+            if self._playout_delay is not None and track.kind == "video":
+                leg.playout = PlayoutDelay(self._playout_delay.min, self._playout_delay.max)
         types: dict[int, int] = {}
         rtx: dict[int, int] = {}
         inner: dict[int, int] = {}
@@ -133,6 +140,9 @@ class LegTable:
             return
         with self._plane.lock:  # It may be in use: a new round of negotiation.
             leg.payload_types, leg.rtx_payload_types, leg.red_payload_types = types, rtx, inner
+            if leg.playout is not None:
+                leg.playout.negotiated(section.extensions.get(extensions.PLAYOUT_DELAY, 0), leg.last_sequence)
+                leg.playout_delay = leg.playout.element
         leg.abs_send_time_id = section.extensions.get(extensions.ABS_SEND_TIME, 0) if track.kind == "video" else 0
         leg.dependency_id = section.extensions.get(extensions.DEPENDENCY_DESCRIPTOR, 0) if track.kind == "video" else 0
         self._legs[track.sid] = leg

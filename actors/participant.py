@@ -507,6 +507,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
             subscriber_sid=self.sid,
             egress=egress,
             server_offers=self._parameters.server_offers,
+            playout_delay=self._spec.room_model.playout_delay_for(self._parameters.client.browser),
             congestion=self._congestion(),
             slow_threshold=config.rtc.datachannel_slow_threshold,
         )

@@ -97,9 +97,6 @@ class RoomsActor(Actor[RoomsMessage]):
         self._rooms[request.name] = ref
         self._requests[request.name] = request
         self._list(model.info(participants=0, publishers=0, recording=False))
-        if request.min_playout_delay or request.max_playout_delay:
-            ignored = "min_playout_delay, max_playout_delay"
-            services.events.record(current_time(), request.name, "", "config.without_effect", ignored)
         return ref
 
     def _list(self, info: models.Room) -> None:

@@ -40,7 +40,7 @@ from actors.messages.transport import (
     UseCandidates,
 )
 from actors.net import OfThePlane, Path, Ports
-from lkactor.config import CongestionControlConfig
+from lkactor.config import CongestionControlConfig, PlayoutDelayConfig
 from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
@@ -111,6 +111,8 @@ class TransportSpec:
     slow_threshold: int = 0
     """Bits per second, of those who read reliable data (`lkactor.peer.backlog`)."""
     server_offers: ServerOffers = "never"
+    playout_delay: PlayoutDelayConfig | None = None
+    """Of video that it carries down; None: players do as they please."""
 
     @property
     def udp_port(self) -> int:
@@ -134,14 +136,18 @@ class TransportActor(Actor[TransportMessage]):
         )
         self._use_candidates(spec.use)
         self._negotiation: OfferNegotiation | AnswerNegotiation | EitherNegotiation
+        delayed = spec.playout_delay is not None
         if offers:
-            offerer = Offerer(codecs=spec.codecs, reuse_sections=spec.reuse_sections)
+            offerer = Offerer(codecs=spec.codecs, reuse_sections=spec.reuse_sections, playout_delay=delayed)
             self._negotiation = OfferNegotiation(offerer, self._peer, spec.rng)
         elif spec.server_offers != "never":
             begins = spec.server_offers == "first"
-            self._negotiation = EitherNegotiation(EitherSide(codecs=spec.codecs), self._peer, begins=begins)
+            side = EitherSide(codecs=spec.codecs, playout_delay=delayed)
+            self._negotiation = EitherNegotiation(side, self._peer, begins=begins)
         else:
-            answerer = Answerer(codecs=spec.codecs, publish_codecs=spec.publish_codecs, single=spec.single)
+            answerer = Answerer(
+                codecs=spec.codecs, publish_codecs=spec.publish_codecs, single=spec.single, playout_delay=delayed
+            )
             self._negotiation = AnswerNegotiation(answerer, self._peer)
         self.egress = spec.egress
         self._paths: dict[Address, Path] = {}
@@ -153,7 +159,12 @@ class TransportActor(Actor[TransportMessage]):
         self._channels_announced = False
         self._tracks_in: dict[str, BindTrack] = {}
         self._rows = LegTable(
-            subscriber=spec.subscriber_sid, egress=spec.egress, owner=spec.owner, rng=spec.rng, plane=spec.ports.plane
+            subscriber=spec.subscriber_sid,
+            egress=spec.egress,
+            owner=spec.owner,
+            rng=spec.rng,
+            plane=spec.ports.plane,
+            playout_delay=spec.playout_delay,
         )
         self._allocation = AllocationDesk(
             self._rows,

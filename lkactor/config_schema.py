@@ -31,7 +31,7 @@ WITHOUT_EFFECT = (
     "logging.item_sample_interval", "logging.pion_level",
     "signal_relay",
     "agents.enable_user_data_recording", "agents.enable_user_data_redaction", "agents.target_load",
-    "room.playout_delay", "room.create_room_timeout",
+    "room.create_room_timeout",
     "room.create_room_attempts", "room.update_batch_target_size",
     "rtc.allow_udp_unstable_fallback", "rtc.reconnect_on_publication_error", "rtc.reconnect_on_subscription_error",
     "rtc.reconnect_on_data_channel_error",

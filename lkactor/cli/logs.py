@@ -80,7 +80,7 @@ class ServerLog:
             case "config.reloaded":
                 return "info", {"detail": entry.detail}
             case "config.restart_needed" | "config.without_effect":
-                return "warn", {"room": entry.room, "keys": entry.detail}
+                return "warn", {"keys": entry.detail}
             case "config.weak_secret":
                 return "warn", {"apiKeys": entry.detail}
             case "config.kept":

@@ -74,7 +74,7 @@ def _add_create(commands: Any, name: str) -> None:
     create.add_argument("--departure-timeout", type=whole, default=0, metavar="S", help="after the last one left")
     create.add_argument("--max-participants", type=whole, default=0, metavar="N", help="0: no limit")
     for bound in ("min", "max"):
-        flag, help = f"--{bound}-playout-delay", "of video; lkactor's own server has none, and says so in its log"
+        flag, help = f"--{bound}-playout-delay", "how long clients hold video back, milliseconds"
         create.add_argument(flag, type=whole, default=0, metavar="MS", help=help)
     create.add_argument("--sync-streams", action="store_true", help="audio and video of a participant play in step")
     create.add_argument("--room-preset", default="", metavar="NAME")

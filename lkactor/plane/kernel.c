@@ -204,15 +204,17 @@ static void map_vp8(lk_row *row, const lk_packet *packet, lk_sent *sent, uint8_t
 }
 
 static int header(const lk_row *row, uint8_t *slot, uint8_t type, uint16_t sequence, uint32_t timestamp, uint32_t stamp) {
-    slot[0] = row->abs_send_time_id ? 0x90 : 0x80;
+    uint32_t words = 0; /* of extensions: one-byte elements of three octets, RFC 8285 section 4.2 */
+    if (row->abs_send_time_id) put32(slot + 12 + 4 * ++words, (uint32_t)row->abs_send_time_id << 28 | 0x2000000u | stamp);
+    if (row->playout_delay) put32(slot + 12 + 4 * ++words, row->playout_delay);
+    slot[0] = words ? 0x90 : 0x80;
     slot[1] = type;
     put16(slot + 2, sequence);
     put32(slot + 4, timestamp);
     put32(slot + 8, row->ssrc);
-    if (!row->abs_send_time_id) return 12;
-    put32(slot + 12, 0xBEDE0001u);
-    put32(slot + 16, (uint32_t)row->abs_send_time_id << 28 | 0x2000000u | stamp);
-    return 20;
+    if (!words) return 12;
+    put32(slot + 12, 0xBEDE0000u | words);
+    return 16 + 4 * (int)words;
 }
 
 static void write_packet(lk_kernel *kernel, lk_row *row, const lk_packet *packet, const uint8_t *arena, int layer,

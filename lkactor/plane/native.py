@@ -194,6 +194,7 @@ class KernelLeg(Leg):
     paused = field("paused", bool)
     revoked = field("revoked", bool)
     abs_send_time_id = field("abs_send_time_id")
+    playout_delay = field("playout_delay")
     ssrc = field("ssrc")
     last_sent_at = field("last_sent_at", float)
     packets = field("packets")

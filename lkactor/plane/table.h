@@ -52,6 +52,7 @@ typedef struct {
     uint8_t started, need_switch, paused, revoked;
     uint8_t plain;                  /* 0: this leg needs more than the kernel can do */
     uint8_t abs_send_time_id;       /* 0: not negotiated */
+    uint32_t playout_delay;         /* the element to write (lkactor/sfu/playout.py); 0: none now */
     uint32_t ssrc;
     uint8_t payload_types[128];     /* the publisher's to the subscriber's, LK_NO_TYPE: none */
     int64_t newest;                 /* extended source sequence number */

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from livekit.protocol import agent_dispatch, models
 from livekit.protocol import room as room_api
 
-from lkactor.config import Config
+from lkactor.config import Config, PlayoutDelayConfig
 from lkactor.room.sids import new_sid
 
 
@@ -31,6 +31,8 @@ class RoomModel:
     """Asked for when the room was made; none: any worker without a name."""
     sync_streams: bool = False
     """What somebody's camera and microphone send is one stream to the others, so that their players keep it in step."""
+    playout_delay: PlayoutDelayConfig = field(default_factory=PlayoutDelayConfig)
+    """How long subscribers hold video back."""
     ever_joined: bool = False
     emptied_at: float | None = None
     version: int = field(default=0)
@@ -65,6 +67,7 @@ class RoomModel:
             sif_trailer=rng.randbytes(25),
             agents=tuple(request.agents),
             sync_streams=request.sync_streams or config.room.sync_streams,
+            playout_delay=_playout_delay(request, config),
         )
 
     def info(self, *, participants: int, publishers: int, recording: bool) -> models.Room:
@@ -91,6 +94,12 @@ class RoomModel:
             active_recording=recording,
         )
 
+    def playout_delay_for(self, browser: str) -> PlayoutDelayConfig | None:
+        """None: not asked for, or not of this one. Firefox cannot sync streams, so sound would not wait for the
+        video (livekit-surface 2.5)."""
+        apart = self.sync_streams and browser.lower().startswith("firefox")
+        return self.playout_delay if self.playout_delay.enabled and not apart else None
+
     def joined(self) -> None:
         self.ever_joined = True
         self.emptied_at = None
@@ -107,3 +116,10 @@ class RoomModel:
         if not self.ever_joined:
             return self.created_at + self.empty_timeout
         return None
+
+
+def _playout_delay(request: room_api.CreateRoomRequest, config: Config) -> PlayoutDelayConfig:
+    """Both limits are the request's as soon as it has one of them (livekit-media 4.10)."""
+    if request.min_playout_delay or request.max_playout_delay:
+        return PlayoutDelayConfig(True, request.min_playout_delay, request.max_playout_delay)
+    return config.room.playout_delay

@@ -78,15 +78,21 @@ class _Section:
 class Answerer:
     """`codecs` are the enabled mimes in lower case; `single` says that one connection carries both ways.
 
-    `publish_codecs`, if they are others, are the mimes that the peer may send.
+    `publish_codecs`, if they are others, are the mimes that the peer may send; `playout_delay` takes that extension.
     """
 
     def __init__(
-        self, *, codecs: Sequence[str], publish_codecs: Sequence[str] | None = None, single: bool = False
+        self,
+        *,
+        codecs: Sequence[str],
+        publish_codecs: Sequence[str] | None = None,
+        single: bool = False,
+        playout_delay: bool = False,
     ) -> None:
         self._enabled = tuple(codecs)
         self._publishable = self._enabled if publish_codecs is None else tuple(publish_codecs)
         self._single = single
+        self._playout_delay = playout_delay
         self._sections: list[_Section] = []
         self._tracks: dict[str, SendTrack] = {}
         self._assigned: dict[str, str] = {}
@@ -130,7 +136,8 @@ class Answerer:
             return _Section(offered, False, [], {})
         enabled = self._publishable if offered.peer_sends else self._enabled
         codecs = accept(read_codecs(offered), enabled, remb=self._single)
-        return _Section(offered, bool(codecs), codecs, accepted_extensions(offered, single=self._single))
+        extensions = accepted_extensions(offered, single=self._single, playout_delay=self._playout_delay)
+        return _Section(offered, bool(codecs), codecs, extensions)
 
     # -- what we send -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from lkactor.wire.extensions import (
     AUDIO_LEVEL,
     DEPENDENCY_DESCRIPTOR,
     MID,
+    PLAYOUT_DELAY,
     REPAIRED_RID,
     RID,
     TRANSPORT_CC,
@@ -27,7 +28,7 @@ VIDEO_FEEDBACK = ("transport-cc", "ccm fir", "nack", "nack pli")
 OFFERED_VIDEO_FEEDBACK = ("ccm fir", "nack", "nack pli", "goog-remb")
 AUDIO_EXTENSIONS = (MID, RID, AUDIO_LEVEL, ABS_CAPTURE_TIME)
 VIDEO_EXTENSIONS = (MID, RID, TRANSPORT_CC, DEPENDENCY_DESCRIPTOR, REPAIRED_RID, ABS_CAPTURE_TIME)
-OFFERED_EXTENSIONS = {
+_OFFERED_EXTENSIONS = {
     "video": {DEPENDENCY_DESCRIPTOR: 1, ABS_CAPTURE_TIME: 2, ABS_SEND_TIME: 3},
     "audio": {ABS_CAPTURE_TIME: 2},
 }
@@ -201,12 +202,18 @@ def offered_lines(kind: str, enabled: tuple[str, ...], *, stereo: bool) -> Media
     return section
 
 
-def accepted_extensions(section: MediaSection, *, single: bool) -> dict[str, int]:
+def offered_extensions(kind: str, *, playout_delay: bool) -> dict[str, int]:
+    """What an offer of ours has in a section of that kind."""
+    ours = _OFFERED_EXTENSIONS[kind]
+    return ours | {PLAYOUT_DELAY: 4} if playout_delay and kind == "video" else ours
+
+
+def accepted_extensions(section: MediaSection, *, single: bool, playout_delay: bool = False) -> dict[str, int]:
     """The peer's header extensions that an answer echoes, with the peer's ids (livekit-media 2.2)."""
     if section.kind == "audio":
         ours: tuple[str, ...] = AUDIO_EXTENSIONS
     else:
-        ours = (*VIDEO_EXTENSIONS, ABS_SEND_TIME) if single else VIDEO_EXTENSIONS
+        ours = (*VIDEO_EXTENSIONS, *[ABS_SEND_TIME] * single, *[PLAYOUT_DELAY] * playout_delay)
     return {uri: number for uri, number in section.extensions.items() if uri in ours}
 
 

@@ -93,10 +93,11 @@ class _Section:
 
 
 class EitherSide:
-    """`codecs` are the enabled mimes in lower case."""
+    """`codecs` are the enabled mimes in lower case; `playout_delay` takes that extension from a peer that offers it."""
 
-    def __init__(self, *, codecs: Sequence[str]) -> None:
+    def __init__(self, *, codecs: Sequence[str], playout_delay: bool = False) -> None:
         self._enabled = tuple(codecs)
+        self._playout_delay = playout_delay
         self._sections: list[_Section] = []
         self._tracks: dict[str, SendTrack] = {}
         self._refused: set[str] = set()
@@ -223,7 +224,7 @@ class EitherSide:
             section.usable = section.usable and is_data(peer)
         elif peer.kind in ("audio", "video") and peer.protocol in RTP_PROTOCOLS:
             section.codecs = accept(read_codecs(peer), self._enabled, remb=True)
-            section.extensions = accepted_extensions(peer, single=True)
+            section.extensions = accepted_extensions(peer, single=True, playout_delay=self._playout_delay)
             section.usable = section.usable and bool(section.codecs)
             section.receives = peer.peer_sends
             section.takes = peer.direction in ("sendrecv", "recvonly")
@@ -321,7 +322,7 @@ class EitherSide:
         elif section.media:
             common = accept(read_codecs(peer), self._enabled, remb=True)
             section.codecs = common or section.codecs
-            section.extensions = accepted_extensions(peer, single=True)
+            section.extensions = accepted_extensions(peer, single=True, playout_delay=self._playout_delay)
             section.receives = section.receives and peer.peer_sends
         takes = section.usable and peer.direction in ("sendrecv", "recvonly")
         if sent is not None and not takes:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 from lkactor.errors import ProtocolViolation
 from lkactor.sdp.codecs import (
-    OFFERED_EXTENSIONS,
     Codec,
     SendMedia,
     offered,
+    offered_extensions,
     offered_lines,
     read_codecs,
 )
@@ -54,11 +54,13 @@ class _Line:
 
 
 class Offerer:
-    """`codecs` are the enabled mimes in lower case; `reuse_sections` lets a new track take an idle line."""
+    """`codecs` are the enabled mimes in lower case; `reuse_sections` lets a new track take an idle line;
+    `playout_delay` offers that extension."""
 
-    def __init__(self, *, codecs: Sequence[str], reuse_sections: bool = True) -> None:
+    def __init__(self, *, codecs: Sequence[str], reuse_sections: bool = True, playout_delay: bool = False) -> None:
         self._enabled = tuple(codecs)
         self._codecs = {kind: offered(kind, self._enabled) for kind in ("audio", "video")}
+        self._extensions = {kind: offered_extensions(kind, playout_delay=playout_delay) for kind in self._codecs}
         self._reuse = reuse_sections
         self._tracks: dict[str, SendTrack] = {}
         self._lines: list[_Line] = []
@@ -116,7 +118,7 @@ class Offerer:
         lines = offered_lines(line.kind, self._enabled, stereo=track is not None and track.stereo)
         section.formats.extend(lines.formats)
         section.attributes.extend(lines.attributes)
-        write_rtp(section, OFFERED_EXTENSIONS[line.kind], "inactive" if track is None else "sendonly")
+        write_rtp(section, self._extensions[line.kind], "inactive" if track is None else "sendonly")
         if track is not None:
             write_track(section, track)
 
@@ -191,7 +193,7 @@ class Offerer:
             line.refused = True
         elif line.track_id is not None and answer.direction in ("recvonly", "sendrecv"):
             extensions = {
-                uri: number for uri, number in answer.extensions.items() if uri in OFFERED_EXTENSIONS[line.kind]
+                uri: number for uri, number in answer.extensions.items() if uri in self._extensions[line.kind]
             }
             line.agreed = SendMedia(line.track_id, line.mid, tuple(self._common(answer)), extensions)
 

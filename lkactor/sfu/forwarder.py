@@ -512,9 +512,10 @@ class TrackForwarder:
         layered = ids if isinstance(ids, Rewrite) else None
         second = payload_type | 128 if (packet.marker if layered is None else layered.marker) else payload_type
         at = start + 12
-        if layered is not None and layered.descriptor and leg.dependency_id:
+        dependency = layered.descriptor if layered is not None and leg.dependency_id else b""
+        if dependency or leg.playout_delay:
             _HEADER.pack_into(view, start, 0x90, second, sequence, timestamp, ssrc)
-            block = _extensions(leg, stamp, layered.descriptor)
+            block = _extensions(leg, stamp, dependency)
             view[at : at + len(block)] = block
             at += len(block)
         elif leg.abs_send_time_id:
@@ -816,6 +817,10 @@ class TrackForwarder:
             rtt = now - leg.report_sent_at - block.dlsr / 65536
             if 0 <= rtt < 10:
                 leg.rtt += (rtt - leg.rtt) / 4
+        if leg.playout is not None:
+            jitter = None if self._format.screen else block.jitter * 1000 // self._clock_rate
+            leg.playout.reported(block.highest_sequence, jitter, leg.nacks, leg.last_sequence, now)
+            leg.playout_delay = leg.playout.element
 
     # -- reports ----------------------------------------------------------------------------------------------------
 
@@ -954,20 +959,22 @@ def format_of(
     )
 
 
-def _extensions(leg: Leg, stamp: int, descriptor: bytes) -> bytes:
-    """The header extension block of a packet with a dependency descriptor: one-byte elements where they fit (RFC 8285
+def _extensions(leg: Leg, stamp: int, dependency: bytes) -> bytes:
+    """The header extension block of a packet: one-byte elements where a dependency descriptor fits (RFC 8285
     section 4.2), else two-byte ones (4.3)."""
-    time = stamp.to_bytes(3, "big")
-    if len(descriptor) <= 16:
-        profile, elements = 0xBEDE, bytes((leg.dependency_id << 4 | len(descriptor) - 1,)) + descriptor
-        if leg.abs_send_time_id:
-            elements = bytes((leg.abs_send_time_id << 4 | 2,)) + time + elements
+    elements = []
+    if leg.abs_send_time_id:
+        elements.append((leg.abs_send_time_id, stamp.to_bytes(3, "big")))
+    if leg.playout_delay:
+        elements.append((leg.playout_delay >> 28, (leg.playout_delay & 0xFFFFFF).to_bytes(3, "big")))
+    if dependency:
+        elements.append((leg.dependency_id, dependency))
+    if len(dependency) <= 16:
+        profile, block = 0xBEDE, b"".join(bytes((number << 4 | len(value) - 1,)) + value for number, value in elements)
     else:
-        profile, elements = 0x1000, bytes((leg.dependency_id, len(descriptor))) + descriptor
-        if leg.abs_send_time_id:
-            elements = bytes((leg.abs_send_time_id, 3)) + time + elements
-    elements += bytes(-len(elements) % 4)
-    return ((profile << 16) | len(elements) // 4).to_bytes(4, "big") + elements
+        profile, block = 0x1000, b"".join(bytes((number, len(value))) + value for number, value in elements)
+    block += bytes(-len(block) % 4)
+    return ((profile << 16) | len(block) // 4).to_bytes(4, "big") + block
 
 
 def _signed(value: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
+from lkactor.sfu.playout import PlayoutDelay
 from lkactor.sfu.rates import Offer
 from lkactor.sfu.svc import Rewrite, Selector
 from lkactor.sfu.thinning import Vp8Thinner
@@ -77,6 +78,8 @@ class Leg:
         "packets",
         "paused",
         "payload_types",
+        "playout",
+        "playout_delay",
         "plis",
         "red_payload_types",
         "refused_since",
@@ -132,6 +135,10 @@ class Leg:
         self.strips_trailers = False
         """The track has packet trailers (`lkactor.sfu.trailers`) and the subscriber does not know them."""
         self.abs_send_time_id = 0
+        self.playout: PlayoutDelay | None = None
+        """In rooms that ask for it."""
+        self.playout_delay = 0
+        """Its element for the packets of now; 0: none."""
         self.dependency_id = 0
         """The subscriber's id of the dependency descriptor, for AV1; 0 without."""
         self.offer = Offer()
@@ -189,6 +196,11 @@ class Leg:
         for index in range(HISTORY):
             self.history[index] = None
         self.key_frame_wanted_since = self.refused_since = None
+
+    @property
+    def last_sequence(self) -> int | None:
+        """The last that went out; None: none has."""
+        return self.munger.last_sequence if self.munger.started else None
 
     @property
     def open(self) -> bool:

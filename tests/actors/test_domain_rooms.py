@@ -37,16 +37,6 @@ def leave_of(guest: Guest) -> tuple[int, int]:
     return leave.reason, leave.action
 
 
-def test_what_a_room_was_asked_for_and_does_not_have_is_in_the_record() -> None:
-    async def test(hall: World) -> None:
-        await hall.open("plain", max_participants=3)
-        assert "config.without_effect" not in hall.events("plain")
-        await hall.open("slow", max_playout_delay=500)
-        assert "config.without_effect" in hall.events("slow")
-
-    virtual(test)
-
-
 # -- joining
 
 

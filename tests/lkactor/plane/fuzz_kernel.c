@@ -43,6 +43,7 @@ static void fill_row(lk_row *row, lk_egress *egress) {
     row->revoked = rnd(12) == 0;
     row->plain = rnd(10) != 0;
     row->abs_send_time_id = (uint8_t)(rnd(2) * 3);
+    row->playout_delay = rnd(2) * (0x42000000u | rnd(1u << 24));
     row->ssrc = rnd(1u << 30);
     for (int i = 0; i < 128; i++) row->payload_types[i] = rnd(30) ? (uint8_t)rnd(128) : LK_NO_TYPE;
     row->newest = (int64_t)rnd(70000) - 100;
@@ -207,6 +208,7 @@ static void decide(stage *on) {
         on->fanout.rows[i]->paused = rnd(5) == 0;
         on->fanout.rows[i]->need_switch = rnd(9) == 0;
         on->fanout.rows[i]->layer = (int)rnd(3);
+        on->fanout.rows[i]->playout_delay = rnd(2) * 0x42000064u;
     }
     lk_unlock(on->kernel);
     lk_keep(on->kernel, source, rnd(80000), data, rnd(40), 0);

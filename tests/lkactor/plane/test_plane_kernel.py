@@ -73,6 +73,7 @@ def test_both_planes_send_the_same(kernel: Any, seed: int) -> None:
         forwarder, legs, sinks = stage(plane, "video", 3)
         for leg in legs:
             leg.abs_send_time_id = rng.choice((0, 3))
+            leg.playout_delay = rng.choice((0, 0x42_00A0C8))
         now, sequences = 0.0, [65500, 100, 40000]
         for step in range(400):
             now += 0.01
@@ -98,6 +99,8 @@ def test_both_planes_send_the_same(kernel: Any, seed: int) -> None:
                     forwarder.on_nack(leg, [(newest - n) & 0xFFFF for n in range(rng.randint(1, 4))], now)
                 case 3:
                     forwarder.handle_timeout(now)
+                case 4:
+                    leg.playout_delay = rng.choice((0, 0x42_00B0C8))
         results.append(
             [(wire(sink.rtp), leg.packets, leg.octets, leg.resent) for sink, leg in zip(sinks, legs, strict=True)]
         )

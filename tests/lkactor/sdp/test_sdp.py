@@ -20,7 +20,7 @@ from lkactor.sdp import (
     SessionDescription,
     pick_codec,
 )
-from lkactor.wire.extensions import ABS_CAPTURE_TIME, DEPENDENCY_DESCRIPTOR, MID, RID
+from lkactor.wire.extensions import ABS_CAPTURE_TIME, DEPENDENCY_DESCRIPTOR, MID, PLAYOUT_DELAY, RID
 
 HEX = ":".join(["AB"] * 32)
 CANDIDATE = "candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host"
@@ -105,6 +105,14 @@ def test_what_a_client_may_not_send_is_still_sent_to_it() -> None:
 def test_remb_is_taken_only_by_the_single_connection() -> None:
     answer = answer_to(Answerer(codecs=ALL, single=True), offer([*VIDEO, "a=recvonly"]))
     assert "41 goog-remb" in answer.media[0].get_all("rtcp-fb")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_playout_delay_is_taken_where_the_room_wants_it(wanted: bool) -> None:
+    answerer = Answerer(codecs=ALL, single=True, playout_delay=wanted)
+    both = [f"a=extmap:14 {PLAYOUT_DELAY}", "a=recvonly"]
+    answer = answer_to(answerer, offer([*AUDIO, *both], [*VIDEO, *both]))
+    assert [section.extensions.get(PLAYOUT_DELAY, 0) for section in answer.media] == [0, 14 * wanted]
 
 
 def test_preferences_order_codecs_and_opus_parameters() -> None:
@@ -239,6 +247,22 @@ def test_offer_numbers_and_data_section() -> None:
     # The data section keeps its index for ever.
     later = agree(offerer, track("TR_M", "audio", 5), track("TR_A"), track("TR_B"))
     assert [section.kind for section in later.media] == ["audio", "video", "application", "video"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_playout_delay_is_offered_where_the_room_wants_it(wanted: bool) -> None:
+    offerer = Offerer(codecs=ALL, playout_delay=wanted)
+    sdp = agree(offerer, track("TR_M", "audio", 5), track("TR_A"))
+    assert [section.extensions.get(PLAYOUT_DELAY, 0) for section in sdp.media] == [0, 4 * wanted, 0]
+    assert [media.extensions.get(PLAYOUT_DELAY, 0) for media in offerer.send_media()] == [0, 4 * wanted]
+
+
+def test_a_peer_need_not_take_the_playout_delay() -> None:
+    offerer = Offerer(codecs=ALL, playout_delay=True)
+    offerer.set_send_tracks([track("TR_A")])
+    answer = mirror(offerer.create_offer(LOCAL)).replace(f"a=extmap:4 {PLAYOUT_DELAY}\r\n", "")
+    offerer.receive_answer(answer)
+    assert PLAYOUT_DELAY not in offerer.send_media()[0].extensions
 
 
 def test_idle_sections_are_taken_after_a_rest() -> None:

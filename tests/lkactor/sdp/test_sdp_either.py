@@ -6,6 +6,7 @@ from lkactor.errors import ProtocolViolation
 from lkactor.fingerprint import Fingerprint
 from lkactor.sdp import LocalTransport, SendTrack, SessionDescription
 from lkactor.sdp.either import MAX_SECTIONS, EitherSide
+from lkactor.wire.extensions import PLAYOUT_DELAY
 
 CODECS = ("audio/opus", "audio/red", "video/vp8", "video/h264", "video/vp9")
 LOCAL = LocalTransport(
@@ -72,6 +73,17 @@ def reply(offer: str, **changed: str) -> str:
 
 
 # -- answering
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_playout_delay_is_taken_where_the_room_wants_it(wanted: bool) -> None:
+    side = EitherSide(codecs=CODECS, playout_delay=wanted)
+    side.set_send_tracks([track("a", "video")])
+    extension = f"a=extmap:9 {PLAYOUT_DELAY}\r\n"
+    side.receive_offer(peer(section("video", "v1", "vp8") + extension))
+    answer = SessionDescription.parse(side.create_answer(LOCAL))
+    assert answer.media[0].extensions.get(PLAYOUT_DELAY, 0) == 9 * wanted
+    assert side.send_media()[0].extensions.get(PLAYOUT_DELAY, 0) == 9 * wanted
 
 
 @pytest.mark.parametrize(

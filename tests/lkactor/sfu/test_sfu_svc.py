@@ -365,6 +365,16 @@ def test_av1_descriptors_travel_beside_the_send_time():
     assert again.extension(DD_OUT) == got[0].extension(DD_OUT)
 
 
+def test_av1_descriptors_travel_beside_the_playout_delay():
+    stage, pictures = Stage(AV1), Av1Pictures()
+    stage.leg.playout_delay = 0x42_00A0C8
+    for stage.leg.abs_send_time_id in (0, 3):
+        got = stage.send(pictures(key=True))[0] + stage.send(pictures())[0]
+        assert [packet.extension_profile for packet in got] == [0x1000, 0xBEDE, 0xBEDE, 0xBEDE]
+        assert all(packet.extension(4) == b"\x00\xa0\xc8" and packet.extension(DD_OUT) for packet in got)
+        assert all((packet.extension(3) is not None) == (stage.leg.abs_send_time_id == 3) for packet in got)
+
+
 def test_av1_frame_numbers_that_begin_anew():
     stage, viewer = Stage(AV1), Viewer()
     pictures = Av1Pictures(number=40000)
