@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -222,3 +223,9 @@ def test_leb128_round_trip(value: int) -> None:
 def test_leb128_of_nine_bytes_is_refused() -> None:
     with pytest.raises(ProtocolViolation):
         leb128(b"\xff" * 9, 0)
+
+
+def test_making_a_file_leaves_our_priority_as_it_was(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    make_video(tmp_path / "a.ivf", "video/av1", seconds=0.2)
+    assert os.sched_getscheduler(0) == before
