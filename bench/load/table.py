@@ -113,6 +113,10 @@ def tables(results: Results, compared: str) -> Iterator[str]:
     yield from _limit(results)
     yield from _interference(results, compared)
     yield from _janus(results, compared)
+    drawn = [case for _, case, sizes in FORWARDING if len(results.rows.get(case, {})) > 1]
+    if drawn:
+        yield from ("", "CPU per delivered packet against N:", "")
+        yield from (f"![{case}](plots/{case}.svg)" for case in drawn)
 
 
 def _taken(results: Results) -> str:
