@@ -51,7 +51,10 @@ class KernelIngress:
 
     def __init__(self, kernel: Any, lock: Lock) -> None:
         self._kernel, self._lock = kernel, lock
-        self.cell = ffi.new("lk_ingress *")
+        cell = lib.lk_ingress_new(kernel)
+        if cell == ffi.NULL:
+            raise MemoryError
+        self.cell = ffi.gc(cell, lib.lk_ingress_free)
         self.cell.id = next(_ids)
         _ingresses[self.cell.id] = self
         self.on_news: Callable[[], None] | None = None

@@ -35,6 +35,7 @@ typedef union {
 struct lk_kernel {
     protect_fn protect;
     pthread_mutex_t lock;
+    atomic_int users;
     atomic_int waiting;             /* for the lock, in Python: the pump gives way */
     int used;
     lk_egress *to[LK_SLOTS];
@@ -49,6 +50,7 @@ lk_kernel *lk_new(uintptr_t protect) {
     pthread_mutexattr_t recursive;
     if (kernel == NULL) return NULL;
     kernel->protect = (protect_fn)protect;
+    kernel->users = 1;
     pthread_mutexattr_init(&recursive);
     pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
     pthread_mutex_init(&kernel->lock, &recursive);
@@ -57,6 +59,7 @@ lk_kernel *lk_new(uintptr_t protect) {
 }
 
 void lk_free(lk_kernel *kernel) {
+    if (atomic_fetch_sub(&kernel->users, 1) > 1) return;
     pthread_mutex_destroy(&kernel->lock);
     free(kernel);
 }

@@ -141,10 +141,36 @@ static void *pump_main(void *context) {
     }
 }
 
+lk_ingress *lk_ingress_new(lk_kernel *kernel) {
+    lk_ingress *ingress = calloc(1, sizeof *ingress);
+    if (ingress == NULL) return NULL;
+    ingress->kernel = kernel;
+    ingress->references = 1;
+    atomic_fetch_add(&kernel->users, 1);
+    return ingress;
+}
+
+void lk_ingress_free(lk_ingress *ingress) {
+    lk_kernel *kernel = ingress->kernel;
+    int gone;
+    lk_lock(kernel);
+    gone = --ingress->references == 0;
+    if (gone && ingress->has_news) {
+        lk_ingress **at = &ingress->pump->news;
+        while (*at != ingress) at = &(*at)->next;
+        *at = ingress->next;
+    }
+    lk_unlock(kernel);
+    if (!gone) return;
+    free(ingress);
+    lk_free(kernel);
+}
+
 lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, double now) {
     lk_pump *pump = calloc(1, sizeof *pump);
     if (pump == NULL) return NULL;
     pump->kernel = kernel;
+    atomic_fetch_add(&kernel->users, 1);
     pump->unprotect = (protect_fn)unprotect;
     pump->clock_offset = now - monotonic();
     pump->cost = TURN / MESSAGES;
@@ -163,11 +189,13 @@ lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, double now) {
 
 void lk_pump_free(lk_pump *pump) {
     lk_pump_stop(pump);
+    for (; pump->news != NULL; pump->news = pump->news->next) pump->news->has_news = 0;
     if (pump->told_fd >= 0) close(pump->told_fd);
     if (pump->stop_fd >= 0) close(pump->stop_fd);
     free(pump->buffers);
     free(pump->up);
     free(pump->left);
+    lk_free(pump->kernel);
     free(pump);
 }
 

@@ -54,6 +54,13 @@ static void put_entry(struct lk_routes *routes, const lk_entry *entry) {
     routes->used++;
 }
 
+static void free_routes(lk_socket *socket) {
+    if (socket->routes == NULL) return;
+    free(socket->routes->entries);
+    free(socket->routes);
+    socket->routes = NULL;
+}
+
 /* Room for one more: never more than half full, and what is gone goes. */
 static int make_room(lk_socket *socket) {
     struct lk_routes *old = socket->routes, *grown;
@@ -70,34 +77,41 @@ static int make_room(lk_socket *socket) {
     grown->capacity = capacity;
     for (uint32_t i = 0; old != NULL && i < old->capacity; i++)
         if (old->entries[i].size % KEY_GONE) put_entry(grown, &old->entries[i]);
-    lk_forget_routes(socket);
+    free_routes(socket);
     socket->routes = grown;
     return 0;
 }
 
 int lk_route(lk_kernel *kernel, lk_socket *socket, const uint8_t *address, uint32_t size, lk_ingress *ingress, uint32_t id) {
-    lk_entry entry = {.id = id, .ingress = ingress};
+    lk_entry entry = {.id = id, .ingress = id ? ingress : NULL};
     lk_entry *known;
+    lk_ingress *before = NULL;
     int done = 0;
     entry.size = key_of(address, size, entry.key);
     if (entry.size == 0) return -1;
     lk_lock(kernel);
     known = find_entry(socket->routes, entry.key, entry.size);
-    if (known != NULL) *known = entry;
+    if (known != NULL) {
+        before = known->ingress;
+        *known = entry;
+    }
     if (known != NULL && id == 0) known->size = KEY_GONE;
     if (known == NULL && id != 0) {
         done = make_room(socket);
         if (done == 0) put_entry(socket->routes, &entry);
     }
+    if (done == 0 && entry.ingress != NULL) entry.ingress->references++;
     lk_unlock(kernel);
+    if (before != NULL) lk_ingress_free(before);
     return done;
 }
 
 void lk_forget_routes(lk_socket *socket) {
-    if (socket->routes == NULL) return;
-    free(socket->routes->entries);
-    free(socket->routes);
-    socket->routes = NULL;
+    for (uint32_t i = 0; socket->routes != NULL && i < socket->routes->capacity; i++) {
+        lk_entry *entry = &socket->routes->entries[i];
+        if (entry->size % KEY_GONE && entry->ingress != NULL) lk_ingress_free(entry->ingress);
+    }
+    free_routes(socket);
 }
 
 /* -- sources ------------------------------------------------------------------------------------------------------ */

@@ -161,6 +161,7 @@ static void tell(lk_pump *pump) {
 static void has_news(lk_pump *pump, lk_ingress *ingress) {
     if (ingress->has_news) return;
     ingress->has_news = 1;
+    ingress->pump = pump;
     ingress->next = pump->news;
     pump->news = ingress;
     if (pump->sleeping) {

@@ -125,6 +125,8 @@ typedef struct {
 
 /* Where one peer connection is read. `ready` 0: everything goes up as it came. */
 typedef struct lk_ingress {
+    struct lk_kernel *kernel;
+    int32_t references;             /* Python's and those of routes; changed under the lock */
     uint8_t ready;
     uint8_t transport_cc_id;        /* header extension; 0: not negotiated */
     uint8_t has_news;
@@ -135,7 +137,8 @@ typedef struct lk_ingress {
     uint64_t refused[4];            /* by SRTP: authentication, replay, too old, anything else */
     uint32_t arrival_count;
     lk_arrival arrivals[LK_ARRIVALS];
-    struct lk_ingress *next;        /* with news */
+    struct lk_ingress *next;        /* with news, of `pump` */
+    struct lk_pump *pump;
 } lk_ingress;
 
 typedef struct lk_kernel lk_kernel;
@@ -143,7 +146,7 @@ typedef struct lk_pump lk_pump;
 
 /* protect: srtp_protect of libsrtp 2, or 0 for no protection. NULL when there is no memory. */
 lk_kernel *lk_new(uintptr_t protect);
-void lk_free(lk_kernel *kernel);
+void lk_free(lk_kernel *kernel);    /* when the last of its ingresses and pumps is gone, too */
 
 /* Whoever touches a row, a source or an SRTP session holds this; it may be taken again by who has it. */
 void lk_lock(lk_kernel *kernel);
@@ -191,6 +194,10 @@ uint64_t lk_dropped(const lk_pump *pump); /* datagrams that Python was too slow 
 /* From `address` (a packed sockaddr) come packets of `ingress`, NULL: not told; id 0 forgets it. 0, or -1: no memory. */
 int lk_route(lk_kernel *kernel, lk_socket *socket, const uint8_t *address, uint32_t size, lk_ingress *ingress, uint32_t id);
 void lk_forget_routes(lk_socket *socket);
+/* NULL: no memory. It lives until it is freed and no route leads to it, and keeps the kernel alive, for Python collects
+   garbage in any order. */
+lk_ingress *lk_ingress_new(lk_kernel *kernel);
+void lk_ingress_free(lk_ingress *ingress);
 int lk_attach(lk_kernel *kernel, lk_ingress *ingress, lk_source *source); /* 0, or -1: too many */
 void lk_detach(lk_kernel *kernel, lk_ingress *ingress, lk_source *source);
 int lk_keep(lk_kernel *kernel, lk_source *source, int64_t extended, const uint8_t *data, uint32_t size, double arrival);

@@ -107,7 +107,7 @@ static int unprotect(void *context, void *packet, int *size) {
 typedef struct {
     int sock;
     struct sockaddr_in address;
-    lk_ingress ingress;
+    lk_ingress *ingress;
     lk_source sources[STREAMS];
     uint16_t sequences[STREAMS];
 } peer;
@@ -135,7 +135,11 @@ static int open_udp(struct sockaddr_in *address) {
 
 static void open_peer(stage *on, peer *who, uint32_t id) {
     who->sock = open_udp(&who->address);
-    who->ingress = (lk_ingress){.ready = 1, .id = id, .srtp = 1, .transport_cc_id = 5};
+    who->ingress = lk_ingress_new(on->kernel);
+    who->ingress->ready = 1;
+    who->ingress->id = id;
+    who->ingress->srtp = 1;
+    who->ingress->transport_cc_id = 5;
     for (int i = 0; i < STREAMS; i++) {
         lk_source *source = &who->sources[i];
         source->fanout = &on->fanout;
@@ -147,9 +151,9 @@ static void open_peer(stage *on, peer *who, uint32_t id) {
         source->kept_count = 16;
         source->kept = calloc(16, sizeof(lk_kept));
         for (int type = 0; type < 128; type++) source->kinds[type] = (uint8_t)((type + i) % 4);
-        lk_attach(on->kernel, &who->ingress, source);
+        lk_attach(on->kernel, who->ingress, source);
     }
-    lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, &who->ingress, id);
+    lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, who->ingress, id);
 }
 
 /* Often the next packet of a stream, with whatever inside. */
@@ -200,8 +204,8 @@ static void decide(stage *on) {
     for (int i = 0; i < PEERS; i++)
         for (int n = 0; n < STREAMS; n++) on->peers[i].sources[n].highest = 65536 + on->peers[i].sequences[n];
     if (rnd(20) == 0) on->fanout.muted = !on->fanout.muted;
-    who->ingress.arrival_count = source->level_count = 0;
-    who->ingress.ready = rnd(12) != 0;
+    who->ingress->arrival_count = source->level_count = 0;
+    who->ingress->ready = rnd(12) != 0;
     on->fanout.count = (int)rnd(ROWS + 1);
     for (int i = 0; i < ROWS; i++) {
         on->fanout.rows[i]->newest = 0;
@@ -212,10 +216,10 @@ static void decide(stage *on) {
     }
     lk_unlock(on->kernel);
     lk_keep(on->kernel, source, rnd(80000), data, rnd(40), 0);
-    if (rnd(10) == 0) lk_detach(on->kernel, &who->ingress, source);
-    if (rnd(5) == 0) lk_attach(on->kernel, &who->ingress, source);
+    if (rnd(10) == 0) lk_detach(on->kernel, who->ingress, source);
+    if (rnd(5) == 0) lk_attach(on->kernel, who->ingress, source);
     if (rnd(10) == 0) lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, NULL, 0);
-    else lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, &who->ingress, 1 + rnd(9));
+    else lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, who->ingress, 1 + rnd(9));
 }
 
 static unsigned long long count_all(stage *on) {
@@ -224,7 +228,7 @@ static unsigned long long count_all(stage *on) {
     lk_lock(on->kernel);
     for (int i = 0; i < PEERS; i++) {
         for (int n = 0; n < STREAMS; n++) steady += on->peers[i].sources[n].steady;
-        for (int n = 0; n < 4; n++) on->refused += on->peers[i].ingress.refused[n];
+        for (int n = 0; n < 4; n++) on->refused += on->peers[i].ingress->refused[n];
     }
     lk_unlock(on->kernel);
     return steady;
@@ -262,6 +266,7 @@ static int fuzz_receiving(lk_kernel *kernel, lk_row **rows, int rounds, int thre
     lk_pump_free(on.pump);
     for (int i = 0; i < PEERS; i++) {
         close(on.peers[i].sock);
+        lk_ingress_free(on.peers[i].ingress);
         for (int n = 0; n < STREAMS; n++) {
             lk_forget_kept(&on.peers[i].sources[n]);
             free(on.peers[i].sources[n].kept);

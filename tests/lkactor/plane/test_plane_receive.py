@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import select
 import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -533,6 +535,41 @@ def test_what_nobody_takes_is_bounded(kernel: Any) -> None:
         assert len(talk.forwarder.receivers[0].take_levels()) == 64
     finally:
         talk.close()
+
+
+def test_news_of_a_peer_that_is_gone_are_nobodys(kernel: Any) -> None:
+    """It was freed while the pump still had it in its list."""
+    server, senders = udp(), [udp() for _ in range(6)]
+    cell = kernel.socket(server.fileno())
+    pump = kernel.pump([cell], 0.0)
+    told: list[int] = []
+    kept = []
+    for number, sender in enumerate(senders, 1):
+        ingress = kernel.ingress()
+        ingress.set_keys(NoKeys())
+        ingress.set_transport_cc(TRANSPORT_CC)
+        ingress.on_news = partial(told.append, number)
+        fanout, publisher = kernel.fanout("audio", {}), Sink()
+        publisher.ingress = ingress  # type: ignore[attr-defined]
+        receiver = fanout.receiver(0, 48000, 64)
+        receiver.receive(parse_rtp(audio(1), 0.0))
+        fanout.feed(receiver, publisher, {111: OPUS}, "", 0)
+        cell.set_route(packed(sender), number, ingress)
+        sender.sendto(audio(2, cc=b"\x00\x02"), server.getsockname())
+        while pump.once():
+            pass
+        kept.append((ingress, fanout, publisher, receiver))
+    for sender in senders[:5]:
+        cell.set_route(packed(sender), 0, None)
+    last = kept[-1]
+    kept.clear()
+    del ingress, fanout, publisher, receiver
+    gc.collect()
+    while pump.tell_news():
+        pass
+    assert told == [6] and last[0].take_arrivals()
+    for sock in (server, *senders):
+        sock.close()
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
