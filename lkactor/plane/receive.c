@@ -95,7 +95,7 @@ static void choose_window(lk_pump *pump, double spent) {
 }
 
 static void gather(const lk_pump *pump) {
-    double left = pump->window > 0 ? pump->ended + pump->window - monotonic() : 0;
+    double left = pump->window > 0 && !pump->behind ? pump->began + pump->window - monotonic() : 0;
     struct timespec wait = {.tv_nsec = (long)(left * 1e9)};
     if (left > 20e-6) nanosleep(&wait, NULL);
 }
@@ -107,12 +107,14 @@ static int allowance(const lk_pump *pump) {
 
 static int receive_all(lk_pump *pump) {
     int received = 0;
+    pump->behind = 0;
     for (int at = 0; at < pump->sockets; at++) {
         double began, spent;
         int count;
         if (!pump->polled[at].revents) continue;
         began = monotonic();
         count = receive(pump, at, allowance(pump));
+        pump->behind |= count == allowance(pump);
         received += count;
         if (count == 0) continue;
         pump->ended = monotonic();

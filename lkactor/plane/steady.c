@@ -52,7 +52,8 @@ struct lk_pump {
     lk_packet packets[BURST], run[BURST];
     lk_source *sources[BURST];
     double cost, busy, busy_since, ended; /* seconds a message; at work since; of the last batch */
-    double window;                  /* seconds from one batch to the next, at least */
+    double window;                  /* seconds from the beginning of one batch to that of the next, at least */
+    int behind;                     /* the last batch may have left something in a socket */
     uint8_t *up, told, sleeping;
     int up_used, up_taken;
     uint64_t dropped;
