@@ -522,8 +522,6 @@ class TransportActor(Actor[TransportMessage]):
     def _take_news(self) -> None:
         """What packets that went past this actor have left."""
         ingress = self.egress.ingress
-        for sequence, arrival, ssrc, marker in ingress.take_arrivals():
-            self._twcc.note(sequence, arrival, ssrc, marker)
         for reason, count in ingress.take_refusals().items():
             self._peer.counters.count(reason, count)
         if ingress.has_levels:
@@ -531,6 +529,9 @@ class TransportActor(Actor[TransportMessage]):
                 binding.link.push(PlaneNews())
 
     def _forward_media(self, now: float) -> None:
+        # First those that Python never saw: a report without them would call them lost.
+        for arrival in self.egress.ingress.take_arrivals():
+            self._twcc.note(*arrival)
         packets = self._peer.take_rtp()
         if packets:
             self._twcc.note_packets(packets, self._router.transport_cc_id)
