@@ -98,10 +98,6 @@ class _Debounce:
         self.due = None
         self._last = now
 
-    def met(self) -> None:
-        """What was wanted has come by itself: nothing of ours that the next change would have to wait for."""
-        self.due = None
-
 
 class _TrackPlan:
     """Removals are described before additions: a client sees a track that left and came back only if a description in
@@ -255,7 +251,7 @@ class AnswerNegotiation:
         # RFC 8842 5.3: the answerer to "actpass" is best active, and LiveKit's clients are used to it.
         self._peer.set_remote(remote, dtls_client=remote.setup != "active", with_data=summary.has_data, now=now)
         self._offered = True
-        self._debounce.met()
+        self._debounce.done(now)
         media = tuple(self._answerer.receive_media())
         self._events.append(AnswerReady(answer, offer_id, self._answerer.mid_to_track_id(), media))
         if self._plan.described():
