@@ -62,10 +62,6 @@ class KernelIngress:
         self._sources: set[KernelReceiver] = set()
         self._told = [0] * len(REFUSALS)
 
-    @property
-    def id(self) -> int:
-        return int(self.cell.id)
-
     def set_keys(self, srtp: SrtpReceiver | None) -> None:
         with self._lock:
             self._srtp = srtp
@@ -248,12 +244,10 @@ class KernelPump:
 
     def __init__(self, kernel: Any, unprotect: int, sockets: Sequence[Any], now: float) -> None:
         """`sockets`: cells, numbered from 0; they must stay open until `stop`. Raises OSError."""
-        self._kernel = kernel
-        self._sockets = sockets
         pump = lib.lk_pump_new(kernel, unprotect, now)
         if pump == ffi.NULL:
             raise OSError("no memory or no descriptor left for the receiving thread")
-        self._pump = ffi.gc(pump, _Release(lib.lk_pump_free, kernel, sockets))
+        self._pump = ffi.gc(pump, _Release(lib.lk_pump_free, sockets))
         for number, socket in enumerate(sockets):
             if lib.lk_pump_add(self._pump, socket.cell, number):
                 raise OSError("too many UDP sockets for one receiving thread")

@@ -58,14 +58,18 @@ static void receive_message(lk_pump *pump, int at, int index, double now) {
     }
 }
 
-static int receive(lk_pump *pump, int at, int count) {
-    lk_socket *socket = pump->socket[at];
+/* The first `count`, which the system has written to. */
+static void prepare_messages(lk_pump *pump, int count) {
     for (int i = 0; i < count; i++) {
         pump->parts[i] = (struct iovec){.iov_base = pump->buffers + (size_t)i * BUFFER, .iov_len = BUFFER};
         pump->messages[i].msg_hdr = (struct msghdr){
             .msg_name = &pump->from[i], .msg_namelen = sizeof pump->from[i], .msg_iov = &pump->parts[i],
             .msg_iovlen = 1, .msg_control = pump->controls[i].bytes, .msg_controllen = sizeof pump->controls[i].bytes};
     }
+}
+
+static int receive(lk_pump *pump, int at, int count) {
+    lk_socket *socket = pump->socket[at];
     count = recvmmsg(socket->fd, pump->messages, (unsigned)count, MSG_DONTWAIT, NULL);
     if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) socket->receive_errors++;
     if (count <= 0) return 0;                   /* an ICMP error of an earlier send surfaces here once */
@@ -75,6 +79,7 @@ static int receive(lk_pump *pump, int at, int count) {
     for (int i = 0; i < count; i++) receive_message(pump, at, i, pump->began + pump->clock_offset);
     flush_steady(pump);
     lk_unlock(pump->kernel);
+    prepare_messages(pump, count);
     return count;
 }
 
@@ -185,6 +190,7 @@ lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, double now) {
         lk_pump_free(pump);
         return NULL;
     }
+    prepare_messages(pump, MESSAGES);
     pump->polled[0] = (struct pollfd){.fd = pump->stop_fd, .events = POLLIN};
     return pump;
 }
