@@ -78,7 +78,7 @@ OWNER_RETRY = 0.01
 """Seconds until received data is offered again to an owner whose mailbox was full."""
 IN_VAIN = 0.05
 """Seconds by which a timer may be early. One that would be more so is set anew: a turn for nothing costs more."""
-FAR, TOGETHER = 0.5, 0.05
+FAR, TOGETHER = 1.0, 0.25
 """Seconds. Timers that are further away than the first go off at multiples of the second: those of many connections
 that have nothing to do but keep alive share a turn of the event loop."""
 INBOUND_LINK_CAPACITY = 2048
@@ -206,7 +206,7 @@ class TransportActor(Actor[TransportMessage]):
         now = current_time()
         self._rows.revoke_all()
         self._peer.close(now)
-        self._send_datagrams(now)
+        self._send_datagrams(self._peer.datagrams_to_send(now))
         self._leave()
 
     async def receive(self, message: TransportMessage) -> object:
@@ -232,6 +232,7 @@ class TransportActor(Actor[TransportMessage]):
         if media_only:
             # By far the most bursts: nothing in them can have moved ICE, DTLS or SCTP.
             self._forward_media(now)
+            self._send_datagrams(peer.answers(now))
             self._schedule_at(self._twcc.next_timeout(), now)
         else:
             self._pump(now)
@@ -371,7 +372,7 @@ class TransportActor(Actor[TransportMessage]):
             self._flush_to_owner()
         if self._data_track_in:
             self._hand_up_data_track()
-        self._send_datagrams(now)
+        self._send_datagrams(self._peer.datagrams_to_send(now))
         if self._channels.water_mark_crossed(self._peer.sctp, now):
             self._spec.owner.tell(to_owner.DataCongestion(self._channels.congested))
         self._schedule(now)
@@ -428,8 +429,8 @@ class TransportActor(Actor[TransportMessage]):
         kind = self._peer.path_kind.name.lower()
         return f"ice {ice:.1f} ms over {kind} {path.ip}:{path.port}, dtls {dtls:.1f} ms"
 
-    def _send_datagrams(self, now: float) -> None:
-        for datagram, address in self._peer.datagrams_to_send(now):
+    def _send_datagrams(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        for datagram, address in datagrams:
             path = self._path(address)
             if path is None:
                 self._peer.counters.count("peer.no_path")

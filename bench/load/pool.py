@@ -187,8 +187,9 @@ class Pool:
     def __init__(self) -> None:
         self.receiver = Receiver()
         self.nap = 0.0
-        """Seconds between two looks at the sockets. While only media come, a little patience halves what reading costs:
-        their time of arrival is the kernel's."""
+        """Seconds between two looks at the sockets, 0: whenever something comes. While only media come we look now and
+        then: their time of arrival is the kernel's, and a sender on the same machine need not wake us, which is no
+        sender's work on a network."""
         self._epoll = select.epoll()
         self._transports: dict[int, Reading] = {}
         self._round = 0
@@ -210,8 +211,9 @@ class Pool:
         while True:
             if self.nap:
                 await trio.sleep(self.nap)
-            with trio.move_on_at(due):
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            else:
+                with trio.move_on_at(due):
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
             now = trio.current_time()
             self._receive(now)
             if now >= due:

@@ -17,7 +17,8 @@ Because one socket serves everyone, a pair is named by the remote address alone.
 | FAILED       | a restart: CHECKING                                                            |
 
 Consent (RFC 7675): the keepalive check of every `keepalive` seconds is the consent check, with LiveKit's timers
-(livekit-media 1.2): 2 s, 10 s, 5 s.
+(livekit-media 1.2): 2 s, 10 s, 5 s. While the path is alive it is sent once (RFC 7675 section 5.1), for the next one
+follows soon; on a path that has fallen silent it is repeated as any other check.
 """
 
 from __future__ import annotations
@@ -226,21 +227,24 @@ class IceAgent:
 
     # -- verbs ------------------------------------------------------------------------------------------------------
 
-    def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
+    def receive_datagram(self, data: bytes, addr: Address, now: float) -> bool:
+        """True: the peer is there, as before; there may be an answer to send, and nothing else is new."""
         try:
             message = stun.parse(data)
         except ProtocolViolation as violation:
             self.counters.count(violation.reason)
-            return
+            return False
+        quiet = False
         match message.kind:
             case stun.BINDING_REQUEST:
-                self._on_request(message, addr, now)
+                quiet = self._on_request(message, addr, now)
             case stun.BINDING_SUCCESS | stun.BINDING_ERROR:
-                self._on_response(message, addr, now)
+                quiet = self._on_response(message, addr, now)
             case stun.BINDING_INDICATION:
                 pass
             case _:
                 self.counters.count("stun.method")
+        return quiet
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         out, self._out = self._out, []
@@ -283,40 +287,56 @@ class IceAgent:
 
     # -- the peer's checks ------------------------------------------------------------------------------------------
 
-    def _on_request(self, message: stun.Message, addr: Address, now: float) -> None:
+    def _on_request(self, message: stun.Message, addr: Address, now: float) -> bool:
+        """True: as of `receive_datagram`."""
         generation = self._authenticate(message, addr)
         if generation is None:
-            return
+            return False
         if message.unknown_required:
             values = b"".join(kind.to_bytes(2, "big") for kind in message.unknown_required)
             attributes = [(stun.ERROR_CODE, stun.error_value(420, "Unknown Attribute"))]
             attributes.append((stun.UNKNOWN_ATTRIBUTES, values))
             self._respond(stun.BINDING_ERROR, message, attributes, generation, addr)
-            return
+            return False
         if not self._settle_roles(message, generation, addr):
-            return
+            return False
         mapped = stun.xor_address(addr.ip, addr.port, message.transaction)
         self._respond(stun.BINDING_SUCCESS, message, [(stun.XOR_MAPPED_ADDRESS, mapped)], generation, addr)
         pair = self._pair(addr, message.number(stun.PRIORITY) or self._prflx_priority(addr), generation)
         if pair is None:
-            return
+            return False
         pair.answered_at = now
+        nominated = stun.USE_CANDIDATE in message.attributes and not self.controlling
+        if self._rests_on(pair) and (self.lite or pair.nominated or not nominated):
+            self._last_heard = now
+            return True
         if addr == self.selected:
             self._heard(now)
-        nominated = stun.USE_CANDIDATE in message.attributes and not self.controlling
         if self.state is IceState.NEW:
             self._set_state(IceState.CHECKING)
         if self.lite:
             self._validate(pair)
             if nominated:
                 self._select(pair, now)
-            return
+            return False
         pair.nominated = pair.nominated or nominated
         if pair.valid and pair.generation is self._current:
             if nominated:
                 self._maybe_select(pair, now)
         elif generation is self._current:
             self._trigger(pair, now)
+        return False
+
+    def _rests_on(self, pair: _Pair) -> bool:
+        """It is the selected one, alive, and no other is being looked for."""
+        return (
+            pair.address == self.selected
+            and pair.valid
+            and self.state is IceState.CONNECTED
+            and pair.generation is self._current
+            and self._previous is None
+            and self._nominate_at is None
+        )
 
     def _authenticate(self, message: stun.Message, addr: Address) -> _Generation | None:
         """By the ufrag that is addressed; the old generation counts until the new one has a path."""
@@ -415,27 +435,31 @@ class IceAgent:
         pair.next_at = now + self._timing.rto * (1 << min(pair.sent, 3))
         pair.sent += 1
 
-    def _on_response(self, message: stun.Message, addr: Address, now: float) -> None:
+    def _on_response(self, message: stun.Message, addr: Address, now: float) -> bool:
+        """True: as of `receive_datagram`."""
         pair = self._pairs.get(addr)
         if pair is None or not pair.transaction or message.transaction != pair.transaction:
             # Not symmetric, late, or never asked for (RFC 8445 section 7.2.5.2.1).
             self.counters.count("stun.unexpected_response")
-            return
+            return False
         if message.kind == stun.BINDING_ERROR and message.error_code == 487:
             self.controlling = not self.controlling
             self.counters.count("ice.role_conflict")
             self._arm(pair, now)
             self._send_check(pair, now)
-            return
+            return False
         if not message.check_integrity(pair.generation.remote_pwd or ""):
             self.counters.count("stun.unauthenticated")
-            return
+            return False
         if message.kind == stun.BINDING_ERROR:
             pair.next_at = None
             self.counters.count("stun.error_response")
-            return
+            return False
         pair.next_at, pair.transaction = None, b""
         pair.answered_at = now
+        if self._rests_on(pair) and pair.nominated and not pair.use_candidate:
+            self._last_heard = now
+            return True
         if addr == self.selected:
             self._heard(now)
         self._validate(pair)
@@ -446,6 +470,7 @@ class IceAgent:
             self._maybe_select(pair, now)
         elif self.controlling and self._nominate_at is None and not self.settled:
             self._nominate_at = now + self._timing.nomination_wait
+        return False
 
     # -- selection --------------------------------------------------------------------------------------------------
 
@@ -522,6 +547,8 @@ class IceAgent:
             pair.transaction = self._rng.randbytes(12)
             pair.sent = 0
             self._send_check(pair, now)
+            if now - self._last_heard < 1.5 * self._timing.keepalive:
+                pair.next_at = None
 
     def _watch_consent(self, now: float) -> None:
         timing = self._timing

@@ -209,7 +209,8 @@ class PeerConnection:
     # -- verbs ------------------------------------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> bool:
-        """True: media, for `take_rtp` and `take_rtcp`; nothing else can have changed."""
+        """True: media, for `take_rtp` and `take_rtcp`, or a check of a path that works, for `answers`; nothing else can
+        have changed."""
         if not data:
             self.counters.count("peer.empty")
             return True
@@ -221,13 +222,18 @@ class PeerConnection:
                 self.counters.count("peer.unknown_protocol")
             return True
         if first < 4:
-            self.ice.receive_datagram(data, addr, now)
+            if self.ice.receive_datagram(data, addr, now):
+                return True
             self._drain(now)
         elif 20 <= first < 64:
             self._receive_dtls(data, addr, now)
         else:
             self.counters.count("peer.unknown_protocol")
         return False
+
+    def answers(self, now: float) -> list[tuple[bytes, Address]]:
+        """All there is to send where nothing but media and checks of a path that works have come."""
+        return self.ice.datagrams_to_send(now)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         out = self.ice.datagrams_to_send(now)

@@ -137,8 +137,27 @@ int lk_pump_once(lk_pump *pump) {
 
 /* -- the thread --------------------------------------------------------------------------------------------------- */
 
+/* sched_setattr(2), which libc has no wrapper for. */
+struct scheduling {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+/* A short slice: where Python has the core, this thread gets it within SLICE of a packet's coming, not after some
+   milliseconds. Its share of the core stays what it was. Since Linux 6.12; before, it is a wish that nobody hears. */
+static void ask_for_short_slices(void) {
+    struct scheduling wanted = {.size = 0};
+    if (syscall(SYS_sched_getattr, 0, &wanted, sizeof wanted, 0) != 0 || wanted.policy != SCHED_OTHER) return;
+    wanted.runtime = SLICE;
+    (void)!syscall(SYS_sched_setattr, 0, &wanted, 0);
+}
+
 static void *pump_main(void *context) {
     lk_pump *pump = context;
+    ask_for_short_slices();
     for (;;) {
         if (poll(pump->polled, (nfds_t)(pump->sockets + 1), -1) < 0 && errno != EINTR) return NULL;
         if (pump->polled[pump->sockets].revents) return NULL;

@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@
 #define LONGEST_WINDOW 0.002
 #define LIGHT_LOAD 0.3              /* share of time at work up to which nothing waits */
 #define FULL_LOAD 0.8
+#define SLICE 100000                /* nanoseconds; the shortest that Linux takes */
 #define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
 
 struct lk_pump {

@@ -6,6 +6,7 @@ Comprehension-optional attributes that we do not know are skipped, never echoed:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -162,11 +163,17 @@ def stun_ufrag(data: bytes) -> str | None:
 
 def xor_address(ip: str, port: int, transaction: bytes) -> bytes:
     """The value of XOR-MAPPED-ADDRESS (RFC 8489 14.2)."""
-    packed = ipaddress.ip_address(ip.partition("%")[0]).packed
-    mask = _MAGIC_BYTES + transaction
-    family = 1 if len(packed) == 4 else 2
-    xored = bytes(a ^ b for a, b in zip(packed, mask, strict=False))
-    return struct.pack(">BBH", 0, family, port ^ (MAGIC >> 16)) + xored
+    packed = _packed(ip)
+    size = len(packed)
+    mask = int.from_bytes((_MAGIC_BYTES + transaction)[:size], "big")
+    xored = (int.from_bytes(packed, "big") ^ mask).to_bytes(size, "big")
+    return struct.pack(">BBH", 0, 1 if size == 4 else 2, port ^ (MAGIC >> 16)) + xored
+
+
+@functools.lru_cache(maxsize=4096)
+def _packed(ip: str) -> bytes:
+    """Every check of a peer asks for the same one."""
+    return ipaddress.ip_address(ip.partition("%")[0]).packed
 
 
 def _decode_address(value: bytes, transaction: bytes) -> tuple[str, int] | None:

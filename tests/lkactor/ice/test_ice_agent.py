@@ -190,6 +190,65 @@ def test_silence_disconnects_then_fails_and_comes_back():
     assert a.state is IceState.FAILED
 
 
+@pytest.mark.parametrize("lite", [True, False])
+def test_checks_of_a_path_that_works_change_nothing(lite):
+    """What the caller may skip then is everything but the answers: no event, no deadline that came nearer."""
+    a, b = pair(server_lite=lite)
+    introduce(a, b)
+    wire = Wire(a, b)
+    wire.run(1.0)
+    while a.next_event() is not None or b.next_event() is not None:
+        pass
+    quiet = 0
+    for _ in range(400):
+        wire.now += 0.05
+        for source, sink, origin in ((a, b, SERVER), (b, a, CLIENT), (a, b, SERVER)):
+            source.handle_timeout(wire.now)
+            for data, _ in source.datagrams_to_send(wire.now):
+                before = sink.next_timeout()
+                told = sink.receive_datagram(data, origin, wire.now)
+                assert told, stun.parse(data)
+                assert sink.next_event() is None
+                assert (sink.next_timeout() or 1e9) >= (before or 1e9)
+                quiet += 1
+    assert quiet >= (9 * 2 if lite else 9 * 4)
+    assert a.state is b.state is IceState.CONNECTED
+
+
+def test_consent_is_asked_for_once_on_a_live_path_and_again_on_a_silent_one():
+    a, b = pair(server_controlling=True)
+    introduce(a, b)
+    wire = Wire(a, b)
+    wire.run(1.0)
+    checks: list[float] = []
+    while wire.now < 9.9:
+        wire.now += 0.05
+        a.handle_timeout(wire.now)
+        checks += [wire.now for data, _ in a.datagrams_to_send(wire.now) if data[0] == 0]
+    intervals = [later - earlier for earlier, later in zip(checks, checks[1:], strict=False)]
+    assert intervals[0] > 1.9  # The first went unanswered, but a moment ago the peer was there.
+    assert min(intervals) < 0.3  # Nothing has been heard for long.
+
+
+def test_checks_of_a_restart_are_not_quiet():
+    a, b = pair()
+    introduce(a, b)
+    wire = Wire(a, b)
+    wire.run(1.0)
+    b.restart(wire.now)
+    a.set_remote_credentials(b.local_ufrag, b.local_pwd, lite=False, now=wire.now)
+    a.restart(wire.now)
+    b.set_remote_credentials(a.local_ufrag, a.local_pwd, lite=False, now=wire.now)
+    for candidate in a.local_candidates:
+        b.add_remote_candidate(candidate, wire.now)
+    wire.now += 0.1
+    b.handle_timeout(wire.now)
+    told = [a.receive_datagram(data, CLIENT, wire.now) for data, _ in b.datagrams_to_send(wire.now)]
+    assert told and not any(told)
+    wire.run(3.0)
+    assert a.state is b.state is IceState.CONNECTED
+
+
 def test_tcp_is_passive():
     a, b = pair(server_lite=False)
     a.set_remote_credentials(b.local_ufrag, b.local_pwd, lite=False, now=0)
