@@ -1,6 +1,7 @@
 """Two agents over a virtual wire: every role, both kinds, restarts, silence."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -225,7 +226,7 @@ def test_consent_is_asked_for_once_on_a_live_path_and_again_on_a_silent_one():
         wire.now += 0.05
         a.handle_timeout(wire.now)
         checks += [wire.now for data, _ in a.datagrams_to_send(wire.now) if data[0] == 0]
-    intervals = [later - earlier for earlier, later in zip(checks, checks[1:], strict=False)]
+    intervals = [later - earlier for earlier, later in pairwise(checks)]
     assert intervals[0] > 1.9  # The first went unanswered, but a moment ago the peer was there.
     assert min(intervals) < 0.3  # Nothing has been heard for long.
 
