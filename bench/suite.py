@@ -36,16 +36,17 @@ from cases.data import data, data_large
 from cases.forwarding import audio, livestream, livestream_fast, meeting, saturation
 from cases.janus import streaming
 from cases.joins import joins
-from cases.limit import segmented, sendmmsg
+from cases.limit import floor, segmented, sendmmsg
 from cases.memory import memory
 from cases.stall import INTERFERENCE_SINKS, stall
 from cases.stall import api as interference_api
 from cases.stall import joins as interference_joins
 from load.janus import Janus, janus
+from load.peers import VIDEO, VIDEO_FAST, Stream
 from load.plot import plot
 from load.results import Results
 from load.servers import CORES, Load, Server, server, wait_for
-from load.table import replace, tables
+from load.table import FLOOR, replace, tables
 from load.window import Row
 
 ATTEMPTS = 3
@@ -66,6 +67,8 @@ class Case:
     planes: bool = False
     alone: bool = False
     """Of lkactor only: others do not say."""
+    floor: Stream | None = None
+    """The load is one stream: measured, too, through what forwards and does nothing else."""
 
 
 PACKETS = ("cpu_us_per_packet", "latency_p50_ms", "latency_p99_ms")
@@ -74,8 +77,8 @@ MOST = ("packets_per_second", "cpu_us_per_packet", "latency_p99_ms")
 MEANWHILE = ("latency_p50_ms", "latency_p99_ms", "p99_by_alone", "calls_per_second", "joins_per_second")
 REQUESTS = ("cpu_us_per_request", "latency_p99_ms")
 CASES = (
-    Case("b1-livestream-200", livestream, (1, 10, 50, 100, 200), PACKETS, planes=True),
-    Case("b1-livestream-1000", livestream_fast, (10, 30), PACKETS, planes=True),
+    Case("b1-livestream-200", livestream, (1, 10, 50, 100, 200), PACKETS, planes=True, floor=VIDEO),
+    Case("b1-livestream-1000", livestream_fast, (10, 30), PACKETS, planes=True, floor=VIDEO_FAST),
     Case("b1-saturation", saturation, (100,), MOST, planes=True),
     Case("b2-audio", audio, (10, 50, 100), PACKETS, planes=True),
     Case("b3-meeting", meeting, (4, 8, 12), PACKETS, planes=True),
@@ -157,6 +160,13 @@ def attempt(what: str, measure: Callable[[], Row]) -> list[Row]:
 
 def _crowded(row: Row) -> bool:
     return row.get("sent_in_bursts", 0.0) > MOST_CROWDED and "rate" not in row
+
+
+def run_floor(case: Case, stream: Stream, size: int, runs: int, seconds: float) -> dict[str, Row]:
+    """Its medians, by its name."""
+    measure = partial(trio.run, floor, size, seconds, stream)
+    rows = [row for _ in range(runs) for row in attempt(f"{case.name} {size} {FLOOR}", measure)]
+    return {FLOOR: _median(rows)} if rows else {}
 
 
 def run_limits(size: int, runs: int, seconds: float) -> dict[str, Row]:
@@ -252,6 +262,8 @@ def main() -> None:
             servers = (ours if case.planes else dict([next(iter(ours.items()))])) | ({} if case.alone else others)
             for size in map(int, options.sizes.split(",")) if options.sizes else case.sizes:
                 medians = run_case(case, size, servers, options.runs, options.seconds)
+                if case.floor is not None:
+                    medians |= run_floor(case, case.floor, size, options.runs, options.seconds)
                 done(case.name, size, case.figures, medians)
     if JANUS.name in options.cases:
         servers = dict([next(iter(ours.items()))]) | others | {"janus": janus}

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -124,8 +124,9 @@ async def forwarder(sinks: list[Sink], *, gso: bool) -> AsyncIterator[Forwarder]
         process.wait()
 
 
-async def limit(n: int, seconds: float, *, gso: bool) -> Row:
-    """CPU per packet at VIDEO's rate, and the highest rate as in B1 saturation."""
+@contextlib.asynccontextmanager
+async def load(n: int, *, gso: bool) -> AsyncIterator[Callable[[float, float], Awaitable[Row]]]:
+    """What counts: at so many packets a second, for so many seconds."""
     async with crowd() as (pool, nursery):
         sinks = [Sink(pool, f"sink-{i}") for i in range(n)]
         async with forwarder(sinks, gso=gso) as host:
@@ -133,13 +134,26 @@ async def limit(n: int, seconds: float, *, gso: bool) -> Row:
             nursery.start_soon(source.run)
             pool.nap = NAP
 
-            async def at(rate: float) -> Row:
+            async def at(rate: float, seconds: float) -> Row:
                 source.rate = rate
                 await trio.sleep(1.0)
                 return await count(host, [source], sinks, seconds)
 
-            calm = await at(VIDEO.rate)
-            return await climb(at, n) | {"cpu_us_per_packet_at_200": calm["cpu_us_per_packet"]}
+            yield at
+
+
+async def floor(n: int, seconds: float, stream: Stream) -> Row:
+    """What the load of `stream` costs with nothing but what has to be."""
+    async with load(n, gso=False) as at:
+        return await at(stream.rate, seconds)
+
+
+async def limit(n: int, seconds: float, *, gso: bool) -> Row:
+    """CPU per packet at VIDEO's rate, and the highest rate as in B1 saturation."""
+    async with load(n, gso=gso) as at:
+        calm = await at(VIDEO.rate, seconds)
+        most = await climb(lambda rate: at(rate, seconds), n)
+        return most | {"cpu_us_per_packet_at_200": calm["cpu_us_per_packet"]}
 
 
 async def sendmmsg(n: int, seconds: float) -> Row:

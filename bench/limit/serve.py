@@ -24,6 +24,8 @@ FUNCTIONS = (
 )
 """In the order of `struct crypto`."""
 BUFFER = 16 * 1024 * 1024
+IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
+"""linux/in.h; as the server's sockets: packets that are never fragmented cost less."""
 
 
 def main(port: int, gso: int, legs: list[int]) -> None:
@@ -34,6 +36,7 @@ def main(port: int, gso: int, legs: list[int]) -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+    sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
     sock.bind(("127.0.0.1", port))
     print("ready", flush=True)
     ports = (ctypes.c_uint16 * len(legs))(*legs)

@@ -15,6 +15,8 @@ from load.window import Row
 
 BEGIN, END = "<!-- begin: written by bench/suite.py --markdown -->", "<!-- end -->"
 KERNEL, PYTHON = "lkactor kernel", "lkactor python"
+FLOOR = "all-C floor"
+"""`limit/limit.c` under the load of a case."""
 MISSED = "**missed**"
 PACKET, P50, P99 = "cpu_us_per_packet", "latency_p50_ms", "latency_p99_ms"
 
@@ -48,18 +50,23 @@ class Line:
     python: Aim | None = None
     absolute: bool = False
     """Judged by itself, not by the ratio to the other server."""
+    listed: tuple[float, ...] = ()
+    """What the other server needed in the run that the issue quotes, by size."""
 
 
 CHEAP, CHEAP_PYTHON = Aim(0.35, 0.2), Aim(0.6, 0.4)
 AS_FAST = Aim(1.0, 0.5)
 FORWARDING = (
-    ("B1 livestream, 200 packets/s", "b1-livestream-200", (1, 10, 50, 100, 200)),
-    ("B1 livestream, 1000 packets/s", "b1-livestream-1000", (10, 30)),
-    ("B2 audio, 6 talkers", "b2-audio", (10, 50, 100)),
-    ("B3 meeting", "b3-meeting", (4, 8, 12)),
+    ("B1 livestream, 200 packets/s", "b1-livestream-200", (1, 10, 50, 100, 200), (190, 46, 22, 17.6, 12.9)),
+    ("B1 livestream, 1000 packets/s", "b1-livestream-1000", (10, 30), (19, 9.7)),
+    ("B2 audio, 6 talkers", "b2-audio", (10, 50, 100), (33, 13.6, 12.0)),
+    ("B3 meeting", "b3-meeting", (4, 8, 12), (57, 22.7, 13.6)),
 )
 LINES = (
-    *(Line(t, c, n, PACKET, "us CPU a delivered packet", CHEAP, CHEAP_PYTHON) for t, c, n in FORWARDING),
+    *(
+        Line(title, case, sizes, PACKET, "us CPU a delivered packet", CHEAP, CHEAP_PYTHON, listed=listed)
+        for title, case, sizes, listed in FORWARDING
+    ),
     Line(
         "B1 saturation, loss under 0.5 %",
         "b1-saturation",
@@ -68,9 +75,10 @@ LINES = (
         "packets/s",
         Aim(1.5, 3.0, more=True),
         Aim(1.0, 1.5, more=True),
+        listed=(115e3,),
     ),
-    *(Line(t, c, n, P50, "ms added, p50", AS_FAST, AS_FAST) for t, c, n in FORWARDING),
-    *(Line(t, c, n, P99, "ms added, p99", AS_FAST, AS_FAST) for t, c, n in FORWARDING),
+    *(Line(t, c, n, P50, "ms added, p50", AS_FAST, AS_FAST) for t, c, n, _ in FORWARDING),
+    *(Line(t, c, n, P99, "ms added, p99", AS_FAST, AS_FAST) for t, c, n, _ in FORWARDING),
     Line("B4 joins, 8 at once", "b4-joins", (8,), "cpu_ms_per_join", "ms CPU a join", AS_FAST),
     Line("B4 joins, 8 at once", "b4-joins", (8,), "to_first_media_ms", "ms to first media", AS_FAST),
     Line("B5 reliable data, 1 KiB, 1 to N", "b5-data-1k", (1, 20), "mb_per_second", "MB/s", Aim(0.7, 1.0, more=True)),
@@ -110,10 +118,12 @@ def tables(results: Results, compared: str) -> Iterator[str]:
     goal, gate, missed = (sum(row.count(f"| {said} |") for row in rows) for said in ("goal", "gate", MISSED))
     yield ""
     yield f"{goal} figures reach the goal, {gate} more the gate, {missed} miss it."
+    yield from _listed(results)
+    yield from _floor(results, compared)
     yield from _limit(results)
     yield from _interference(results, compared)
     yield from _janus(results, compared)
-    drawn = [case for _, case, sizes in FORWARDING if len(results.rows.get(case, {})) > 1]
+    drawn = [case for _, case, _, _ in FORWARDING if len(results.rows.get(case, {})) > 1]
     if drawn:
         yield from ("", "CPU per delivered packet against N:", "")
         yield from (f"![{case}](plots/{case}.svg)" for case in drawn)
@@ -168,6 +178,43 @@ def _short(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.3g}"
+
+
+def _listed(results: Results) -> Iterator[str]:
+    """The same figures by what the other server needed elsewhere: that machine was slower, or that run disturbed."""
+    yield from ("", "The same by the figures that issue 5 quotes of the other server, from another run:", "")
+    yield "| case | N | quoted | kernel, by that | | Python, by that | |"
+    yield "|---|---|---|---|---|---|---|"
+    for line in LINES:
+        for size, quoted in zip(line.sizes, line.listed, strict=False):
+            cells = [line.title, str(size), _short(quoted)]
+            for name, aim in ((KERNEL, line.kernel), (PYTHON, line.python)):
+                row = results.get(line.case, size, name)
+                ratio = row[line.figure] / quoted if row is not None else 0.0
+                cells += [f"{ratio:.2f}", aim.verdict(ratio)] if row is not None and aim is not None else ["-", ""]
+            yield f"| {' | '.join(cells)} |"
+
+
+def _floor(results: Results, compared: str) -> Iterator[str]:
+    """How much of what a packet costs is the machine's."""
+    cases = [(title, case, size) for title, case, sizes, _ in FORWARDING for size in sizes]
+    found = [(title, size, results.get(case, size, FLOOR), case) for title, case, size in cases]
+    if not any(row for _, _, row, _ in found):
+        return
+    yield from (
+        "",
+        "What the load costs with nothing but what has to be: receive, open, and per leg copy, protect and send, in C",
+        "(`bench/limit/limit.c`). The last column is the lowest ratio that any server could have here:",
+        "",
+    )
+    yield "| case | N | all-C, us a packet | kernel | all-C by kernel | all-C by the other server |"
+    yield "|---|---|---|---|---|---|"
+    for title, size, row, case in found:
+        ours, base = results.get(case, size, KERNEL), results.get(case, size, compared)
+        if row is not None and ours is not None:
+            least = f"{row[PACKET] / base[PACKET]:.2f}" if base is not None else "-"
+            share = row[PACKET] / ours[PACKET]
+            yield f"| {title} | {size} | {_figure(row, PACKET)} | {_figure(ours, PACKET)} | {share:.2f} | {least} |"
 
 
 def _limit(results: Results) -> Iterator[str]:

@@ -116,16 +116,32 @@ static void count_sent(lk_socket *socket, const struct mmsghdr *message) {
     socket->packets += message->msg_hdr.msg_iovlen;
 }
 
-/* A route that cannot segment: the same packets one by one, now and from now on. */
+/* A route whose packets have to be smaller than one of ours: from now on this socket's may be fragmented. 0: they may be
+   already. (actors/net.py has them whole at first: a packet that is never fragmented needs no identification, which the
+   system draws from a table that all of its sockets fight over.) */
+static int allow_fragments(const lk_socket *socket) {
+    int policy = IP_PMTUDISC_WANT;
+    socklen_t size = sizeof policy;
+    if (getsockopt(socket->fd, IPPROTO_IP, IP_MTU_DISCOVER, &policy, &size) != 0 || policy != IP_PMTUDISC_DO) return 0;
+    policy = IP_PMTUDISC_WANT;
+    return setsockopt(socket->fd, IPPROTO_IP, IP_MTU_DISCOVER, &policy, sizeof policy) == 0;
+}
+
+static ssize_t send_one(const lk_socket *socket, const struct msghdr *message) {
+    ssize_t sent = sendmsg(socket->fd, message, MSG_DONTWAIT);
+    if (sent < 0 && errno == EMSGSIZE && allow_fragments(socket)) sent = sendmsg(socket->fd, message, MSG_DONTWAIT);
+    return sent;
+}
+
+/* One by one: a message that did not go, or on a route that cannot segment. */
 static void send_singly(lk_socket *socket, const struct msghdr *run) {
-    socket->gso = 0;
     for (size_t i = 0; i < run->msg_iovlen; i++) {
         struct msghdr one = *run;
         one.msg_iov = &run->msg_iov[i];
         one.msg_iovlen = 1;
         one.msg_control = NULL;
         one.msg_controllen = 0;
-        if (sendmsg(socket->fd, &one, MSG_DONTWAIT) >= 0) {
+        if (send_one(socket, &one) >= 0) {
             socket->packets++;
             socket->bytes += one.msg_iov->iov_len;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) {
@@ -148,8 +164,8 @@ static void send_messages(lk_kernel *kernel, lk_socket *socket, int count) {
         struct msghdr *failed = &kernel->messages[done].msg_hdr;
         int reason = errno;
         if (reason == EINTR) continue;
-        if (failed->msg_iovlen > 1 &&
-            (reason == EIO || reason == EINVAL || reason == EMSGSIZE || reason == ENOPROTOOPT)) {
+        if (failed->msg_iovlen > 1 && (reason == EIO || reason == EINVAL || reason == ENOPROTOOPT)) socket->gso = 0;
+        if (reason == EMSGSIZE || (failed->msg_iovlen > 1 && !socket->gso)) {
             send_singly(socket, failed);
         } else if (reason == EAGAIN || reason == EWOULDBLOCK || reason == ENOBUFS) {
             socket->buffer_full += failed->msg_iovlen; /* media that does not fit now is dropped */
