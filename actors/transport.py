@@ -241,6 +241,7 @@ class TransportActor(Actor[TransportMessage]):
         match message:
             case Tick():
                 self._timer, self._timer_at = None, float("inf")
+                self._peer.ice.used_at = self._rows.last_sent_at
                 self._peer.handle_timeout(now)
                 self._negotiation.handle_timeout(now)
                 self._rows.handle_timeout(now)

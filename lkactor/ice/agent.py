@@ -18,7 +18,8 @@ Because one socket serves everyone, a pair is named by the remote address alone.
 
 Consent (RFC 7675): the keepalive check of every `keepalive` seconds is the consent check, with LiveKit's timers
 (livekit-media 1.2): 2 s, 10 s, 5 s. While the path is alive it is sent once (RFC 7675 section 5.1), for the next one
-follows soon; on a path that has fallen silent it is repeated as any other check.
+follows soon, or in `consent` seconds where the peer hears from us anyway; on a path that has fallen silent it is
+repeated as any other check.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class IceTiming:
     rto: float = 0.2
     retransmissions: int = 7
     keepalive: float = 2.0
+    consent: float = 5.0
+    """Instead, on a live path that carries media down: the peer hears enough (RFC 7675 section 5.1)."""
     disconnected_after: float = 10.0
     failed_after: float = 5.0
     check_timeout: float = 30.0
@@ -150,6 +153,8 @@ class IceAgent:
         self._out: list[tuple[bytes, Address]] = []
         self._last_heard = 0.0
         self._keepalive_at: float | None = None
+        self.used_at = float("-inf")
+        """When the caller last knew of packets that went to the selected address."""
         self._check_deadline: float | None = None
         self._next_check = 0.0
         self._nominate_at: float | None = None
@@ -541,13 +546,16 @@ class IceAgent:
             self._set_state(IceState.CONNECTED)
 
     def _keep_alive(self, now: float) -> None:
-        self._keepalive_at = now + self._timing.keepalive
+        timing = self._timing
+        alive = now - self._last_heard < 1.5 * timing.keepalive
+        used = now - self.used_at < timing.keepalive
+        self._keepalive_at = now + (timing.consent if alive and used else timing.keepalive)
         pair = self._pairs.get(self.selected) if self.selected is not None else None
         if pair is not None and pair.next_at is None:
             pair.transaction = self._rng.randbytes(12)
             pair.sent = 0
             self._send_check(pair, now)
-            if now - self._last_heard < 1.5 * self._timing.keepalive:
+            if alive:
                 pair.next_at = None
 
     def _watch_consent(self, now: float) -> None:
