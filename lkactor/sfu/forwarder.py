@@ -19,6 +19,7 @@ from livekit.protocol import models
 from lkactor.counters import Counters
 from lkactor.errors import ProtocolViolation
 from lkactor.sdp import Codec, ReceiveMedia
+from lkactor.sfu.catchup import RecentKeyFrames
 from lkactor.sfu.fanout import FanoutMaker, PythonFanout
 from lkactor.sfu.layers import (
     MAX_LAYERS,
@@ -159,6 +160,7 @@ class TrackForwarder:
         self._buffer = SendBuffer(SLOTS, SLOT_SIZE)
         self._view = self._buffer.view
         self._recovered: deque[int] = deque(maxlen=RECOVERED_KEPT)
+        self._recent = RecentKeyFrames()
         self._report_due: float | None = None
         self._key_frame_due: float | None = None
         self._last_pli = [float("-inf")] * MAX_LAYERS
@@ -169,6 +171,7 @@ class TrackForwarder:
         """The media of a codec that was only announced before is there."""
         self._format = format
         self._reader = None
+        self._recent = RecentKeyFrames()
         self._layered = format.layered
         self._meter = RateMeter(screen=format.screen)
         self._codecs = {codec.payload_type: codec for codec in format.codecs}
@@ -354,6 +357,7 @@ class TrackForwarder:
                 receiver.keyframe_seen = receiver.keyframe_seen or keyframe
                 if keyframe:
                     self._pli_pending.discard(layer)
+                    self._recent.note(layer, extended, packet)
             if codec.mime == "audio/red":
                 frames.extend(self._recover(receiver, packet, extended, payload))
             frames.append(Frame(packet, extended, payload, keyframe, descriptor, 0, layers))
@@ -393,6 +397,7 @@ class TrackForwarder:
     def _source_restarted(self, layer: int, now: float) -> None:
         """Another SSRC, or a jump: what the legs count by is of the past."""
         self._reader = None
+        self._recent.forget(layer)
         for leg in self.legs:
             if leg.current_layer == layer:
                 leg.need_switch = True
@@ -668,7 +673,8 @@ class TrackForwarder:
                 continue
             target = self._target(leg, now)
             deeper = leg.svc is not None and leg.svc.wants_key_frame
-            if target >= 0 and (target != leg.current_layer or leg.need_switch or deeper):
+            waits = target >= 0 and (target != leg.current_layer or leg.need_switch or deeper)
+            if waits and (now >= self._pli_allowed(target) or not self._catch_up(leg, target, now)):
                 wanted.add(target)
         waiting = bool(wanted)
         for layer in wanted:
@@ -676,6 +682,22 @@ class TrackForwarder:
         # Layers that fall silent or come back change what is best: look again once in a while.
         interval = KEY_FRAME_RETRY if waiting else SEEDING_INTERVAL
         self._key_frame_due = now + interval if self.legs else None
+
+    def _catch_up(self, leg: Leg, layer: int, now: float) -> bool:
+        """A leg that has not begun is served from the last key frame on. False: it has to wait for the next one."""
+        receiver = self._layers[layer]
+        if receiver is None or leg.munger.started or self._layered or self.muted:
+            return False
+        frames: list[Frame] = []
+        for extended, packet in self._recent.since(layer, receiver, now):
+            codec = self._codecs.get(packet.payload_type)
+            if codec is None or not packet.payload:
+                continue
+            descriptor = vp8.parse_descriptor(packet.payload) if codec.mime == "video/vp8" else None
+            frames.append(Frame(packet, extended, packet.payload, not frames, descriptor))
+        if frames:
+            self._forward(leg, layer, frames, now)
+        return leg.munger.started
 
     def request_key_frame(self, layer: int, now: float) -> None:
         """One PLI, throttled per layer: too early it is kept until the throttle allows it."""
