@@ -22,7 +22,7 @@ from lkactor.wire.extensions import abs_send_time
 
 if TYPE_CHECKING:
     from lkactor.plane.choice import Pump
-    from lkactor.sfu.forwarder import Frame
+    from lkactor.sfu.frame import Frame
 
 MAX_BURST = 128
 MAX_PAYLOAD = 1480

@@ -1,6 +1,7 @@
 """The forwarding plane: receivers, legs, continuity, feedback. Pure; packets in, segments out."""
 
-from lkactor.sfu.forwarder import TrackFormat, TrackForwarder, format_of
+from lkactor.sfu.format import TrackFormat, format_of
+from lkactor.sfu.forwarder import TrackForwarder
 from lkactor.sfu.layers import layers_of
 from lkactor.sfu.leg import Egress, Leg
 from lkactor.sfu.renditions import Renditions, formats_of

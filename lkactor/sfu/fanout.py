@@ -10,7 +10,7 @@ from lkactor.sfu.leg import Egress, Leg
 from lkactor.sfu.receiver import LayerReceiver
 
 if TYPE_CHECKING:
-    from lkactor.sfu.forwarder import Frame
+    from lkactor.sfu.frame import Frame
 
 
 class Fanout(Protocol):

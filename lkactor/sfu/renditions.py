@@ -23,7 +23,8 @@ from livekit.protocol import models
 from lkactor.counters import Counters
 from lkactor.sdp import ReceiveMedia
 from lkactor.sfu.fanout import FanoutMaker, PythonFanout
-from lkactor.sfu.forwarder import TrackFormat, TrackForwarder
+from lkactor.sfu.format import TrackFormat
+from lkactor.sfu.forwarder import TrackForwarder
 from lkactor.sfu.leg import Egress, Leg
 from lkactor.wire.extensions import AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR
 from lkactor.wire.rtp import RtpPacket
