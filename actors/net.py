@@ -16,16 +16,26 @@ from typing import Protocol
 
 from actors.impairment import Impairment
 from actors.kernel import MediaLink
+from actors.sending import BUFFER_FULL, CANNOT_SEGMENT, UDP_SEGMENT, sender_for
 from lkactor.counters import Counters
 from lkactor.ice import Candidate
-from lkactor.plane import OPENED, REST, IngressCell, Plane, Pump, PythonPlane, SocketCell
+from lkactor.plane import (
+    OPENED,
+    REST,
+    IngressCell,
+    InlineIngress,
+    InlineSocket,
+    Intake,
+    Plane,
+    Pump,
+    PythonPlane,
+    SocketCell,
+)
 from lkactor.wire.address import Address
 from lkactor.wire.stun import stun_ufrag
 
-UDP_SEGMENT = 103
-"""linux/udp.h; the standard library has no name for it before 3.12."""
 IP_MTU_DISCOVER, IP_PMTUDISC_WANT, IP_PMTUDISC_DO = 10, 1, 2
-"""linux/in.h; likewise."""
+"""linux/in.h; the standard library has no names for them."""
 GSO_MAX_SEGMENTS = 64
 GSO_MAX_BYTES = 65000
 SOCKET_BUFFER = 16 * 1024 * 1024
@@ -132,10 +142,12 @@ class Session:
 class Route:
     """What the receive loop knows of one remote address: one dictionary look-up per datagram."""
 
-    __slots__ = ("address", "link", "number", "path", "ufrag")
+    __slots__ = ("address", "ingress", "link", "number", "path", "ufrag")
 
     def __init__(self, address: Address, ufrag: str, link: MediaLink, path: UdpPath) -> None:
         self.address = address
+        self.ingress: InlineIngress | None = None
+        """Where RTP goes first, if the forwarding plane receives within the UDP actor."""
         self.ufrag = ufrag
         self.link = link
         self.path = path
@@ -220,8 +232,8 @@ class UdpPath:
             self._ports.bytes_out += self._socket.sendmsg(run, control, 0, self.sockaddr)
             self._ports.packets_out += len(run)
         except OSError as error:
-            if error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT):
-                # No checksum offload on this route, or an odd kernel: never try again on this path.
+            if error.errno in CANNOT_SEGMENT:
+                # Never try again on this path.
                 self._gso = False
                 for segment in run:
                     self._send(segment)
@@ -229,7 +241,7 @@ class UdpPath:
                 self._count(error, len(run))
 
     def _count(self, error: OSError, n: int) -> None:
-        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS):
+        if error.errno in BUFFER_FULL:
             self._ports.counters.count("udp.send_buffer_full", n)
         else:
             self._ports.counters.count("udp.send_error", n)
@@ -258,6 +270,11 @@ class Ports:
         self._spread = 0
         self._tcp_paths: dict[Address, Path] = {}
         self._impairment: Impairment | None = None
+
+    @property
+    def intake(self) -> Intake | None:
+        """What is handed datagrams of known peers while Python reads the sockets."""
+        return self.plane.intake if isinstance(self.plane, PythonPlane) else None
 
     @property
     def impairment(self) -> Impairment | None:
@@ -335,8 +352,10 @@ class Ports:
             raise
         for sock in opened:
             self.udp.append(UdpPort(sock, len(self.udp) + 1))
-            self.cells[sock] = self.plane.socket(sock.fileno())
-            self.cells[sock].divert = self._impairment is not None
+            cell = self.cells[sock] = self.plane.socket(sock.fileno())
+            cell.divert = self._impairment is not None
+            if isinstance(cell, InlineSocket):
+                cell.sender = sender_for(sock.fileno())
         return port
 
     def open_tcp(self, addresses: Sequence[str], port: int) -> int:
@@ -497,6 +516,7 @@ class Ports:
         self._numbers[route.number] = route
         session = self._sessions.get(route.ufrag)
         ingress = session.ingress if session is not None else None
+        route.ingress = ingress if isinstance(ingress, InlineIngress) else None
         self.cells[udp.sock].set_route(route.path.packed, route.number, ingress)
         return True
 

@@ -2,18 +2,35 @@
 
 | implementation | hot step                                     | needs                                  |
 |----------------|----------------------------------------------|----------------------------------------|
-| python         | `lkactor/sfu/forwarder.py`                   | nothing                                |
+| python         | `intake.py`: unprotect, what needs no        | nothing                                |
+|                | decision; `steady.py`: which legs ride;      |                                        |
+|                | `convoy.py`: rewrite, protect, `sendmmsg`    |                                        |
 | kernel         | `receive.c`: `recvmmsg`, unprotect           | a compiler at installation, libsrtp 2  |
 |                | `steady.c`: what needs no decision           |                                        |
 |                | `kernel.c`: rewrite, protect, `sendmmsg`     |                                        |
 
-The kernel does what a row needs in its steady state, for all rows of a burst in one call. Starting, switching,
-resuming, late packets, retransmission, RED that has to be taken apart, paths that are no UDP socket: that is Python's,
-on the same rows, with either implementation. `tests/lkactor/plane` and `tests/lkactor/sfu` run the same cases
-through both.
+Either does what a row needs in its steady state, for all rows of a burst in one call. Starting, switching, resuming,
+late packets, retransmission, RED that has to be taken apart, paths that are no UDP socket: that is
+`lkactor/sfu/forwarder.py`, on the same rows, with either implementation. `tests/lkactor/plane` and `tests/lkactor/sfu`
+run the same cases through both.
 """
 
 from lkactor.plane.cells import OPENED, REST, EgressCell, IngressCell, SocketCell
 from lkactor.plane.choice import Plane, Pump, PythonPlane, choose
+from lkactor.plane.inline import InlineSocket
+from lkactor.plane.intake import InlineIngress, Intake
 
-__all__ = ["OPENED", "REST", "EgressCell", "IngressCell", "Plane", "Pump", "PythonPlane", "SocketCell", "choose"]
+__all__ = [
+    "OPENED",
+    "REST",
+    "EgressCell",
+    "IngressCell",
+    "InlineIngress",
+    "InlineSocket",
+    "Intake",
+    "Plane",
+    "Pump",
+    "PythonPlane",
+    "SocketCell",
+    "choose",
+]

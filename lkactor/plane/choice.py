@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lkactor.plane.cells import EgressCell, IngressCell, NoEgressCell, NoIngressCell, NoSocketCell, SocketCell
+from lkactor.plane.convoy import SLOT_SIZE, SLOTS
+from lkactor.plane.inline import InlineEgress, InlineSocket
+from lkactor.plane.intake import InlineIngress, Intake
+from lkactor.plane.riding import RidingLeg
 from lkactor.plane.sources import source_id
+from lkactor.plane.steady import SteadyFanout
 from lkactor.sfu.fanout import Fanout, PythonFanout
 from lkactor.sfu.leg import Leg
-from lkactor.srtp import kernel_access
+from lkactor.srtp import SLOTS_AVAILABLE, SlotArray, kernel_access
 
 
 class Pump(Protocol):
@@ -68,31 +73,43 @@ class Plane(Protocol):
 
 
 class PythonPlane:
-    """`lkactor.sfu` alone."""
+    """`lkactor.sfu`, and for legs in their steady state `lkactor.plane.steady`.
+
+    What is sent at once needs a sender: whoever owns the sockets sets it in their cells. Without, and where libsrtp's
+    functions cannot be reached, it is `lkactor.sfu` alone.
+    """
 
     name = "python"
 
-    def __init__(self, why: str = "asked for") -> None:
+    def __init__(self, why: str = "asked for", *, protect: bool = True, steady: bool = True) -> None:
+        """`protect` False: packets leave as they are and are taken as they come, for tests. `steady` False: one leg at
+        a time, and everything through the actors."""
         self.why = why
         self.lock: AbstractContextManager[object] = nullcontext()
+        self._protect = protect
+        self.intake: Intake | None = Intake() if steady and SLOTS_AVAILABLE else None
+        """What the UDP actor hands datagrams of known peers to; None: to the transports."""
+        self._slots = SlotArray(SLOTS, SLOT_SIZE) if self.intake is not None else None
 
     def socket(self, fd: int) -> SocketCell:
-        return NoSocketCell()
+        return InlineSocket(fd) if self.intake is not None else NoSocketCell()
 
     def egress(self) -> EgressCell:
-        return NoEgressCell()
+        return InlineEgress(protect=self._protect) if self.intake is not None else NoEgressCell()
 
     def ingress(self) -> IngressCell:
-        return NoIngressCell()
+        return InlineIngress(self.intake, protect=self._protect) if self.intake is not None else NoIngressCell()
 
     def pump(self, sockets: Sequence[SocketCell], now: float) -> Pump | None:
         return None
 
     def leg(self, **row: Any) -> Leg:
-        return Leg(**row)
+        return RidingLeg(**row) if self.intake is not None else Leg(**row)
 
     def fanout(self, kind: str, red: Mapping[int, int]) -> Fanout:
-        return PythonFanout()
+        if self.intake is None or self._slots is None:
+            return PythonFanout()
+        return SteadyFanout(self._slots, self.intake, kind, red, protect=self._protect)
 
 
 def choose(name: str = "auto") -> Plane:

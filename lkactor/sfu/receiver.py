@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lkactor.sfu.nack import NackGenerator
 from lkactor.wire.rtcp import ReportBlock, SenderReport
-from lkactor.wire.rtp import RtpPacket
+from lkactor.wire.rtp import RtpPacket, parse_rtp
 from lkactor.wire.sequence import seq_diff
 
 LIVE_FOR = 1.5
@@ -55,7 +55,8 @@ class LayerReceiver:
     def __init__(self, clock_rate: int, history: int) -> None:
         size = 1 << (history - 1).bit_length()
         self._mask = size - 1
-        self._history: list[RtpPacket | None] = [None] * size
+        self._history: list[RtpPacket | tuple[bytes, float] | None] = [None] * size
+        """Parsed, or as it came and when, for `packet` to parse."""
         self._history_sequence = [-1] * size
         self._clock_rate = clock_rate
         self.first = -1
@@ -141,7 +142,12 @@ class LayerReceiver:
     def packet(self, extended: int) -> RtpPacket | None:
         """From the history."""
         slot = extended & self._mask
-        return self._history[slot] if self._history_sequence[slot] == extended else None
+        if self._history_sequence[slot] != extended:
+            return None
+        kept = self._history[slot]
+        if isinstance(kept, tuple):
+            kept = self._history[slot] = parse_rtp(*kept)
+        return kept
 
     def take_counts(self) -> tuple[list[int], list[int]]:
         """`spread` and `begun` since the last call."""

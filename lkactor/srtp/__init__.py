@@ -1,6 +1,17 @@
 """SRTP and SRTCP. The only package that imports pylibsrtp."""
 
+from lkactor.srtp.batch import AVAILABLE as SLOTS_AVAILABLE
+from lkactor.srtp.batch import SlotArray
 from lkactor.srtp.keys import SrtpKeys, SrtpProfile
 from lkactor.srtp.session import SendBuffer, SrtpReceiver, SrtpSender, kernel_access
 
-__all__ = ["SendBuffer", "SrtpKeys", "SrtpProfile", "SrtpReceiver", "SrtpSender", "kernel_access"]
+__all__ = [
+    "SLOTS_AVAILABLE",
+    "SendBuffer",
+    "SlotArray",
+    "SrtpKeys",
+    "SrtpProfile",
+    "SrtpReceiver",
+    "SrtpSender",
+    "kernel_access",
+]

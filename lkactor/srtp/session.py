@@ -15,7 +15,8 @@ from lkactor.errors import ProtocolViolation
 from lkactor.srtp.keys import SrtpKeys, SrtpProfile
 
 try:
-    from pylibsrtp._binding import ffi, lib
+    from pylibsrtp._binding import ffi as ffi
+    from pylibsrtp._binding import lib as lib
 except ImportError:
     ffi = lib = None
 
@@ -82,6 +83,11 @@ class SrtpSender:
         self.profile = keys.profile
         self._session = _session(keys.profile, keys.local_key, keys.local_salt, Policy.SSRC_ANY_OUTBOUND)
         self._context: Any = self._session._srtp[0] if IN_PLACE else None
+
+    @property
+    def context(self) -> Any:
+        """The srtp_t, valid while this object lives; None if it cannot be had."""
+        return self._context
 
     @property
     def context_address(self) -> int:

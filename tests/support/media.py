@@ -1,7 +1,7 @@
 """A publisher's packets and a subscriber's end, for tests of the forwarding plane. No clock, no keys.
 
-`planes` runs a test through both implementations. The kernel writes to a socket, so there a sink is a UDP socket of
-this host; with Python there is no network at all.
+`plane` runs a test through all implementations. The kernel writes to a socket, and so does the Python plane where legs
+ride, so there a sink is a UDP socket of this host; with "plain", one leg at a time, there is no network at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from livekit.protocol import models
 
-from lkactor.plane import Plane, PythonPlane, SocketCell, choose
+from actors.sending import sender_for
+from lkactor.plane import InlineSocket, Plane, PythonPlane, SocketCell, choose
 from lkactor.sdp import Codec
 from lkactor.sfu import Leg, TrackFormat, TrackForwarder
 from lkactor.wire.codecs.vp8 import Vp8Descriptor, parse_descriptor
@@ -40,26 +41,40 @@ class Plain:
 class Bench:
     """The plane under test."""
 
-    plane: Plane = PythonPlane()
+    plane: Plane = PythonPlane(steady=False)
 
 
 def available_planes() -> list[str]:
     try:
         choose("kernel")
     except RuntimeError:
-        return ["python"]
-    return ["python", "kernel"]
+        return ["plain", "python"]
+    return ["plain", "python", "kernel"]
+
+
+def plane_named(name: str, *, protect: bool = False) -> Plane:
+    """One that changes nothing in the packets. "plain": every leg on its own, as `lkactor.sfu` has it."""
+    if name == "kernel":
+        from lkactor.plane.native import KernelPlane
+
+        return KernelPlane(protect=protect)
+    return PythonPlane(protect=protect, steady=name == "python")
+
+
+def socket_cell(plane: Plane, sock: socket.socket) -> Any:
+    """As `actors.net.Ports` makes it."""
+    cell = plane.socket(sock.fileno())
+    if isinstance(cell, InlineSocket):
+        cell.sender = sender_for(sock.fileno())
+    return cell
 
 
 @pytest.fixture(params=available_planes())
 def plane(request: pytest.FixtureRequest) -> Iterator[Plane]:
-    """Ask for it, in a conftest with autouse, to run through both implementations."""
-    if request.param == "kernel":
-        from lkactor.plane.native import KernelPlane
-
-        Bench.plane = KernelPlane(protect=False)
+    """Ask for it, in a conftest with autouse, to run through all implementations."""
+    Bench.plane = plane_named(request.param)
     yield Bench.plane
-    Bench.plane = PythonPlane()
+    Bench.plane = PythonPlane(steady=False)
 
 
 class Sink:
@@ -69,7 +84,7 @@ class Sink:
         self.cell = Bench.plane.egress()
         self.socket: SocketCell | None = None
         self._wire: socket.socket | None = None
-        if Bench.plane.name == "kernel":
+        if not isinstance(Bench.plane, PythonPlane) or Bench.plane.intake is not None:
             self._listen()
         self.ready = True
         self.srtp: Any = Plain()
@@ -83,7 +98,7 @@ class Sink:
         self._wire.setblocking(False)
         self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         out.connect(self._wire.getsockname())
-        self.socket = Bench.plane.socket(out.fileno())
+        self.socket = socket_cell(Bench.plane, out)
         self.cell.set_path(self.socket, b"")
         weakref.finalize(self, out.close)
         weakref.finalize(self, self._wire.close)

@@ -1,4 +1,4 @@
-"""The C kernel against the Python plane, under real keys, and at its edges."""
+"""The kernel and the Python plane against `lkactor.sfu` alone, under real keys, and at their edges."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from support.media import (
     audio_packet,
     available_planes,
     forwarder_for,
+    plane_named,
+    socket_cell,
     video_format,
     video_leg,
     vp8_payload,
 )
 
-from lkactor.plane import Plane, PythonPlane, choose
+from lkactor.plane import InlineSocket, Plane, choose
 from lkactor.sfu import Leg, TrackForwarder
+from lkactor.sfu.leg import HISTORY
 from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
 from lkactor.wire.rtp import RtpPacket, build_rtp, parse_rtp
 
-pytestmark = pytest.mark.skipif("kernel" not in available_planes(), reason="the C kernel is not built here")
+FAST = available_planes()[1:]
 
 
 def video_packet(sequence: int, timestamp: int, *, now: float, key: bool, ssrc: int = 1, picture: int = 0) -> RtpPacket:
@@ -38,13 +41,11 @@ def video_packet(sequence: int, timestamp: int, *, now: float, key: bool, ssrc: 
     )
 
 
-@pytest.fixture
-def kernel() -> Iterator[Any]:
-    from lkactor.plane.native import KernelPlane
-
-    Bench.plane = KernelPlane(protect=False)
+@pytest.fixture(params=FAST)
+def fast(request: pytest.FixtureRequest) -> Iterator[Any]:
+    Bench.plane = plane_named(request.param)
     yield Bench.plane
-    Bench.plane = PythonPlane()
+    Bench.plane = plane_named("plain")
 
 
 def stage(plane: Plane, kind: str, legs: int) -> tuple[TrackForwarder, list[Leg], list[Sink]]:
@@ -60,15 +61,24 @@ def stage(plane: Plane, kind: str, legs: int) -> tuple[TrackForwarder, list[Leg]
     return forwarder, made, sinks
 
 
+def numbers(leg: Leg) -> tuple[Any, ...]:
+    """All that what comes depends on."""
+    munger, vp8 = leg.munger, leg.vp8
+    history = [leg.history[index] for index in range(HISTORY)]
+    last = (vp8._last_picture, vp8._last_tl0, vp8._last_keyidx)
+    sent = (munger.newest, munger.last_sequence, munger.last_timestamp, leg.last_sent_at)
+    return history, last, sent, leg.packets, leg.octets, leg.resent
+
+
 def wire(packets: Sequence[RtpPacket]) -> list[bytes]:
     return [packet.data for packet in packets]
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_both_planes_send_the_same(kernel: Any, seed: int) -> None:
+def test_all_planes_send_the_same(fast: Any, seed: int) -> None:
     """Random bursts of three layers with losses, late packets, key frames, pauses, wishes and NACKs."""
     results = []
-    for plane in (PythonPlane(), kernel):
+    for plane in (plane_named("plain"), fast):
         rng = random.Random(seed)
         forwarder, legs, sinks = stage(plane, "video", 3)
         for leg in legs:
@@ -101,12 +111,10 @@ def test_both_planes_send_the_same(kernel: Any, seed: int) -> None:
                     forwarder.handle_timeout(now)
                 case 4:
                     leg.playout_delay = rng.choice((0, 0x42_00B0C8))
-        results.append(
-            [(wire(sink.rtp), leg.packets, leg.octets, leg.resent) for sink, leg in zip(sinks, legs, strict=True)]
-        )
+        results.append([(wire(sink.rtp), *numbers(leg)) for sink, leg in zip(sinks, legs, strict=True)])
     assert results[0] == results[1]
     assert sum(len(sent) for sent, *_ in results[0]) > 300
-    assert sum(sink.socket.packets for sink in sinks if sink.socket is not None) > 300, "the kernel did the work"
+    assert sum(sink.socket.packets for sink in sinks if sink.socket is not None) > 300, "the plane did the work"
 
 
 def keys() -> tuple[SrtpSender, SrtpReceiver]:
@@ -130,11 +138,10 @@ class Protected(Sink):
         super()._keep([self._opener.unprotect_rtp(packet) for packet in packets])
 
 
-def test_a_peer_can_open_what_kernel_and_python_send_in_turn() -> None:
-    """The session is shared: rollover of the sequence number, retransmissions by Python in between."""
-    from lkactor.plane.native import KernelPlane
-
-    Bench.plane = KernelPlane()
+@pytest.mark.parametrize("name", FAST)
+def test_a_peer_can_open_what_plane_and_forwarder_send_in_turn(name: str) -> None:
+    """The session is shared: rollover of the sequence number, retransmissions by the forwarder in between."""
+    Bench.plane = plane_named(name, protect=True)
     try:
         forwarder, _ = forwarder_for(video_format())
         sink = Protected()
@@ -150,11 +157,11 @@ def test_a_peer_can_open_what_kernel_and_python_send_in_turn() -> None:
         assert [packet.sequence for packet in media] == [number & 0xFFFF for number in range(65500, 65700)]
         assert len(again) == leg.resent == 9
     finally:
-        Bench.plane = PythonPlane()
+        Bench.plane = plane_named("plain")
 
 
-def test_a_run_of_equal_packets_arrives_whole(kernel: Any) -> None:
-    forwarder, _, sinks = stage(kernel, "audio", 2)
+def test_a_run_of_equal_packets_arrives_whole(fast: Any) -> None:
+    forwarder, _, sinks = stage(fast, "audio", 2)
     forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
     forwarder.receive(0, [audio_packet(number, number * 960, 0.1) for number in range(2, 42)], 0.1)
     for sink in sinks:
@@ -162,16 +169,16 @@ def test_a_run_of_equal_packets_arrives_whole(kernel: Any) -> None:
         assert sink.socket is not None and sink.socket.packets == 40
 
 
-def test_closing_an_egress_is_one_write(kernel: Any) -> None:
-    forwarder, _, (first, second) = stage(kernel, "audio", 2)
+def test_closing_an_egress_is_one_write(fast: Any) -> None:
+    forwarder, _, (first, second) = stage(fast, "audio", 2)
     forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
     first.ready = False
     forwarder.receive(0, [audio_packet(2, 960, 0.02)], 0.02)
     assert (len(first.rtp), len(second.rtp)) == (1, 2)
 
 
-def test_what_is_no_udp_path_and_what_is_diverted_goes_through_python(kernel: Any) -> None:
-    forwarder, _, (first, second, third) = stage(kernel, "audio", 3)
+def test_what_is_no_udp_path_and_what_is_diverted_goes_through_python(fast: Any) -> None:
+    forwarder, _, (first, second, third) = stage(fast, "audio", 3)
     first.cell.set_path(None, b"")
     assert second.socket is not None and third.socket is not None
     second.socket.divert = True
@@ -181,13 +188,13 @@ def test_what_is_no_udp_path_and_what_is_diverted_goes_through_python(kernel: An
     assert (second.socket.packets, third.socket.packets) == (0, 2)
 
 
-def test_what_does_not_fit_the_socket_is_dropped_and_counted(kernel: Any) -> None:
-    forwarder, legs, (sink,) = stage(kernel, "audio", 1)
+def test_what_does_not_fit_the_socket_is_dropped_and_counted(fast: Any) -> None:
+    forwarder, legs, (sink,) = stage(fast, "audio", 1)
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with near, far:
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        cell = kernel.socket(near.fileno())
-        cell.cell.gso = 0
+        cell = socket_cell(fast, near)
+        (cell.sender if isinstance(cell, InlineSocket) else cell.cell).gso = 0
         forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
         sink.cell.set_path(cell, b"")
         forwarder.receive(0, [audio_packet(number, number * 960, 0.1) for number in range(2, 102)], 0.1)
@@ -196,18 +203,19 @@ def test_what_does_not_fit_the_socket_is_dropped_and_counted(kernel: Any) -> Non
         assert legs[0].packets == 101, "a drop in the socket is a loss on the way: the numbers go on"
 
 
-def test_a_socket_that_fails_is_counted(kernel: Any) -> None:
-    forwarder, _, (sink,) = stage(kernel, "audio", 1)
+def test_a_socket_that_fails_is_counted(fast: Any) -> None:
+    forwarder, _, (sink,) = stage(fast, "audio", 1)
     forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unconnected:
-        cell = kernel.socket(unconnected.fileno())
+        cell = socket_cell(fast, unconnected)
         sink.cell.set_path(cell, b"")
         forwarder.receive(0, [audio_packet(number, number * 960, 0.1) for number in range(2, 6)], 0.1)
-        assert (cell.packets, cell.errors, bool(cell.cell.gso)) == (0, 4, True)
+        gso = (cell.sender if isinstance(cell, InlineSocket) else cell.cell).gso
+        assert (cell.packets, cell.errors, bool(gso)) == (0, 4, True)
 
 
-@pytest.mark.parametrize(("inner", "by_kernel"), [(111, True), (109, False)])
-def test_red_passes_the_kernel_only_with_the_same_numbers_inside(kernel: Any, inner: int, by_kernel: bool) -> None:
+@pytest.mark.parametrize(("inner", "by_plane"), [(111, True), (109, False)])
+def test_red_passes_the_kernel_only_with_the_same_numbers_inside(fast: Any, inner: int, by_plane: bool) -> None:
     forwarder, _ = forwarder_for(audio_format(RED, OPUS))
     sink = Sink()
     leg = audio_leg(sink)
@@ -218,17 +226,18 @@ def test_red_passes_the_kernel_only_with_the_same_numbers_inside(kernel: Any, in
             0, [audio_packet(number, number * 960, 0.1, payload=b"\x6fprimary", payload_type=63)], number / 50
         )
     assert [bytes(packet.payload) for packet in sink.rtp] == [bytes((inner,)) + b"primary"] * 3
-    assert sink.socket is not None and (sink.socket.packets > 0) == by_kernel
+    assert sink.socket is not None and (sink.socket.packets > 0) == by_plane
 
 
 def test_python_can_be_asked_for() -> None:
     assert choose("python").name == "python"
-    assert choose("auto").name == choose("kernel").name == "kernel"
+    if "kernel" in FAST:
+        assert choose("auto").name == choose("kernel").name == "kernel"
 
 
-def test_packets_are_whole(kernel: Any) -> None:
+def test_packets_are_whole(fast: Any) -> None:
     """No byte of a neighbour's slot: sizes fall and rise within one burst."""
-    forwarder, _, (sink,) = stage(kernel, "audio", 1)
+    forwarder, _, (sink,) = stage(fast, "audio", 1)
     forwarder.receive(0, [audio_packet(1, 0, 0.0)], 0.0)
     payloads = [bytes([n]) * size for n, size in enumerate((900, 1, 1400, 1400, 1399, 3, 3, 2, 900))]
     burst = [audio_packet(n + 2, n * 960, 0.1, payload=payload) for n, payload in enumerate(payloads)]

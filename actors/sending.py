@@ -1,0 +1,131 @@
+"""Many datagrams by one system call: `sendmmsg(2)` through ctypes, on structures that are filled once per set of legs.
+
+Written for Linux on machines of 64 bits; elsewhere, and where the system has no such call, `sender_for` says None and
+datagrams leave one by one (`actors.net.UdpPath`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+
+UDP_SEGMENT = 103
+"""linux/udp.h; the standard library has no name for it before 3.12."""
+CANNOT_SEGMENT = (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT)
+"""No checksum offload on this route, or an odd kernel."""
+BUFFER_FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
+MESSAGE = struct.Struct("=QI4xQQQQi4xI4x")
+"""`struct mmsghdr`: name, its size, iovec, their count, control, its size, flags; octets sent."""
+IOVEC_SIZE = 16
+CONTROL = struct.Struct("=QiiH6x")
+"""`struct cmsghdr` with the size of the segments: length, level, type, value."""
+_CONTROL_LENGTH = 18
+"""CMSG_LEN of it."""
+_ADDRESS_ROOM = 28
+
+SendMany = Callable[[int, int, int, int], int]
+"""(descriptor, address of messages, how many, flags): how many went, or -1, and `ctypes.get_errno` says why."""
+
+
+def _find() -> SendMany | None:
+    """The C library's function; None where it does not fit."""
+    if not sys.platform.startswith("linux") or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return None
+    function = getattr(ctypes.CDLL(None, use_errno=True), "sendmmsg", None)
+    if function is None:
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+    found: SendMany = function
+    return found
+
+
+_sendmmsg = _find()
+
+
+class Messages:
+    """Made ready for some addresses and runs of one length; the memory that the structures point to."""
+
+    __slots__ = ("address", "control", "headers", "names", "run")
+
+    def __init__(self, addresses: Sequence[bytes], parts: int, run: int) -> None:
+        count = len(addresses)
+        self.run = run
+        self.names = ctypes.create_string_buffer(_ADDRESS_ROOM * max(1, count))
+        self.headers = ctypes.create_string_buffer(MESSAGE.size * max(1, count))
+        self.control = ctypes.create_string_buffer(CONTROL.size)
+        CONTROL.pack_into(self.control, 0, _CONTROL_LENGTH, socket.SOL_UDP, UDP_SEGMENT, 0)
+        self.address, names = ctypes.addressof(self.headers), ctypes.addressof(self.names)
+        control = (ctypes.addressof(self.control), CONTROL.size) if run > 1 else (0, 0)
+        for index, name in enumerate(addresses):
+            at = _ADDRESS_ROOM * index
+            ctypes.memmove(names + at, name, len(name))
+            where = (names + at, len(name)) if name else (0, 0)
+            iovec = parts + IOVEC_SIZE * run * index
+            MESSAGE.pack_into(self.headers, MESSAGE.size * index, *where, iovec, run, *control, 0, 0)
+
+    def set_segment(self, size: int) -> None:
+        CONTROL.pack_into(self.control, 0, _CONTROL_LENGTH, socket.SOL_UDP, UDP_SEGMENT, size)
+
+
+class ManySender:
+    """Implements `lkactor.plane.inline.Sender` for one UDP socket. What does not fit now is media, and dropped."""
+
+    def __init__(self, fd: int, call: SendMany) -> None:
+        self._fd, self._call = fd, call
+        self.packets = self.bytes = self.buffer_full = self.errors = 0
+        self.gso = True
+
+    def prepare(self, addresses: Sequence[bytes], parts: int, run: int) -> Messages:
+        return Messages(addresses, parts, run)
+
+    def send(self, messages: Messages, first: int, count: int, sizes: Sequence[int]) -> None:
+        run, octets = len(sizes), sum(sizes)
+        if run > 1:
+            messages.set_segment(sizes[0])
+        done, end = first, first + count
+        while done < end:
+            sent = self._call(self._fd, messages.address + MESSAGE.size * done, end - done, socket.MSG_DONTWAIT)
+            if sent > 0:
+                self.packets += sent * run
+                self.bytes += sent * octets
+                done += sent
+                continue
+            reason = ctypes.get_errno()
+            if reason == errno.EINTR:
+                continue
+            if run > 1 and reason in CANNOT_SEGMENT:
+                self.gso = False
+                self._send_singly(messages, done, sizes)
+            else:
+                self._count(reason, run)
+            done += 1
+
+    def _send_singly(self, messages: Messages, index: int, sizes: Sequence[int]) -> None:
+        """A route that cannot segment: the same datagrams one by one, now and from now on."""
+        at = MESSAGE.size * index
+        name, name_size, iovec, *_ = MESSAGE.unpack_from(messages.headers, at)
+        for place, size in enumerate(sizes):
+            one = ctypes.create_string_buffer(MESSAGE.size)
+            MESSAGE.pack_into(one, 0, name, name_size, iovec + IOVEC_SIZE * place, 1, 0, 0, 0, 0)
+            if self._call(self._fd, ctypes.addressof(one), 1, socket.MSG_DONTWAIT) > 0:
+                self.packets += 1
+                self.bytes += size
+            else:
+                self._count(ctypes.get_errno(), 1)
+
+    def _count(self, reason: int, datagrams: int) -> None:
+        if reason in BUFFER_FULL:
+            self.buffer_full += datagrams
+        else:
+            self.errors += datagrams
+
+
+def sender_for(fd: int, call: SendMany | None = _sendmmsg) -> ManySender | None:
+    """None: this system cannot do it, which it is asked by sending nothing."""
+    if call is None or call(fd, 0, 0, socket.MSG_DONTWAIT) != 0:
+        return None
+    return ManySender(fd, call)

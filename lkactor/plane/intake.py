@@ -1,0 +1,363 @@
+"""The receiving half of the Python plane: what needs no decision goes from the socket to the legs at once.
+
+As `steady.c`: a packet is *steady* if it is the next one of a known stream, of a payload type that can be read here
+(Opus, RED, VP8, H264), no key frame, and without anything unusual in its header. It is kept for retransmission,
+counted, its transport-wide number and audio level are noted, and it goes to the legs with the rest of its burst.
+Everything else goes up, opened. Since what is not the next in order goes up, all that follows it goes up, too, until it
+has been numbered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from lkactor.errors import ProtocolViolation
+from lkactor.plane.cells import OPENED, REST
+from lkactor.plane.convoy import MAX_PAYLOAD, Packet, Vp8Numbers
+from lkactor.plane.inline import Clock
+from lkactor.sdp import Codec
+from lkactor.sfu.receiver import LayerReceiver
+from lkactor.srtp import SrtpReceiver
+
+if TYPE_CHECKING:
+    from lkactor.plane.steady import SteadyFanout
+
+MOST_SOURCES, MOST_ARRIVALS, MOST_LEVELS = 64, 512, 64
+"""Streams of one peer that are received here; what waits to be taken, of a peer and of a stream."""
+NEWS_AT = 100
+"""Arrivals that are not kept waiting for the next look."""
+UP, AUDIO, VP8, H264 = range(4)
+"""What a payload type holds: anything, so it goes up; or what it says."""
+_KINDS = {"video/vp8": VP8, "video/h264": H264}
+_header = Struct("!BBHII").unpack_from
+_extension_header = Struct("!HH").unpack_from
+Opened = tuple[bytes, int]
+"""RTP, unprotected, and OPENED or REST."""
+
+
+def kinds_of(codecs: Mapping[int, Codec], layered: str) -> dict[int, int]:
+    """What can be made of each payload type; `layered`: the mime with layers inside its stream."""
+    return {
+        number: _KINDS.get(codec.mime, AUDIO if codec.mime.startswith("audio/") else UP)
+        for number, codec in codecs.items()
+        if codec.mime != layered
+    }
+
+
+class Intake:
+    """What has been received in a batch and not gone to the legs yet, and who has news."""
+
+    def __init__(self) -> None:
+        self.batch = 0
+        self.waiting: list[InlineReceiver] = []
+        """With a burst."""
+        self.news: dict[InlineIngress, None] = {}
+
+    def flush(self, clock: Clock) -> None:
+        """The end of a batch: what it brought goes to the legs."""
+        self.batch += 1
+        waiting = self.waiting
+        if waiting:
+            self.deliver(clock())
+            ended = clock()
+            for source in waiting:
+                source.latency = ended - source.last_arrival
+
+    def deliver(self, now: float) -> None:
+        waiting, self.waiting = self.waiting, []
+        for source in waiting:
+            burst, source.burst = source.burst, []
+            if source.fanout is not None:
+                source.fanout.deliver(source.layer, burst, now)
+
+    def tell_news(self) -> bool:
+        """Call `on_news` of every ingress that has something to tell. False: none had."""
+        told, self.news = self.news, {}
+        for ingress in told:
+            if ingress.on_news is not None:
+                ingress.on_news()
+        return bool(told)
+
+
+class InlineIngress:
+    """Where one peer connection is read. `ready`: RTP can be opened."""
+
+    def __init__(self, intake: Intake, *, protect: bool) -> None:
+        self._intake, self._protect = intake, protect
+        self.on_news: Callable[[], None] | None = None
+        self.ready = False
+        self.transport_cc_id = 0
+        self._srtp: SrtpReceiver | None = None
+        self._sources: dict[int, InlineReceiver] = {}
+        """By SSRC."""
+        self._refused: dict[str, int] = {}
+        self.arrivals: list[tuple[int, float, int, bool]] = []
+
+    def set_keys(self, srtp: SrtpReceiver | None) -> None:
+        self._srtp = srtp
+        self.ready = srtp is not None
+
+    def set_transport_cc(self, id: int) -> None:
+        self.transport_cc_id = id
+
+    def attach(self, source: InlineReceiver) -> None:
+        """Packets of its SSRC are its own from now on; too many are left to Python."""
+        self.detach(source)
+        if len(self._sources) < MOST_SOURCES:
+            self._sources[source.ssrc] = source
+
+    def detach(self, source: InlineReceiver) -> None:
+        for ssrc in [ssrc for ssrc, known in self._sources.items() if known is source]:
+            del self._sources[ssrc]
+
+    def receive(self, data: bytes, now: float) -> Opened | None:
+        """RTP of this peer, protected. What of it has to go up; None: nothing."""
+        if self._protect:
+            if self._srtp is None:
+                return None
+            try:
+                data = self._srtp.unprotect_rtp(data)
+            except ProtocolViolation as violation:
+                self._refused[violation.reason] = self._refused.get(violation.reason, 0) + 1
+                self._intake.news[self] = None
+                return None
+        source = self._sources.get(int.from_bytes(data[8:12], "big"))
+        if source is None:
+            return data, OPENED
+        rest = source.take(self, self._intake, data, now)
+        return (data, rest) if rest else None
+
+    def note(self, sequence: int, arrival: float, ssrc: int, marker: bool) -> None:
+        """A transport-wide number."""
+        arrivals = self.arrivals
+        if len(arrivals) < MOST_ARRIVALS:
+            arrivals.append((sequence, arrival, ssrc, marker))
+        self._intake.news[self] = None
+        if len(arrivals) == NEWS_AT and self.on_news is not None:
+            self.on_news()
+
+    def has_level(self) -> None:
+        self._intake.news[self] = None
+
+    @property
+    def has_levels(self) -> bool:
+        return any(source.levels for source in self._sources.values())
+
+    def take_arrivals(self) -> list[tuple[int, float, int, bool]]:
+        taken, self.arrivals = self.arrivals, []
+        return taken
+
+    def take_refusals(self) -> Mapping[str, int]:
+        taken, self._refused = self._refused, {}
+        return taken
+
+
+class InlineReceiver(LayerReceiver):
+    """A `LayerReceiver` that is also handed packets before anybody else has seen them."""
+
+    __slots__ = (
+        "_checked",
+        "_checked_type",
+        "_ingress",
+        "_kinds",
+        "_leaving",
+        "_level_id",
+        "burst",
+        "fanout",
+        "latency",
+        "layer",
+        "levels",
+        "steady",
+    )
+
+    def __init__(self, layer: int, clock_rate: int, history: int) -> None:
+        super().__init__(clock_rate, history)
+        self.layer = layer
+        self.fanout: SteadyFanout | None = None
+        self.burst: list[Packet] = []
+        """To go to the legs."""
+        self.levels: list[tuple[int, int]] = []
+        self.latency = 0.0
+        self.steady = 0
+        """Packets that nobody else has seen."""
+        self._ingress: InlineIngress | None = None
+        self._kinds: dict[int, int] = {}
+        self._level_id = 0
+        self._checked = self._checked_type = -1
+        """The batch in which the legs were looked at, and for which payload type."""
+        self._leaving = 0
+        """Legs that were left in it."""
+
+    def adopt(self, fanout: SteadyFanout, ingress: InlineIngress | None, kinds: dict[int, int], level_id: int) -> None:
+        """Packets of `ingress` go to the legs of `fanout`. `kinds`: what each payload type holds."""
+        self.fanout, self._kinds, self._level_id = fanout, kinds, level_id
+        if ingress is not self._ingress:
+            self.release()
+            self._ingress = ingress
+        self._attach()
+
+    def release(self) -> None:
+        """From here on everything goes up."""
+        if self._ingress is not None:
+            self._ingress.detach(self)
+            self._ingress = None
+
+    def _attach(self) -> None:
+        if self._ingress is not None and self.ssrc:
+            self._ingress.attach(self)
+
+    def _restart(self, ssrc: int) -> None:
+        super()._restart(ssrc)
+        self._attach()
+
+    def take_levels(self) -> list[tuple[int, int]]:
+        taken, self.levels = self.levels, []
+        return taken
+
+    def take_latency(self) -> float:
+        latency, self.latency = self.latency, 0.0
+        return latency
+
+    def take(self, ingress: InlineIngress, intake: Intake, data: bytes, now: float) -> int:
+        """OPENED: it has to be looked at, and nothing has been noted. REST: it goes to the legs with its batch, but
+        some are left. 0: nothing is left."""
+        highest, size = self.highest, len(data)
+        first, second, sequence, timestamp, _ = _header(data)
+        if highest < 0 or sequence != highest + 1 & 0xFFFF or first & 0xEF != 0x80:
+            return OPENED  # Behind a gap, late, of another version, with padding or contributing sources.
+        at = 12
+        if first & 0x10:
+            if size < 16:
+                return OPENED
+            profile, words = _extension_header(data, 12)
+            at = 16 + 4 * words
+            if profile != 0xBEDE:
+                return OPENED
+        payload = data[at:]
+        size = len(payload)
+        payload_type, marker = second & 127, second > 127
+        kind = self._kinds.get(payload_type, UP)
+        if kind == UP or not 0 < size <= MAX_PAYLOAD:
+            return OPENED
+        vp8: Vp8Numbers | None = None
+        temporal, begins = 0, False
+        if kind == VP8:
+            read = _read_vp8(payload)
+            if read is None:
+                return OPENED
+            vp8, temporal, begins = read
+        elif kind == H264 and not _is_plain_h264(payload):
+            return OPENED
+        extended, fanout, left = highest + 1, self.fanout, 0
+        flows = fanout is not None and not fanout.muted
+        if flows:
+            left = self._count_left(intake, extended, payload_type, now)
+        self._note(extended, data, timestamp, now)
+        if kind == VP8:
+            self.spread[temporal] += size
+            self.begun[temporal] += begins
+        elif kind == H264:
+            self.begun[0] += marker
+        if at > 16 and (ingress.transport_cc_id or self._level_id):
+            self._note_extensions(ingress, data, at, timestamp, marker, now)
+        if flows:
+            if not self.burst:
+                intake.waiting.append(self)
+            self.burst.append(Packet(extended, timestamp, payload_type, marker, payload, vp8))
+        return REST if left else 0
+
+    def _count_left(self, intake: Intake, extended: int, payload_type: int, now: float) -> int:
+        """How many legs cannot have this packet from here. Legs do not change within a batch, and what is next for one
+        of them stays so for what follows; only another payload type has to be looked at anew."""
+        if self._checked == intake.batch:
+            if self._checked_type == payload_type:
+                return self._leaving
+            intake.deliver(now)
+        self._checked, self._checked_type = intake.batch, payload_type
+        self._leaving = self.fanout.count_left(self.layer, extended, payload_type) if self.fanout is not None else 0
+        return self._leaving
+
+    def _note(self, extended: int, data: bytes, timestamp: int, now: float) -> None:
+        """As `receive`, of a packet that is the next one."""
+        slot = extended & self._mask
+        self._history[slot] = (data, now)
+        self._history_sequence[slot] = extended
+        self._strays = 0
+        self.highest = extended
+        self.packets += 1
+        self.bytes += len(data)
+        self.last_arrival = now
+        clock_rate = self._clock_rate
+        transit = now * clock_rate - timestamp
+        if self._last_transit is not None:
+            step = abs(transit - self._last_transit)
+            if step < clock_rate * 10:
+                self._jitter += (step - self._jitter) / 16
+        self._last_transit = transit
+        self.steady += 1
+
+    def _note_extensions(
+        self, ingress: InlineIngress, data: bytes, end: int, timestamp: int, marker: bool, now: float
+    ) -> None:
+        """One-byte header extensions (RFC 8285 section 4.2) from octet 16 on; of each the first element counts."""
+        sought, level_id = ingress.transport_cc_id, self._level_id
+        at = 16
+        while at < end and (sought or level_id):
+            head = data[at]
+            at += 1
+            if not head:
+                continue
+            id, length = head >> 4, (head & 15) + 1
+            if id == 15 or not id or at + length > end:
+                return
+            if id == sought:
+                sought = 0
+                if length >= 2:
+                    ingress.note(data[at] << 8 | data[at + 1], now, self.ssrc, marker)
+            if id == level_id:
+                level_id = 0
+                if len(self.levels) < MOST_LEVELS:
+                    self.levels.append((timestamp, data[at] & 127))
+                ingress.has_level()
+            at += length
+
+
+def _read_vp8(payload: bytes) -> tuple[Vp8Numbers, int, bool] | None:
+    """VP8's descriptor (RFC 7741 section 4.2): its numbers, the temporal layer, if a frame begins. None: it has to be
+    looked at, for it is cut short, or the beginning of a key frame."""
+    if len(payload) < 8:
+        return None
+    first = payload[0]
+    at, flags = 1, 0
+    picture = picture_at = tl0 = tl0_at = keyidx = keyidx_at = -1
+    wide, temporal = False, 0
+    if first & 0x80:
+        flags, at = payload[1], 2
+        if flags & 0x80:
+            picture, picture_at, at = payload[2], 2, 3
+            if picture > 127:
+                wide, picture, at = True, (picture & 0x7F) << 8 | payload[3], 4
+        if flags & 0x40:
+            tl0, tl0_at = payload[at], at
+            at += 1
+        if flags & 0x30:
+            keyidx_at = at
+            if flags & 0x20:
+                temporal = payload[at] >> 6
+            if flags & 0x10:
+                keyidx = payload[at] & 31
+            at += 1
+    begins = bool(first & 0x10) and not first & 7
+    if begins and not payload[at] & 1:
+        return None
+    return (picture, tl0, keyidx, wide, picture_at, tl0_at, keyidx_at), temporal, begins
+
+
+def _is_plain_h264(payload: bytes) -> bool:
+    """A slice of no key frame, or a fragment of one (RFC 6184 sections 5.2, 5.8)."""
+    kind = payload[0] & 31
+    if kind == 28:
+        return len(payload) > 1 and payload[1] & 31 != 7
+    return kind in (1, 5)
