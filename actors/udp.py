@@ -8,6 +8,8 @@ and after them the tracks that they fed.
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import trio
 
 from actors.kernel import Actor
@@ -69,18 +71,18 @@ class UdpActor(Actor[object]):
     # -- without it -------------------------------------------------------------------------------------------------
 
     async def _read(self, udp: UdpPort) -> None:
-        intake = self._ports.intake
+        intake, turn = self._ports.intake, self.context.media_turn
         while True:
             await trio.lowlevel.wait_readable(udp.sock)
-            began = trio.current_time()
-            with self.context.media_turn:
-                drained = self._drain(udp, began, max(FEWEST, min(MOST, int(TURN / self._cost))))
+            now, began = trio.current_time(), perf_counter()
+            with turn:
+                drained = self._drain(udp, now, max(FEWEST, min(MOST, int(TURN / self._cost))))
                 if intake is not None:
-                    intake.flush(trio.current_time)
-            if intake is not None and intake.news:
-                self._news.set()
+                    intake.flush(now - began, perf_counter)
+                    if intake.news:
+                        self._news.set()
             if drained:
-                spent = (trio.current_time() - began) / drained
+                spent = (perf_counter() - began) / drained
                 self._cost = max(1e-6, self._cost + (spent - self._cost) / 4)
 
     def _drain(self, udp: UdpPort, now: float, count: int) -> int:

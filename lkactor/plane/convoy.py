@@ -18,16 +18,16 @@ A carry out of a number goes into octets that are not its own, and is cut off.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, NamedTuple
 
-from lkactor.plane.inline import InlineSocket
+from lkactor.plane.inline import InlineSocket, Sender
 from lkactor.plane.riding import RidingLeg, mapped
 from lkactor.sfu.leg import HISTORY
 from lkactor.srtp import SlotArray
 
-MOST_LEGS = 128
+MOST_LEGS = 64
 """Of one convoy; a layer may have several."""
 SLOTS, SLOT_SIZE = 512, 1664
 MAX_PAYLOAD = 1480
@@ -79,8 +79,8 @@ class _Lanes(NamedTuple):
 class Convoy:
     """`legs` ride; their numbers are `newest` and so on, by their offsets."""
 
-    def __init__(self, slots: SlotArray, layer: int, way: Way, *, protect: bool) -> None:
-        self._slots, self._protect = slots, protect
+    def __init__(self, slots: SlotArray, layer: int, way: Way, on_alight: Callable[[], None], *, protect: bool) -> None:
+        self._slots, self._protect, self._on_alight = slots, protect, on_alight
         self.layer, self.way = layer, way
         self.legs: list[RidingLeg] = []
         self.newest: int = -1
@@ -115,10 +115,11 @@ class Convoy:
         if leg.cell is not None:
             leg.cell.riders.discard(leg)
         self._lanes = None
+        self._on_alight()
 
-    @property
-    def usable(self) -> bool:
-        return self.way.socket.sender is not None and not self.way.socket.divert
+    def can_serve(self, extended: int) -> bool:
+        """It is the next packet, and there is a way to send it."""
+        return self.newest + 1 == extended and not self.way.socket.divert
 
     def knows(self, payload_type: int) -> bool:
         """All legs have a payload type for it."""
@@ -155,25 +156,31 @@ class Convoy:
 
     def serve(self, packets: Sequence[Packet], stamp: int, now: float) -> None:
         """`packets`: of rising numbers, newer than `newest`, of known payload types. `stamp`: abs-send-time of now."""
-        legs, log, start = self.legs, self.log, 0
-        if not legs:
+        sender, log = self.way.socket.sender, self.log
+        if not self.legs or sender is None:
             return
-        extension, sender = self._extension(stamp), self.way.socket.sender
-        longest = max(1, self._slots.slots // len(legs)) if sender is not None and sender.gso else 1
-        while start < len(packets):
-            end = _run_end(packets, start, longest)
-            self._serve_run(packets[start:end], extension)
-            start = end
-        for packet in packets:
-            extended, vp8 = packet.extended, packet.vp8
-            log[extended & HISTORY - 1] = (extended, packet.timestamp, vp8, now)
-            self.octets += len(packet.payload)
+        extension, count, start = self._extension(stamp), len(packets), 0
+        if count == 1:
+            self._serve_run(packets, extension, sender)
+        else:
+            longest = max(1, self._slots.slots // len(self.legs)) if sender.gso else 1
+            while start < count:
+                end = _run_end(packets, start, longest)
+                self._serve_run(packets[start:end], extension, sender)
+                start = end
+        for extended, timestamp, _, _, payload, vp8 in packets:
+            log[extended & HISTORY - 1] = (extended, timestamp, vp8, now)
+            self.octets += len(payload)
             if vp8 is not None:
-                for which in range(3):
-                    if vp8[which] >= 0:
-                        self.vp8[which] = (extended, vp8)
-        self.packets += len(packets)
-        self.newest, self.timestamp, self.now = packets[-1].extended, packets[-1].timestamp, now
+                entry, last = (extended, vp8), self.vp8
+                if vp8[0] >= 0:
+                    last[0] = entry
+                if vp8[1] >= 0:
+                    last[1] = entry
+                if vp8[2] >= 0:
+                    last[2] = entry
+        self.packets += count
+        self.newest, self.timestamp, self.now = extended, timestamp, now
 
     def _extension(self, stamp: int) -> bytes:
         """The header extension of a packet: one-byte elements of three octets each (RFC 8285 section 4.2)."""
@@ -185,56 +192,49 @@ class Convoy:
             elements += way.playout_delay.to_bytes(4, "big")
         return (0xBEDE0000 | len(elements) // 4).to_bytes(4, "big") + elements if elements else b""
 
-    def _serve_run(self, run: Sequence[Packet], extension: bytes) -> None:
+    def _serve_run(self, run: Sequence[Packet], extension: bytes, sender: Sender) -> None:
         """Packets that share a message: leg by leg, so that what is one leg's lies together."""
         slots, count, length = self._slots, len(self.legs), len(run)
         for place, packet in enumerate(run):
             self._write(packet, extension, place, length)
-        used = count * length
         if self._protect:
-            contexts = self._contexts.get(length)
-            if contexts is None:
-                contexts = self._contexts[length] = [
-                    leg.cell.srtp.context
-                    for leg in self.legs
-                    if leg.cell is not None and leg.cell.srtp is not None
-                    for _ in range(length)
-                ]
-            failed = [index for index, status in enumerate(slots.protect(contexts)) if status]
+            statuses = slots.protect(self._contexts.get(length) or self._contexts_of(length))
+            failed = {index // length for index, status in enumerate(statuses) if status} if any(statuses) else None
         else:
-            failed = []
-        sender = self.way.socket.sender
-        if sender is None:
-            return
+            failed = None
         messages = self._messages.get(length)
         if messages is None:
             addresses = [leg.cell.address for leg in self.legs if leg.cell is not None]
             messages = self._messages[length] = sender.prepare(addresses, slots.parts, length)
-        sizes = slots.lengths[:length].tolist()
-        if not failed:
-            sender.send(messages, 0, used // length, sizes)
+        if failed is None:
+            sender.send(messages, 0, count, slots.lengths[:length].tolist())
         else:
-            self._send_around({index // length for index in failed}, messages, length)
+            self._send_around(failed, messages, run, sender)
 
-    def _send_around(self, failed: set[int], messages: Any, length: int) -> None:
-        """To all but those whose packets SRTP would not protect: out of their counts they go, as errors they count."""
-        sender = self.way.socket.sender
+    def _contexts_of(self, length: int) -> list[Any]:
+        """For every packet that of its leg."""
+        senders = [leg.cell.srtp for leg in self.legs if leg.cell is not None and leg.cell.srtp is not None]
+        contexts = self._contexts[length] = [sender.context for sender in senders for _ in range(length)]
+        return contexts
+
+    def _send_around(self, failed: set[int], messages: Any, run: Sequence[Packet], sender: Sender) -> None:
+        """To all but those whose packets SRTP would not protect: they count as errors and not as sent."""
+        length = len(run)
         for index, leg in enumerate(self.legs):
-            if sender is None:
-                return
-            sizes = self._slots.lengths[index * length : (index + 1) * length].tolist()
-            if index not in failed:
-                sender.send(messages, index, 1, sizes)
-            else:
+            if index in failed:
                 sender.errors += length
                 leg.packets -= length
+                leg.octets -= sum(len(packet.payload) for packet in run)
+            else:
+                sender.send(messages, index, 1, self._slots.lengths[index * length : (index + 1) * length].tolist())
 
     def _write(self, packet: Packet, extension: bytes, place: int, length: int) -> None:
         """One packet for all legs, the one at `place` of a run of `length`, still open."""
         slots, lanes, count = self._slots, self._lanes or self._settle(), len(self.legs)
         extended, timestamp, payload_type, marker, payload, vp8 = packet
-        self.knows(payload_type)
-        fixed = self._fixed[payload_type] or 0
+        fixed = self._fixed[payload_type] if payload_type in self._fixed else self._fixed_part(payload_type)
+        if fixed is None:
+            return
         ones = lanes.ones
         headers = (
             (fixed | ones << _MARKER if marker else fixed)
@@ -248,16 +248,16 @@ class Convoy:
         words[at + 1 : stop + 1 : step] = lane[1::3]
         words[at + 2 : stop + 2 : step] = lane[2::3]
         rest = b"".join((extension, payload))
-        memory, size = slots.memory, len(rest)
+        view, size = slots.view, len(rest)
         step *= 4
         first = 4 * at + HEADER
         for start in range(first, first + step * count, step):
-            memory[start : start + size] = rest
+            view[start : start + size] = rest
         slots.lengths[place : length * count : length] = array("Q", (HEADER + size,)) * count
         if vp8 is not None and self._renumbered:
             first += len(extension)
             for index, leg in self._renumbered:
-                _renumber(memory, first + step * index, vp8, leg.vp8.offsets)
+                _renumber(view, first + step * index, vp8, leg.vp8.offsets)
 
 
 def _joined(rows: Any) -> int:
@@ -280,7 +280,7 @@ def _run_end(packets: Sequence[Packet], start: int, longest: int) -> int:
     return end
 
 
-def _renumber(memory: bytearray, at: int, vp8: Vp8Numbers, offsets: tuple[int, int, int]) -> None:
+def _renumber(memory: memoryview, at: int, vp8: Vp8Numbers, offsets: tuple[int, int, int]) -> None:
     """The numbers of a VP8 descriptor (RFC 7741 section 4.2) in a payload at `at`, as one leg has them."""
     picture, tl0, keyidx = mapped(vp8, offsets)
     wide, picture_at, tl0_at, keyidx_at = vp8[3:]

@@ -55,13 +55,13 @@ class Intake:
         """With a burst."""
         self.news: dict[InlineIngress, None] = {}
 
-    def flush(self, clock: Clock) -> None:
-        """The end of a batch: what it brought goes to the legs."""
+    def flush(self, offset: float, clock: Clock) -> None:
+        """The end of a batch: what it brought goes to the legs. `offset`: from `clock` to the time of arrivals."""
         self.batch += 1
         waiting = self.waiting
         if waiting:
-            self.deliver(clock())
-            ended = clock()
+            self.deliver(clock() + offset)
+            ended = clock() + offset
             for source in waiting:
                 source.latency = ended - source.last_arrival
 
@@ -276,7 +276,7 @@ class InlineReceiver(LayerReceiver):
                 return self._leaving
             intake.deliver(now)
         self._checked, self._checked_type = intake.batch, payload_type
-        self._leaving = self.fanout.count_left(self.layer, extended, payload_type) if self.fanout is not None else 0
+        self._leaving = self.fanout.count_left(self.layer, extended, {payload_type}) if self.fanout is not None else 0
         return self._leaving
 
     def _note(self, extended: int, data: bytes, timestamp: int, now: float) -> None:

@@ -31,8 +31,8 @@ class SteadyFanout:
         self._video = kind == "video"
         self._red = red
         self._legs: tuple[Leg, ...] = ()
-        self._loose: list[Leg] = []
-        """Those that do not ride."""
+        self._loose: list[Leg] | None = None
+        """Those that do not ride; None: somebody has boarded or alighted since they were looked up."""
         self._convoys: dict[int, list[Convoy]] = {}
         self._receivers: set[InlineReceiver] = set()
         self.muted = False
@@ -40,7 +40,7 @@ class SteadyFanout:
     # -- the face to the track --------------------------------------------------------------------------------------
 
     def set_legs(self, legs: Sequence[Leg]) -> None:
-        before, self._legs = self._legs, tuple(legs)
+        before, self._legs, self._loose = self._legs, tuple(legs), None
         for leg in before:
             if isinstance(leg, RidingLeg) and leg not in self._legs and self._carries(leg):
                 leg.alight()
@@ -85,7 +85,7 @@ class SteadyFanout:
         left: list[Leg] = []
         served: list[Convoy] = []
         for convoy in self._aboard(layer, types):
-            if convoy.usable and convoy.newest < first:
+            if convoy.newest < first and not convoy.way.socket.divert:
                 served.append(convoy)
             else:
                 left += convoy.legs
@@ -106,12 +106,12 @@ class SteadyFanout:
 
     # -- what goes past the track -----------------------------------------------------------------------------------
 
-    def count_left(self, layer: int, extended: int, payload_type: int) -> int:
-        """How many legs cannot have this packet by `deliver`. Until then nothing changes but by this."""
+    def count_left(self, layer: int, extended: int, types: set[int]) -> int:
+        """How many legs cannot have a packet of these payload types by `deliver`. Until then nothing but this changes
+        who rides."""
         left = 0
-        types = {payload_type}
         for convoy in self._aboard(layer, types):
-            if not convoy.usable or convoy.newest + 1 != extended:
+            if not convoy.can_serve(extended):
                 left += len(convoy.legs)
         for leg in self._off_board():
             if self._is_meant(leg, layer):
@@ -121,9 +121,9 @@ class SteadyFanout:
 
     def deliver(self, layer: int, packets: Sequence[Packet], now: float) -> None:
         """Packets that were counted, one right behind the other."""
-        stamp = abs_send_time(now)
+        stamp, first = abs_send_time(now), packets[0].extended
         for convoy in self._convoys.get(layer, ()):
-            if convoy.usable and convoy.newest + 1 == packets[0].extended:
+            if convoy.can_serve(first):
                 convoy.serve(packets, stamp, now)
 
     # -- who rides --------------------------------------------------------------------------------------------------
@@ -137,19 +137,24 @@ class SteadyFanout:
         convoys = self._convoys.get(layer)
         if not convoys:
             return []
+        empty = False
         for convoy in convoys:
-            if not convoy.legs:
-                continue
             for type in types:
                 if not convoy.knows(type):
                     for leg in [leg for leg in convoy.legs if type not in leg.payload_types]:
                         leg.alight()
-        if not all(convoy.legs for convoy in convoys):
+            empty = empty or not convoy.legs
+        if empty:
             convoys[:] = [convoy for convoy in convoys if convoy.legs]
         return convoys
 
     def _off_board(self) -> list[Leg]:
-        return [leg for leg in self._legs if not isinstance(leg, RidingLeg) or leg.convoy is None]
+        if self._loose is None:
+            self._loose = [leg for leg in self._legs if not isinstance(leg, RidingLeg) or leg.convoy is None]
+        return self._loose
+
+    def _forget_loose(self) -> None:
+        self._loose = None
 
     def _is_meant(self, leg: Leg, layer: int) -> bool:
         """It would get a packet of this layer that is no key frame."""
@@ -169,11 +174,12 @@ class SteadyFanout:
             if convoy.way == way and len(convoy.legs) < MOST_LEGS and convoy.newest < extended:
                 break
         else:
-            convoy = Convoy(self._slots, layer, way, protect=self._protect)
+            convoy = Convoy(self._slots, layer, way, self._forget_loose, protect=self._protect)
             convoys.append(convoy)
         if convoy.newest < 0 or not convoy.legs:
             convoy.newest = leg.munger.newest
         convoy.add(leg, extended)
+        self._loose = None
         return convoy
 
     def _is_steady(self, leg: Leg, types: set[int]) -> bool:

@@ -21,18 +21,20 @@ _LOW = 0 if sys.byteorder == "little" else 4
 
 
 class SlotArray:
-    """`memory` holds the packets, `lengths` their lengths; `parts` is the address of the `struct iovec` array."""
+    """`view` is of the packets, as octets and as words of four; `lengths` are their lengths, and `parts` is the address
+    of the `struct iovec` array."""
 
-    __slots__ = ("_pointers", "_sizes", "_vectors", "lengths", "memory", "parts", "slot_size", "slots", "words")
+    __slots__ = ("_pointers", "_sizes", "_vectors", "lengths", "parts", "slot_size", "slots", "view", "words")
 
     def __init__(self, slots: int, slot_size: int) -> None:
         """`slot_size`: a multiple of four, with MAX_TRAILER to spare."""
         self.slots, self.slot_size = slots, slot_size
-        self.memory = bytearray(slots * slot_size)
-        self.words = memoryview(self.memory).cast("I")
+        octets = bytearray(slots * slot_size)
+        self.view = memoryview(octets)
+        self.words = self.view.cast("I")
         self._vectors = bytearray(_IOVEC.size * slots)
         self.lengths = memoryview(self._vectors).cast("Q")[1::2]
-        memory, vectors = (ffi.from_buffer("char[]", area) for area in (self.memory, self._vectors))
+        memory, vectors = (ffi.from_buffer("char[]", area) for area in (octets, self._vectors))
         base = int(ffi.cast("uintptr_t", memory))
         self.parts = int(ffi.cast("uintptr_t", vectors))
         for index in range(slots):

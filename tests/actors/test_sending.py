@@ -134,7 +134,7 @@ def wire() -> Iterator[tuple[socket.socket, Callable[[], list[bytes]]]]:
 def fill(slots: SlotArray, *packets: bytes) -> None:
     for index, packet in enumerate(packets):
         start = index * slots.slot_size
-        slots.memory[start : start + len(packet)] = packet
+        slots.view[start : start + len(packet)] = packet
         slots.lengths[index] = len(packet)
 
 

@@ -62,7 +62,7 @@ class InlinePump:
                     break
                 count += 1
                 self._receive(number, cell, data, packed(address))
-        self._intake.flush(self._clock)
+        self._intake.flush(0.0, self._clock)
         if self._intake.news:
             self.rings_with_news = False
         return count
