@@ -16,6 +16,7 @@ from typing import Protocol
 
 from actors.impairment import Impairment
 from actors.kernel import MediaLink
+from actors.pump import PlaneLock, PythonPump, Source
 from actors.sending import BUFFER_FULL, CANNOT_SEGMENT, UDP_SEGMENT, sender_for
 from lkactor.counters import Counters
 from lkactor.ice import Candidate
@@ -25,7 +26,6 @@ from lkactor.plane import (
     IngressCell,
     InlineIngress,
     InlineSocket,
-    Intake,
     Plane,
     Pump,
     PythonPlane,
@@ -252,6 +252,8 @@ class Ports:
 
     def __init__(self, plane: Plane | None = None) -> None:
         self.plane = plane or PythonPlane()
+        if isinstance(self.plane, PythonPlane):
+            self.plane.lock = PlaneLock()  # A thread runs packets through it.
         self.cells: dict[socket.socket, SocketCell] = {}
         self._collected: dict[SocketCell, tuple[int, int, int, int]] = {}
         self._received: dict[SocketCell, tuple[int, int, int]] = {}
@@ -270,11 +272,6 @@ class Ports:
         self._spread = 0
         self._tcp_paths: dict[Address, Path] = {}
         self._impairment: Impairment | None = None
-
-    @property
-    def intake(self) -> Intake | None:
-        """What is handed datagrams of known peers while Python reads the sockets."""
-        return self.plane.intake if isinstance(self.plane, PythonPlane) else None
 
     @property
     def impairment(self) -> Impairment | None:
@@ -381,12 +378,24 @@ class Ports:
         if self.pump is not None or not self.udp:
             return
         try:
-            self.pump = self.plane.pump([self.cells[udp.sock] for udp in self.udp], now)
+            self.pump = self._python_pump(now) or self.plane.pump([self.cells[udp.sock] for udp in self.udp], now)
             if self.pump is not None:
                 self.pump.start()
         except OSError:
             self.pump = None
             self.counters.count("udp.no_thread")
+
+    def _python_pump(self, now: float) -> PythonPump | None:
+        """For a plane that has no thread of its own. Raises OSError."""
+        plane = self.plane
+        if not isinstance(plane, PythonPlane) or plane.intake is None or not isinstance(plane.lock, PlaneLock):
+            return None
+        sources = [
+            Source(udp.sock, cell, udp.routes)
+            for udp in self.udp
+            if isinstance(cell := self.cells[udp.sock], InlineSocket)
+        ]
+        return PythonPump(sources, plane.intake, plane.lock, now)
 
     def close(self) -> None:
         if self.pump is not None:
@@ -524,7 +533,13 @@ class Ports:
 
     def take(self, pump: Pump) -> None:
         """Push what waits on the links it belongs to."""
-        impairment, numbers = self._impairment, self._numbers
+        numbers = self._numbers
+        if isinstance(pump, PythonPump):
+            for socket_number, sockaddr, data, arrival, opened in pump.waiting():
+                route = self.route(self.udp[socket_number], sockaddr, data)
+                if route is not None:
+                    self._push(route, data, arrival, opened)
+            return
         for socket_number, number, packed, data, arrival, opened in pump.take():
             route = numbers.get(number)
             if route is None or data[0] < 4:
@@ -532,9 +547,12 @@ class Ports:
                 route = self.route(udp, _sockaddr(packed), data)
                 if route is None:
                     continue
-            if opened:
-                route.link.push((data, OF_THE_PLANE[opened], arrival))
-            elif impairment is None:
-                route.link.push((data, route.address, arrival))
-            else:
-                impairment.receive(route.link, (data, route.address, arrival))
+            self._push(route, data, arrival, opened)
+
+    def _push(self, route: Route, data: bytes, arrival: float, opened: int) -> None:
+        if opened:
+            route.link.push((data, OF_THE_PLANE[opened], arrival))
+        elif self._impairment is None:
+            route.link.push((data, route.address, arrival))
+        else:
+            self._impairment.receive(route.link, (data, route.address, arrival))

@@ -32,10 +32,11 @@ SendMany = Callable[[int, int, int, int], int]
 
 
 def _find() -> SendMany | None:
-    """The C library's function; None where it does not fit."""
+    """The C library's function; None where it does not fit. It keeps the interpreter: with MSG_DONTWAIT it never waits,
+    and whoever gives the interpreter away may have to wait to get it back."""
     if not sys.platform.startswith("linux") or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
-    function = getattr(ctypes.CDLL(None, use_errno=True), "sendmmsg", None)
+    function = getattr(ctypes.PyDLL(None, use_errno=True), "sendmmsg", None)
     if function is None:
         return None
     function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)

@@ -1,20 +1,17 @@
 """The UDP actor: pushes datagrams onto the links of the transports.
 
-Where the forwarding plane receives by itself (`Ports.pump`), they are what it has left to Python. Else this actor
-drains the sockets raw, and hands what known peers send to the plane first (`Ports.intake`). Nothing here awaits per
-packet: the work of one turn is bounded, and still in the same turn the transports run, each once for the whole burst,
-and after them the tracks that they fed.
+Where the forwarding plane receives by itself (`Ports.pump`), they are what it has left to the actors. Else this actor
+drains the sockets raw. Nothing here awaits per packet: the work of one turn is bounded, and still in the same turn the
+transports run, each once for the whole burst, and after them the tracks that they fed.
 """
 
 from __future__ import annotations
 
-from time import perf_counter
-
 import trio
 
 from actors.kernel import Actor
-from actors.net import MAX_DATAGRAM, OF_THE_PLANE, Ports, UdpPort
-from lkactor.plane import Intake, Pump
+from actors.net import MAX_DATAGRAM, Ports, UdpPort
+from lkactor.plane import Pump
 
 TURN = 0.003
 """Seconds of receive and forwarding work between two looks at the rest of the process."""
@@ -42,8 +39,6 @@ class UdpActor(Actor[object]):
         else:
             for udp in self._ports.udp:
                 self.context.start_soon(self._read, udp)
-            if self._ports.intake is not None:
-                self.context.start_soon(self._look, self._ports.intake)
 
     async def receive(self, message: object) -> object:
         raise TypeError(f"the UDP actor takes no messages, got {type(message).__name__}")
@@ -58,10 +53,10 @@ class UdpActor(Actor[object]):
             if not pump.rings_with_news:
                 self._news.set()
 
-    async def _look(self, plane: Pump | Intake) -> None:
+    async def _look(self, pump: Pump) -> None:
         while True:
             with self.context.media_turn:
-                more = plane.tell_news()
+                more = pump.tell_news()
             if more:
                 await trio.sleep(LOOK)
             else:
@@ -71,27 +66,22 @@ class UdpActor(Actor[object]):
     # -- without it -------------------------------------------------------------------------------------------------
 
     async def _read(self, udp: UdpPort) -> None:
-        intake, turn = self._ports.intake, self.context.media_turn
         while True:
             await trio.lowlevel.wait_readable(udp.sock)
-            now, began = trio.current_time(), perf_counter()
-            with turn:
-                drained = self._drain(udp, now, max(FEWEST, min(MOST, int(TURN / self._cost))))
-                if intake is not None:
-                    intake.flush(now - began, perf_counter)
-                    if intake.news:
-                        self._news.set()
+            began = trio.current_time()
+            with self.context.media_turn:
+                drained = self._drain(udp, began, max(FEWEST, min(MOST, int(TURN / self._cost))))
             if drained:
-                spent = (perf_counter() - began) / drained
+                spent = (trio.current_time() - began) / drained
                 self._cost = max(1e-6, self._cost + (spent - self._cost) / 4)
 
     def _drain(self, udp: UdpPort, now: float, count: int) -> int:
         """Push up to `count` datagrams on; how many there were."""
-        ports, receive, routes = self._ports, udp.sock.recvfrom, udp.routes
+        ports, sock = self._ports, udp.sock
         impairment = ports.impairment
         for drained in range(count):
             try:
-                data, sockaddr = receive(MAX_DATAGRAM)
+                data, sockaddr = sock.recvfrom(MAX_DATAGRAM)
             except BlockingIOError:
                 return drained
             except OSError:
@@ -100,24 +90,11 @@ class UdpActor(Actor[object]):
                 continue
             ports.packets_in += 1
             ports.bytes_in += len(data)
-            route = routes.get(sockaddr)
-            if route is not None and impairment is None and route.ingress is not None and _is_rtp(data):
-                if route.ingress.ready:
-                    opened = route.ingress.receive(data, now)
-                    if opened is not None:
-                        route.link.push((opened[0], OF_THE_PLANE[opened[1]], now))
-                    continue
-            else:
-                route = ports.route(udp, sockaddr, data)
-                if route is None:
-                    continue
+            route = ports.route(udp, sockaddr, data)
+            if route is None:
+                continue
             if impairment is None:
                 route.link.push((data, route.address, now))
             else:
                 impairment.receive(route.link, (data, route.address, now))
         return count
-
-
-def _is_rtp(data: bytes) -> bool:
-    """RFC 7983 section 7, RFC 5761 section 4."""
-    return len(data) > 11 and data[0] >> 6 == 2 and not 192 <= data[1] <= 223

@@ -86,25 +86,28 @@ class PythonPlane:
         a time, and everything through the actors."""
         self.why = why
         self.lock: AbstractContextManager[object] = nullcontext()
+        """Whoever reads the sockets on another thread sets one, before anything is made."""
         self._protect = protect
         self.intake: Intake | None = Intake() if steady and SLOTS_AVAILABLE else None
-        """What the UDP actor hands datagrams of known peers to; None: to the transports."""
+        """What RTP of known peers goes through first, for whoever reads the sockets; None: it goes to the actors."""
         self._slots = SlotArray(SLOTS, SLOT_SIZE) if self.intake is not None else None
 
     def socket(self, fd: int) -> SocketCell:
         return InlineSocket(fd) if self.intake is not None else NoSocketCell()
 
     def egress(self) -> EgressCell:
-        return InlineEgress(protect=self._protect) if self.intake is not None else NoEgressCell()
+        return InlineEgress(self.lock, protect=self._protect) if self.intake is not None else NoEgressCell()
 
     def ingress(self) -> IngressCell:
-        return InlineIngress(self.intake, protect=self._protect) if self.intake is not None else NoIngressCell()
+        return (
+            InlineIngress(self.intake, self.lock, protect=self._protect) if self.intake is not None else NoIngressCell()
+        )
 
     def pump(self, sockets: Sequence[SocketCell], now: float) -> Pump | None:
         return None
 
     def leg(self, **row: Any) -> Leg:
-        return RidingLeg(**row) if self.intake is not None else Leg(**row)
+        return RidingLeg(lock=self.lock, **row) if self.intake is not None else Leg(**row)
 
     def fanout(self, kind: str, red: Mapping[int, int]) -> Fanout:
         if self.intake is None or self._slots is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lkactor.plane.cells import IngressCell, PackedAddress, SocketCell
@@ -39,7 +40,7 @@ class InlineSocket:
         self.divert = False
         self.sender: Sender | None = None
         self.received = (0, 0, 0)
-        """The UDP actor counts what comes."""
+        """As `SocketCell.received`, for whoever reads it to write."""
 
     @property
     def packets(self) -> int:
@@ -58,13 +59,14 @@ class InlineSocket:
         return self.sender.errors if self.sender is not None else 0
 
     def set_route(self, address: PackedAddress, number: int, ingress: IngressCell | None) -> None:
-        """The UDP actor knows the routes itself."""
+        """Whoever reads the socket knows the routes itself."""
 
 
 class InlineEgress:
     """Legs that ride alight before anything of it changes."""
 
-    def __init__(self, *, protect: bool) -> None:
+    def __init__(self, lock: AbstractContextManager[object], *, protect: bool) -> None:
+        self._lock = lock
         self.ready = False
         self.srtp: SrtpSender | None = None
         self.socket: InlineSocket | None = None
@@ -73,18 +75,21 @@ class InlineEgress:
         self._protect = protect
 
     def set_ready(self, ready: bool) -> None:
-        self.ready = ready
-        if not ready:
-            self._alight()
+        with self._lock:
+            self.ready = ready
+            if not ready:
+                self._alight()
 
     def set_keys(self, srtp: SrtpSender | None) -> None:
-        self._alight()
-        self.srtp = srtp
+        with self._lock:
+            self._alight()
+            self.srtp = srtp
 
     def set_path(self, socket: SocketCell | None, address: bytes) -> None:
-        self._alight()
-        self.socket = socket if isinstance(socket, InlineSocket) else None
-        self.address = address
+        with self._lock:
+            self._alight()
+            self.socket = socket if isinstance(socket, InlineSocket) else None
+            self.address = address
 
     def _alight(self) -> None:
         for leg in list(self.riders):

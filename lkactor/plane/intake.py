@@ -10,6 +10,7 @@ has been numbered.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 MOST_SOURCES, MOST_ARRIVALS, MOST_LEVELS = 64, 512, 64
 """Streams of one peer that are received here; what waits to be taken, of a peer and of a stream."""
-NEWS_AT = 100
-"""Arrivals that are not kept waiting for the next look."""
 UP, AUDIO, VP8, H264 = range(4)
 """What a payload type holds: anything, so it goes up; or what it says."""
 _KINDS = {"video/vp8": VP8, "video/h264": H264}
@@ -84,8 +83,8 @@ class Intake:
 class InlineIngress:
     """Where one peer connection is read. `ready`: RTP can be opened."""
 
-    def __init__(self, intake: Intake, *, protect: bool) -> None:
-        self._intake, self._protect = intake, protect
+    def __init__(self, intake: Intake, lock: AbstractContextManager[object], *, protect: bool) -> None:
+        self._intake, self._lock, self._protect = intake, lock, protect
         self.on_news: Callable[[], None] | None = None
         self.ready = False
         self.transport_cc_id = 0
@@ -96,8 +95,9 @@ class InlineIngress:
         self.arrivals: list[tuple[int, float, int, bool]] = []
 
     def set_keys(self, srtp: SrtpReceiver | None) -> None:
-        self._srtp = srtp
-        self.ready = srtp is not None
+        with self._lock:
+            self._srtp = srtp
+            self.ready = srtp is not None
 
     def set_transport_cc(self, id: int) -> None:
         self.transport_cc_id = id
@@ -135,22 +135,25 @@ class InlineIngress:
         if len(arrivals) < MOST_ARRIVALS:
             arrivals.append((sequence, arrival, ssrc, marker))
         self._intake.news[self] = None
-        if len(arrivals) == NEWS_AT and self.on_news is not None:
-            self.on_news()
 
     def has_level(self) -> None:
         self._intake.news[self] = None
 
     @property
     def has_levels(self) -> bool:
-        return any(source.levels for source in self._sources.values())
+        with self._lock:
+            return any(source.levels for source in self._sources.values())
 
     def take_arrivals(self) -> list[tuple[int, float, int, bool]]:
-        taken, self.arrivals = self.arrivals, []
+        if not self.arrivals:
+            return []
+        with self._lock:
+            taken, self.arrivals = self.arrivals, []
         return taken
 
     def take_refusals(self) -> Mapping[str, int]:
-        taken, self._refused = self._refused, {}
+        with self._lock:
+            taken, self._refused = self._refused, {}
         return taken
 
 

@@ -15,6 +15,7 @@ first, and its numbers are then its own, as if it had been served by itself all 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from lkactor.plane.inline import InlineEgress
@@ -59,9 +60,11 @@ def _watched(of: type, name: str) -> Any:
     read, write_slot = slot.__get__, slot.__set__
 
     def write(self: Any, value: Any) -> None:
-        if self.leg.convoy is not None and read(self) != value:
-            self.leg.alight()
-        write_slot(self, value)
+        leg = self.leg
+        with leg.lock:
+            if leg.convoy is not None and read(self) != value:
+                leg.alight()
+            write_slot(self, value)
 
     return property(read, write)
 
@@ -79,8 +82,9 @@ def _followed(of: type, name: str, value_of: Callable[[Any, Convoy], float]) -> 
         return value_of(self, convoy)
 
     def write(self: Any, value: Any) -> None:
-        self.leg.alight()
-        write_slot(self, value)
+        with self.leg.lock:
+            self.leg.alight()
+            write_slot(self, value)
 
     return property(read, write)
 
@@ -225,7 +229,7 @@ def _counted(name: str) -> Any:
 class RidingLeg(Leg):
     """A `Leg` that can ride."""
 
-    __slots__ = ("boarded", "cell", "convoy")
+    __slots__ = ("boarded", "cell", "convoy", "lock")
 
     munger: RidingMunger
     vp8: RidingVp8
@@ -252,7 +256,8 @@ class RidingLeg(Leg):
     packets = _counted("packets")
     octets = _counted("octets")
 
-    def __init__(self, *, egress: Any, **row: Any) -> None:
+    def __init__(self, *, egress: Any, lock: AbstractContextManager[object], **row: Any) -> None:
+        self.lock = lock
         self.convoy = None
         self.boarded = 0
         super().__init__(egress=egress, **row)
@@ -276,9 +281,11 @@ class RidingLeg(Leg):
 
     def alight(self) -> None:
         """Its numbers are its own again."""
-        convoy = self.convoy
-        if convoy is None:
-            return
+        with self.lock:
+            if self.convoy is not None:
+                self._leave(self.convoy)
+
+    def _leave(self, convoy: Convoy) -> None:
         munger, vp8, place = self.munger, self.vp8, self.place
         newest, sequence, timestamp = munger.newest, munger.last_sequence, munger.last_timestamp
         counts, sent_at = (self.packets, self.octets), self.last_sent_at

@@ -1,0 +1,214 @@
+"""The thread that receives for the Python plane.
+
+A loop that does a hundred things is slow to come round to a socket: at 200 packets a second its turn costs more than
+the packet. So a thread of its own waits for the sockets. RTP of known peers goes through the plane there and then
+(`lkactor.plane.intake`), under the plane's lock; whatever else comes waits for the UDP actor.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from lkactor.plane import InlineIngress, InlineSocket, Intake
+
+TURN = 0.002
+"""Seconds under the lock, about."""
+FEWEST, MOST = 4, 64
+"""Datagrams of a turn."""
+MOST_WAITING = 2048
+"""Datagrams for the UDP actor; more are dropped and counted."""
+MOST_TAKEN = 64
+"""Of them at once: what the actors can do in about two milliseconds."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds for which one thread may keep the interpreter while another one waits for it."""
+MAX_DATAGRAM = 2048
+Waiting = tuple[int, Any, bytes, float, int]
+"""The number of the socket, from whom, as `recvfrom` has it, the datagram, when, and 0 or OPENED or REST."""
+
+
+class Route(Protocol):
+    """What is known of an address."""
+
+    @property
+    def ingress(self) -> InlineIngress | None: ...
+
+
+class Source(NamedTuple):
+    """A socket that is read."""
+
+    sock: socket.socket
+    cell: InlineSocket
+    routes: Mapping[Any, Route]
+    """By address; changed by others."""
+
+
+class PlaneLock:
+    """May be entered again by who is inside. `waiting`: how many are about to be: the thread gives way to them."""
+
+    __slots__ = ("_lock", "waiting")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.waiting = 0
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.waiting += 1
+            self._lock.acquire()
+            self.waiting -= 1
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
+class PythonPump:
+    """Implements `lkactor.plane.Pump`, but that what waits is handed over as it is (`waiting`)."""
+
+    def __init__(self, sources: Sequence[Source], intake: Intake, lock: PlaneLock, now: float) -> None:
+        """`sources` are numbered from 0. `now`: of Trio's clock. Raises OSError."""
+        self._intake, self._lock = intake, lock
+        self._offset = now - time.perf_counter()
+        self._sources = {source.sock.fileno(): (number, source) for number, source in enumerate(sources)}
+        self._up: deque[Waiting] = deque()
+        self._told, self._sleeping = False, True
+        self._cost = TURN / MOST
+        """Seconds a datagram, the average of the last turns."""
+        self.dropped = 0
+        self._wake, self._ring = (end for end in socket.socketpair())
+        self._halt, self._halted = (end for end in socket.socketpair())
+        for end in (self._wake, self._ring):
+            end.setblocking(False)
+        self.fd = self._wake.fileno()
+        self._thread = threading.Thread(target=self._run, name="lkactor-media", daemon=True)
+        self._interval = sys.getswitchinterval()
+
+    def start(self) -> None:
+        """Raises OSError."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise OSError("the receiving thread could not be started") from error
+
+    def stop(self) -> None:
+        """Returns when it has ended; before the sockets are closed."""
+        if self._thread.is_alive():
+            self._halt.send(b"\0")
+            self._thread.join()
+            sys.setswitchinterval(self._interval)
+        for end in (self._wake, self._ring, self._halt, self._halted):
+            end.close()
+
+    # -- on the thread of the loop ----------------------------------------------------------------------------------
+
+    def waiting(self) -> list[Waiting]:
+        """What there is for the actors; a part of it, if it is much, and then it rings again."""
+        try:
+            while self._wake.recv(64):
+                pass
+        except BlockingIOError:
+            pass
+        self._told = False
+        up = self._up
+        taken = [up.popleft() for _ in range(min(len(up), MOST_TAKEN))]
+        if up:
+            self._tell()
+        return taken
+
+    def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, int]]:
+        """Nothing: see `waiting`."""
+        return iter(())
+
+    def tell_news(self) -> bool:
+        """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""
+        with self._lock:
+            told = self._intake.tell_news()
+            self._sleeping = not told
+        return told
+
+    @property
+    def rings_with_news(self) -> bool:
+        """The last `tell_news` found nothing, and nothing has come since."""
+        return self._sleeping
+
+    # -- on its own -------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            try:
+                self._ring.send(b"\0")
+            except OSError:
+                self._told = False
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())  # Signals are the main thread's.
+        poll = select.poll()
+        for fd in (*self._sources, self._halted.fileno()):
+            poll.register(fd, select.POLLIN)
+        lock, sources = self._lock, self._sources
+        while True:
+            for fd, _ in poll.poll():
+                if fd not in sources:
+                    return
+                self._turn(*sources[fd])
+            while lock.waiting:
+                time.sleep(0)
+
+    def _turn(self, number: int, source: Source) -> None:
+        began = time.perf_counter()
+        with self._lock:
+            drained = self._drain(number, source, began + self._offset, max(FEWEST, min(MOST, int(TURN / self._cost))))
+            self._intake.flush(self._offset, time.perf_counter)
+            if self._sleeping and self._intake.news:
+                self._sleeping = False
+                self._tell()
+        if self._up:
+            self._tell()
+        if drained:
+            spent = (time.perf_counter() - began) / drained
+            self._cost = max(1e-6, self._cost + (spent - self._cost) / 4)
+
+    def _drain(self, number: int, source: Source, now: float, count: int) -> int:
+        """Up to `count` datagrams; how many there were."""
+        receive, routes, cell, up = source.sock.recvfrom, source.routes, source.cell, self._up
+        packets = octets = errors = 0
+        opened: tuple[bytes, int] | None
+        for _ in range(count):
+            try:
+                data, sockaddr = receive(MAX_DATAGRAM)
+            except BlockingIOError:
+                break
+            except OSError:
+                errors += 1  # An ICMP error of an earlier send surfaces on the next receive.
+                continue
+            packets += 1
+            octets += len(data)
+            route = routes.get(sockaddr)
+            ingress = route.ingress if route is not None else None
+            if ingress is not None and ingress.ready and is_rtp(data) and not cell.divert:
+                opened = ingress.receive(data, now)
+                if opened is None:
+                    continue
+            else:
+                opened = data, 0
+            if len(up) < MOST_WAITING:
+                up.append((number, sockaddr, opened[0], now, opened[1]))
+            else:
+                self.dropped += 1
+        before = cell.received
+        cell.received = before[0] + packets, before[1] + octets, before[2] + errors
+        return packets
+
+
+def is_rtp(data: bytes) -> bool:
+    """RFC 7983 section 7, RFC 5761 section 4."""
+    return len(data) > 11 and data[0] >> 6 == 2 and not 192 <= data[1] <= 223
