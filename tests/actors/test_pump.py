@@ -1,0 +1,227 @@
+"""The thread that receives for the Python plane: what it takes past the loop, what it hands up, who goes first."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.media import Bench, Sink, audio_format, audio_leg, audio_packet, forwarder_for, plane_named
+
+from actors.pump import MOST_WAITING, PlaneLock, PythonPump, Source
+from actors.sending import sender_for
+from lkactor.plane import OPENED, InlineSocket, PythonPlane
+from lkactor.sfu import TrackForwarder
+from lkactor.srtp import SLOTS_AVAILABLE
+from lkactor.wire.rtp import parse_rtp
+
+pytestmark = pytest.mark.skipif(not SLOTS_AVAILABLE, reason="libsrtp's functions cannot be reached")
+PATIENCE = 20.0
+"""Seconds that a test waits for a packet on the loopback."""
+
+
+class NoKeys:
+    context = None
+
+
+class Publisher(Sink):
+    def __init__(self, ingress: Any) -> None:
+        super().__init__()
+        self.ingress = ingress
+
+
+class Known:
+    def __init__(self, ingress: Any) -> None:
+        self.ingress = ingress
+
+
+def udp() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return sock
+
+
+class Stage:
+    """One publisher, one track, two legs, and the thread."""
+
+    def __init__(self) -> None:
+        plane = plane_named("python")
+        assert isinstance(plane, PythonPlane) and plane.intake is not None
+        plane.lock = self.lock = PlaneLock()
+        Bench.plane = plane
+        self.server, self.sock = udp(), udp()
+        self.cell = InlineSocket(self.server.fileno())
+        self.cell.sender = sender_for(self.server.fileno())
+        ingress = plane.ingress()
+        ingress.set_keys(NoKeys())  # type: ignore[arg-type]
+        ingress.set_transport_cc(5)
+        self.news = 0
+        ingress.on_news = self._on_news
+        self.ingress = ingress
+        self.routes = {self.sock.getsockname(): Known(ingress)}
+        self.forwarder: TrackForwarder
+        self.forwarder, _ = forwarder_for(audio_format())
+        self.forwarder.publisher = Publisher(ingress)
+        self.sinks = [Sink(), Sink()]
+        for number, sink in enumerate(self.sinks):
+            self.forwarder.add_leg(audio_leg(sink, ssrc=number + 1), 1000.0)
+        self.pump = PythonPump([Source(self.server, self.cell, self.routes)], plane.intake, self.lock, 1000.0)
+
+    def _on_news(self) -> None:
+        self.news += 1
+
+    def send(self, *datagrams: bytes) -> None:
+        for datagram in datagrams:
+            self.sock.sendto(datagram, self.server.getsockname())
+
+    def up(self) -> list[Any]:
+        """Waits for it to ring."""
+        assert select.select([self.pump.fd], [], [], PATIENCE)[0]
+        return self.pump.waiting()
+
+    def handle(self) -> None:
+        """As the actors do."""
+        for _, _, data, arrival, opened in self.up():
+            assert opened == OPENED
+            with self.lock:
+                self.forwarder.receive(0, [parse_rtp(data, arrival)], arrival)
+
+    def wait(self, count: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while len(self.sinks[1].rtp) < count and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        self.pump.stop()
+        for sock in (self.server, self.sock):
+            sock.close()
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    yield made
+    made.close()
+    Bench.plane = plane_named("plain")
+
+
+def audio(sequence: int) -> bytes:
+    return audio_packet(sequence, sequence * 960, 0.0).data
+
+
+def test_it_forwards_while_the_loop_does_nothing(stage: Stage) -> None:
+    stage.pump.start()
+    stage.send(audio(1))
+    stage.handle()
+    stage.send(*(audio(number) for number in range(2, 12)))
+    stage.wait(11)
+    assert [[packet.sequence for packet in sink.rtp] for sink in stage.sinks] == [list(range(1, 12))] * 2
+    stage.send(audio(20))
+    stage.handle()
+    stage.wait(12)
+    assert stage.sinks[1].rtp[-1].sequence == 20, "a gap: it rang"
+    assert stage.cell.received[0] == 12
+
+
+def test_what_is_no_rtp_of_a_known_peer_is_handed_up_as_it_came(stage: Stage) -> None:
+    stage.pump.start()
+    stranger = udp()
+    for sender, datagram in ((stage.sock, b"\x16dtls"), (stage.sock, b"\x80\xc9" + bytes(10)), (stranger, audio(1))):
+        sender.sendto(datagram, stage.server.getsockname())
+        ((number, address, data, _, opened),) = stage.up()
+        assert (number, address, data, opened) == (0, sender.getsockname(), datagram, 0)
+    stage.cell.divert = True
+    stage.send(audio(1))
+    assert stage.up()[0][4] == 0
+    stranger.close()
+
+
+def test_nothing_is_touched_by_it_while_somebody_else_holds_the_lock(stage: Stage) -> None:
+    stage.pump.start()
+    stage.send(audio(1))
+    stage.handle()
+    with stage.lock:
+        stage.send(audio(2))
+        with stage.lock:
+            assert not select.select([stage.pump.fd], [], [], 0.05)[0]
+        assert len(stage.sinks[0].rtp) == 1
+    stage.wait(2)
+    assert len(stage.sinks[0].rtp) == 2
+
+
+def test_legs_that_come_and_go_meanwhile_miss_nothing_and_get_nothing_twice(stage: Stage) -> None:
+    stage.pump.start()
+    stage.send(audio(1))
+    stage.handle()
+    leg = stage.forwarder.legs[0]
+    deadline = time.monotonic() + PATIENCE
+    for number in range(2, 600):
+        stage.send(audio(number))
+        if number % 7 == 0:
+            leg.abs_send_time_id = number % 14  # It alights, without the lock in hand.
+        while stage.cell.received[0] < number and time.monotonic() < deadline:
+            time.sleep(0)
+        if select.select([stage.pump.fd], [], [], 0)[0]:
+            for _, _, data, arrival, opened in stage.pump.waiting():
+                packet = parse_rtp(data, arrival)
+                packet.rest = opened != OPENED
+                with stage.lock:
+                    stage.forwarder.receive(0, [packet], arrival)
+    stage.wait(599)
+    for sink in stage.sinks:
+        assert [packet.sequence for packet in sink.rtp] == list(range(1, 600))
+
+
+def test_it_rings_once_for_news(stage: Stage) -> None:
+    assert not stage.pump.tell_news() and stage.pump.rings_with_news
+    stage.ingress.note(1, 1000.0, 77, False)  # type: ignore[attr-defined]
+    assert stage.pump.tell_news() and stage.news == 1
+    assert list(stage.ingress.take_arrivals()) == [(1, 1000.0, 77, False)]
+    assert not stage.pump.tell_news()
+
+
+def test_what_the_loop_is_too_slow_for_is_dropped_and_counted(stage: Stage) -> None:
+    stage.pump.start()
+    sent = 0
+    deadline = time.monotonic() + PATIENCE
+    while not stage.pump.dropped and time.monotonic() < deadline:
+        stage.send(b"\x16" + bytes(100))
+        sent += 1
+        while stage.cell.received[0] < sent and time.monotonic() < deadline:
+            time.sleep(0)
+    taken = 0
+    while more := len(stage.pump.waiting()):
+        taken += more
+    assert taken == MOST_WAITING and stage.pump.dropped >= 1
+
+
+def test_it_ends_when_it_is_told_to(stage: Stage) -> None:
+    before = threading.active_count()
+    stage.pump.start()
+    assert threading.active_count() == before + 1
+    stage.pump.stop()
+    assert threading.active_count() == before
+    stage.pump.stop()
+
+
+def test_the_lock_may_be_entered_again_and_says_who_waits() -> None:
+    lock, entered = PlaneLock(), threading.Event()
+
+    def other() -> None:
+        with lock:
+            entered.set()
+
+    with lock, lock:
+        thread = threading.Thread(target=other)
+        thread.start()
+        deadline = time.monotonic() + PATIENCE
+        while not lock.waiting and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert lock.waiting == 1 and not entered.is_set()
+    thread.join(PATIENCE)
+    assert entered.is_set() and lock.waiting == 0
