@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import socket
 import struct
 from collections.abc import Sequence
@@ -232,7 +233,7 @@ class UdpPath:
             self._ports.bytes_out += self._socket.sendmsg(run, control, 0, self.sockaddr)
             self._ports.packets_out += len(run)
         except OSError as error:
-            if error.errno in CANNOT_SEGMENT:
+            if error.errno in (*CANNOT_SEGMENT, errno.EMSGSIZE):
                 # Never try again on this path.
                 self._gso = False
                 for segment in run:
@@ -352,7 +353,7 @@ class Ports:
             cell = self.cells[sock] = self.plane.socket(sock.fileno())
             cell.divert = self._impairment is not None
             if isinstance(cell, InlineSocket):
-                cell.sender = sender_for(sock.fileno())
+                cell.sender = sender_for(sock.fileno(), functools.partial(allow_fragments, sock))
         return port
 
     def open_tcp(self, addresses: Sequence[str], port: int) -> int:

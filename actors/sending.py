@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 UDP_SEGMENT = 103
 """linux/udp.h; the standard library has no name for it before 3.12."""
-CANNOT_SEGMENT = (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT)
+CANNOT_SEGMENT = (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT)
 """No checksum offload on this route, or an odd kernel."""
 BUFFER_FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
 MESSAGE = struct.Struct("=QI4xQQQQi4xI4x")
@@ -75,8 +75,9 @@ class Messages:
 class ManySender:
     """Implements `lkactor.plane.inline.Sender` for one UDP socket. What does not fit now is media, and dropped."""
 
-    def __init__(self, fd: int, call: SendMany) -> None:
-        self._fd, self._call = fd, call
+    def __init__(self, fd: int, call: SendMany, allow_fragments: Callable[[], bool]) -> None:
+        """`allow_fragments`: some packet is too long for its route (EMSGSIZE). False: they are allowed already."""
+        self._fd, self._call, self._allow_fragments = fd, call, allow_fragments
         self.packets = self.bytes = self.buffer_full = self.errors = 0
         self.gso = True
 
@@ -95,24 +96,28 @@ class ManySender:
                 self.bytes += sent * octets
                 done += sent
                 continue
-            reason = ctypes.get_errno()
+            reason = ctypes.get_errno() if sent < 0 else 0
             if reason == errno.EINTR:
                 continue
             if run > 1 and reason in CANNOT_SEGMENT:
                 self.gso = False
+            if reason == errno.EMSGSIZE or (run > 1 and not self.gso):
                 self._send_singly(messages, done, sizes)
             else:
                 self._count(reason, run)
             done += 1
 
     def _send_singly(self, messages: Messages, index: int, sizes: Sequence[int]) -> None:
-        """A route that cannot segment: the same datagrams one by one, now and from now on."""
+        """One by one: a message that did not go, or on a route that cannot segment."""
         at = MESSAGE.size * index
         name, name_size, iovec, *_ = MESSAGE.unpack_from(messages.headers, at)
         for place, size in enumerate(sizes):
             one = ctypes.create_string_buffer(MESSAGE.size)
             MESSAGE.pack_into(one, 0, name, name_size, iovec + IOVEC_SIZE * place, 1, 0, 0, 0, 0)
-            if self._call(self._fd, ctypes.addressof(one), 1, socket.MSG_DONTWAIT) > 0:
+            sent = self._call(self._fd, ctypes.addressof(one), 1, socket.MSG_DONTWAIT)
+            if sent <= 0 and ctypes.get_errno() == errno.EMSGSIZE and self._allow_fragments():
+                sent = self._call(self._fd, ctypes.addressof(one), 1, socket.MSG_DONTWAIT)
+            if sent > 0:
                 self.packets += 1
                 self.bytes += size
             else:
@@ -125,8 +130,10 @@ class ManySender:
             self.errors += datagrams
 
 
-def sender_for(fd: int, call: SendMany | None = _sendmmsg) -> ManySender | None:
+def sender_for(
+    fd: int, allow_fragments: Callable[[], bool] = bool, call: SendMany | None = _sendmmsg
+) -> ManySender | None:
     """None: this system cannot do it, which it is asked by sending nothing."""
     if call is None or call(fd, 0, 0, socket.MSG_DONTWAIT) != 0:
         return None
-    return ManySender(fd, call)
+    return ManySender(fd, call, allow_fragments)
