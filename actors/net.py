@@ -376,6 +376,10 @@ class Ports:
 
     def start_pump(self, now: float) -> None:
         """Receive without Python if the forwarding plane can. `now`: of Trio's clock."""
+        if isinstance(self.pump, PythonPump) and self.pump.failed:
+            self.pump.stop()
+            self.pump = None
+            self.counters.count("udp.thread_failed")
         if self.pump is not None or not self.udp:
             return
         try:

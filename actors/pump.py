@@ -89,6 +89,8 @@ class PythonPump:
         self.fd = self._wake.fileno()
         self._thread = threading.Thread(target=self._run, name="lkactor-media", daemon=True)
         self._interval = sys.getswitchinterval()
+        self.failed = False
+        """The thread has ended, and nobody has told it to."""
 
     def start(self) -> None:
         """Raises OSError."""
@@ -103,14 +105,17 @@ class PythonPump:
         if self._thread.is_alive():
             self._halt.send(b"\0")
             self._thread.join()
-            sys.setswitchinterval(self._interval)
+        sys.setswitchinterval(self._interval)
         for end in (self._wake, self._ring, self._halt, self._halted):
             end.close()
 
     # -- on the thread of the loop ----------------------------------------------------------------------------------
 
     def waiting(self) -> list[Waiting]:
-        """What there is for the actors; a part of it, if it is much, and then it rings again."""
+        """What there is for the actors; a part of it, if it is much, and then it rings again. Raises RuntimeError once
+        the thread has failed: whoever supervises the caller lets it begin anew."""
+        if self.failed:
+            raise RuntimeError("the receiving thread has failed")
         try:
             while self._wake.recv(64):
                 pass
@@ -151,6 +156,17 @@ class PythonPump:
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())  # Signals are the main thread's.
+        stopped = False
+        try:
+            self._read()
+            stopped = True
+        finally:
+            self.failed = not stopped
+            self._told = False
+            self._tell()
+
+    def _read(self) -> None:
+        """Until it is told to stop."""
         poll = select.poll()
         for fd in (*self._sources, self._halted.fileno()):
             poll.register(fd, select.POLLIN)

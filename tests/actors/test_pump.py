@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from support.media import Bench, Sink, audio_format, audio_leg, audio_packet, forwarder_for, plane_named
 
+from actors.net import Ports
 from actors.pump import MOST_WAITING, PlaneLock, PythonPump, Source
 from actors.sending import sender_for
-from lkactor.plane import OPENED, InlineSocket, PythonPlane
+from lkactor.plane import OPENED, InlineIngress, InlineSocket, PythonPlane
 from lkactor.sfu import TrackForwarder
 from lkactor.srtp import SLOTS_AVAILABLE
 from lkactor.wire.rtp import parse_rtp
@@ -225,3 +226,32 @@ def test_the_lock_may_be_entered_again_and_says_who_waits() -> None:
         assert lock.waiting == 1 and not entered.is_set()
     thread.join(PATIENCE)
     assert entered.is_set() and lock.waiting == 0
+
+
+def test_a_thread_that_has_failed_says_so_to_whoever_takes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Media would stand still for ever, and nobody know: the UDP actor fails with it, and its restart begins anew."""
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    monkeypatch.setattr(InlineIngress, "receive", lambda *_: 1 / 0)
+    stage.pump.start()
+    stage.send(audio(1))
+    with pytest.raises(RuntimeError):
+        stage.up()
+    stage.pump.stop()
+    assert stage.pump.failed and len(raised) == 1
+
+
+def test_ports_begin_anew_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = Ports(plane_named("python"))
+    ports.open_udp(["127.0.0.1"], 0)
+    try:
+        ports.start_pump(0.0)
+        first = ports.pump
+        assert isinstance(first, PythonPump)
+        ports.start_pump(0.0)
+        assert ports.pump is first, "it runs"
+        first.failed = True
+        ports.start_pump(0.0)
+        assert ports.pump is not first and ports.counters["udp.thread_failed"] == 1
+    finally:
+        ports.close()
