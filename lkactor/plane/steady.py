@@ -20,7 +20,7 @@ from lkactor.wire.codecs.vp8 import Vp8Descriptor
 from lkactor.wire.extensions import abs_send_time
 
 if TYPE_CHECKING:
-    from lkactor.sfu.forwarder import Frame
+    from lkactor.sfu.frame import Frame
 
 
 class SteadyFanout:

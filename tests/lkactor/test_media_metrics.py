@@ -125,7 +125,7 @@ def test_retransmissions_and_key_frame_requests():
     forwarder.receive(0, VideoSource(5).frame(0.0, key=True, packets=8), 0.0)
     sequences = [packet.sequence for packet in leg.egress.rtp]
     forwarder.on_nack(leg, sequences[2:5], 1.0)
-    forwarder.request_key_frame(0, 1.0)
+    forwarder.on_key_frame_request(leg, 1.0)
     leg.plis, leg.firs = 2, 1
     world.metrics.sample("TR_VCx", [forwarder])
     found = world.read()
