@@ -103,12 +103,16 @@ class NodeGuest:
                 print("node:", line.rstrip())
                 continue
             future = self._waiting.pop(answer["id"])
+            if not future.set_running_or_notify_cancel():
+                continue  # Whoever asked has given up.
             if "error" in answer:
                 future.set_exception(GuestError(answer["error"]))
             else:
                 future.set_result(answer["value"])
         while self._waiting:
-            self._waiting.popitem()[1].set_exception(GuestError("the Node process ended"))
+            future = self._waiting.popitem()[1]
+            if future.set_running_or_notify_cancel():
+                future.set_exception(GuestError("the Node process ended"))
 
     async def call(self, verb: str, *args: Any) -> Any:
         number, future = next(self._ids), concurrent.futures.Future[Any]()
