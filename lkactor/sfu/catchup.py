@@ -2,8 +2,8 @@
 
 A publisher is asked for a key frame twice a second at most (livekit-media 4.4), so of people who join one after the
 other each would wait for its turn. What the last key frame began is still there; sent at once it is seen at once. Not
-more than AGE of it, and only where a new one cannot be had at once: what is sent right after an answer may come before
-the player is ready for it, and it has to ask all the same.
+more than AGE of it, and only where a new one cannot be had at once. It is asked for all the same: what is sent right
+after an answer may come before the player is ready for it, and not every player asks by itself.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class KeyFrameRequests:
         source: Source,
         switcher: Switcher,
         legs: Sequence[Leg],
-        catch_up: Callable[[Leg, int, float], bool],
+        catch_up: Callable[[Leg, int, float], None],
         send: Callable[[Sequence[RtcpPacket]], None],
     ) -> None:
         self._source = source
@@ -82,8 +82,11 @@ class KeyFrameRequests:
             target = self._switcher.target(leg, now)
             deeper = leg.svc is not None and leg.svc.wants_key_frame
             waits = target >= 0 and (target != leg.current_layer or leg.need_switch or deeper)
-            if waits and (now >= self._allowed(target) or not self._catch_up(leg, target, now)):
+            if waits:
                 wanted.add(target)
+                if now < self._allowed(target):
+                    # The next one is asked for all the same: a player may not be ready for the past, and not say so.
+                    self._catch_up(leg, target, now)
         for layer in wanted:
             self.request(layer, now)
         # Layers that fall silent or come back change what is best: look again once in a while.
