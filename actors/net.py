@@ -148,7 +148,7 @@ class Route:
     def __init__(self, address: Address, ufrag: str, link: MediaLink, path: UdpPath) -> None:
         self.address = address
         self.ingress: InlineIngress | None = None
-        """Where RTP goes first, if the forwarding plane receives within the UDP actor."""
+        """Where RTP goes first, if it is Python's own thread that receives."""
         self.ufrag = ufrag
         self.link = link
         self.path = path

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from lkactor.plane import InlineIngress, InlineSocket, Intake
+from lkactor.wire.rtp import is_rtp
 
 TURN = 0.002
 """Seconds under the lock, about."""
@@ -223,8 +224,3 @@ class PythonPump:
         before = cell.received
         cell.received = before[0] + packets, before[1] + octets, before[2] + errors
         return packets
-
-
-def is_rtp(data: bytes) -> bool:
-    """RFC 7983 section 7, RFC 5761 section 4."""
-    return len(data) > 11 and data[0] >> 6 == 2 and not 192 <= data[1] <= 223

@@ -7,7 +7,7 @@ from typing import Any
 
 PACKET = Struct("=qIIIBBBBhhhhiii4x")
 """lk_packet."""
-UP = Struct("=dIHHBB28s2x")
+HANDED_UP = Struct("=dIHHBB28s2x")
 """lk_up. Both sizes are checked when the plane is made."""
 
 

@@ -14,15 +14,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lkactor.plane._kernel import ffi, lib
-from lkactor.plane.fields import UP, field
-from lkactor.sdp import Codec
-from lkactor.sfu.receiver import LayerReceiver
+from lkactor.plane.fed import UP, FedReceiver
+from lkactor.plane.fields import HANDED_UP, field
 from lkactor.srtp import SrtpReceiver
 from lkactor.wire.rtp import RtpPacket, parse_rtp
 
 REFUSALS = ("srtp.auth", "srtp.replay", "srtp.old", "srtp.invalid")
 Lock = AbstractContextManager[object]
-_KINDS = {"video/vp8": lib.LK_VP8, "video/h264": lib.LK_H264}
 _TAKEN = 1 << 16
 """Octets of datagrams that are handed up at once: what Python can do in about two milliseconds."""
 _MOST_NEWS = 1024
@@ -105,10 +103,12 @@ class KernelIngress:
         return new
 
 
-class KernelReceiver(LayerReceiver):
+class KernelReceiver(FedReceiver):
     """A `LayerReceiver` whose numbers and packets live in a row that the kernel adds to."""
 
-    __slots__ = ("_fanout", "_ingress", "_kernel", "_lock", "row")
+    __slots__ = ("_fanout", "_kernel", "_lock", "row")
+
+    ingress_type = KernelIngress
 
     highest = field("highest")
     packets = field("packets")
@@ -120,7 +120,7 @@ class KernelReceiver(LayerReceiver):
     def __init__(self, kernel: Any, lock: Lock, layer: int, clock_rate: int, history: int) -> None:
         self._kernel, self._lock = kernel, lock
         self.row = ffi.new("lk_source *")
-        self._ingress: KernelIngress | None = None
+        self._ingress = None
         self._fanout: object = None
         size = 1 << (history - 1).bit_length()
         kept = ffi.new("lk_kept[]", size)
@@ -131,31 +131,13 @@ class KernelReceiver(LayerReceiver):
         super().__init__(clock_rate, 1)
         self._mask = size - 1
 
-    def adopt(self, fanout: Any, ingress: KernelIngress | None, kinds: bytearray, level_id: int) -> None:
-        """Packets go to the rows of `fanout`. `kinds`: what each payload type holds."""
+    def adopt(self, fanout: Any, ingress: Any, kinds: Mapping[int, int], level_id: int) -> None:
         with self._lock:
             self._fanout = fanout
             self.row.fanout = fanout.cell
             self.row.level_id = level_id
-            ffi.memmove(self.row.kinds, kinds, 128)
-            if ingress is not self._ingress:
-                self.release()
-                self._ingress = ingress
-            self._attach()
-
-    def release(self) -> None:
-        """From here on the kernel knows nothing of it."""
-        if self._ingress is not None:
-            self._ingress.detach(self)
-            self._ingress = None
-
-    def _attach(self) -> None:
-        if self._ingress is not None and self.ssrc:
-            self._ingress.attach(self)
-
-    def _restart(self, ssrc: int) -> None:
-        super()._restart(ssrc)
-        self._attach()
+            self.row.kinds = bytes(kinds.get(number, UP) for number in range(128))
+            self._follow(ingress)
 
     @property
     def _last_transit(self) -> float | None:
@@ -229,16 +211,6 @@ class _Release:
         self._release(cell)
 
 
-def kinds_of(codecs: Mapping[int, Codec], layered: str) -> bytearray:
-    """What the kernel can make of each payload type; `layered`: the mime with layers inside its stream."""
-    kinds = bytearray(128)
-    for number, codec in codecs.items():
-        if 0 <= number < 128 and codec.mime != layered:
-            audio = lib.LK_AUDIO if codec.mime.startswith("audio/") else lib.LK_UP
-            kinds[number] = _KINDS.get(codec.mime, audio)
-    return kinds
-
-
 class KernelPump:
     """The thread that receives. `fd` becomes readable when there is something to take."""
 
@@ -278,7 +250,7 @@ class KernelPump:
     def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, int]]:
         """(socket, route number or 0, packed address, datagram, arrival, 0 or OPENED or REST) of all that waits."""
         end = lib.lk_take(self._pump, self._buffer_cell, _TAKEN)
-        at, buffer, head = 0, self._buffer, UP
+        at, buffer, head = 0, self._buffer, HANDED_UP
         while at < end:
             arrival, route, socket, size, opened, length, address = head.unpack_from(buffer, at)
             at += head.size

@@ -12,37 +12,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lkactor.errors import ProtocolViolation
 from lkactor.plane.cells import OPENED, REST
 from lkactor.plane.convoy import MAX_PAYLOAD, Packet, Vp8Numbers
+from lkactor.plane.fed import H264, UP, VP8, FedReceiver
 from lkactor.plane.inline import Clock
-from lkactor.sdp import Codec
-from lkactor.sfu.receiver import LayerReceiver
 from lkactor.srtp import SrtpReceiver
+from lkactor.wire.codecs import vp8
 
 if TYPE_CHECKING:
     from lkactor.plane.steady import SteadyFanout
 
 MOST_SOURCES, MOST_ARRIVALS, MOST_LEVELS = 64, 512, 64
 """Streams of one peer that are received here; what waits to be taken, of a peer and of a stream."""
-UP, AUDIO, VP8, H264 = range(4)
-"""What a payload type holds: anything, so it goes up; or what it says."""
-_KINDS = {"video/vp8": VP8, "video/h264": H264}
 _header = Struct("!BBHII").unpack_from
 _extension_header = Struct("!HH").unpack_from
 Opened = tuple[bytes, int]
 """RTP, unprotected, and OPENED or REST."""
-
-
-def kinds_of(codecs: Mapping[int, Codec], layered: str) -> dict[int, int]:
-    """What can be made of each payload type; `layered`: the mime with layers inside its stream."""
-    return {
-        number: _KINDS.get(codec.mime, AUDIO if codec.mime.startswith("audio/") else UP)
-        for number, codec in codecs.items()
-        if codec.mime != layered
-    }
 
 
 class Intake:
@@ -157,13 +145,12 @@ class InlineIngress:
         return taken
 
 
-class InlineReceiver(LayerReceiver):
+class InlineReceiver(FedReceiver):
     """A `LayerReceiver` that is also handed packets before anybody else has seen them."""
 
     __slots__ = (
         "_checked",
         "_checked_type",
-        "_ingress",
         "_kinds",
         "_leaving",
         "_level_id",
@@ -175,6 +162,8 @@ class InlineReceiver(LayerReceiver):
         "steady",
     )
 
+    ingress_type = InlineIngress
+
     def __init__(self, layer: int, clock_rate: int, history: int) -> None:
         super().__init__(clock_rate, history)
         self.layer = layer
@@ -185,35 +174,17 @@ class InlineReceiver(LayerReceiver):
         self.latency = 0.0
         self.steady = 0
         """Packets that nobody else has seen."""
-        self._ingress: InlineIngress | None = None
-        self._kinds: dict[int, int] = {}
+        self._ingress = None
+        self._kinds: Mapping[int, int] = {}
         self._level_id = 0
         self._checked = self._checked_type = -1
         """The batch in which the legs were looked at, and for which payload type."""
         self._leaving = 0
         """Legs that were left in it."""
 
-    def adopt(self, fanout: SteadyFanout, ingress: InlineIngress | None, kinds: dict[int, int], level_id: int) -> None:
-        """Packets of `ingress` go to the legs of `fanout`. `kinds`: what each payload type holds."""
+    def adopt(self, fanout: Any, ingress: Any, kinds: Mapping[int, int], level_id: int) -> None:
         self.fanout, self._kinds, self._level_id = fanout, kinds, level_id
-        if ingress is not self._ingress:
-            self.release()
-            self._ingress = ingress
-        self._attach()
-
-    def release(self) -> None:
-        """From here on everything goes up."""
-        if self._ingress is not None:
-            self._ingress.detach(self)
-            self._ingress = None
-
-    def _attach(self) -> None:
-        if self._ingress is not None and self.ssrc:
-            self._ingress.attach(self)
-
-    def _restart(self, ssrc: int) -> None:
-        super()._restart(ssrc)
-        self._attach()
+        self._follow(ingress)
 
     def take_levels(self) -> list[tuple[int, int]]:
         taken, self.levels = self.levels, []
@@ -244,13 +215,13 @@ class InlineReceiver(LayerReceiver):
         kind = self._kinds.get(payload_type, UP)
         if kind == UP or not 0 < size <= MAX_PAYLOAD:
             return OPENED
-        vp8: Vp8Numbers | None = None
+        numbers: Vp8Numbers | None = None
         temporal, begins = 0, False
         if kind == VP8:
             read = _read_vp8(payload)
             if read is None:
                 return OPENED
-            vp8, temporal, begins = read
+            numbers, temporal, begins = read
         elif kind == H264 and not _is_plain_h264(payload):
             return OPENED
         extended, fanout, left = highest + 1, self.fanout, 0
@@ -268,7 +239,7 @@ class InlineReceiver(LayerReceiver):
         if flows:
             if not self.burst:
                 intake.waiting.append(self)
-            self.burst.append(Packet(extended, timestamp, payload_type, marker, payload, vp8))
+            self.burst.append(Packet(extended, timestamp, payload_type, marker, payload, numbers))
         return REST if left else 0
 
     def _count_left(self, intake: Intake, extended: int, payload_type: int, now: float) -> int:
@@ -328,34 +299,14 @@ class InlineReceiver(LayerReceiver):
 
 
 def _read_vp8(payload: bytes) -> tuple[Vp8Numbers, int, bool] | None:
-    """VP8's descriptor (RFC 7741 section 4.2): its numbers, the temporal layer, if a frame begins. None: it has to be
-    looked at, for it is cut short, or the beginning of a key frame."""
+    """VP8's numbers, the temporal layer, if a frame begins. None: it has to be looked at, for it is cut short, or the
+    beginning of a key frame."""
     if len(payload) < 8:
+        return None  # The longest descriptor has six octets.
+    begins, picture, picture_at, wide, tl0, tl0_at, temporal, keyidx, keyidx_at, size, _ = vp8.read_fields(payload)
+    if begins and not payload[size] & 1:
         return None
-    first = payload[0]
-    at, flags = 1, 0
-    picture = picture_at = tl0 = tl0_at = keyidx = keyidx_at = -1
-    wide, temporal = False, 0
-    if first & 0x80:
-        flags, at = payload[1], 2
-        if flags & 0x80:
-            picture, picture_at, at = payload[2], 2, 3
-            if picture > 127:
-                wide, picture, at = True, (picture & 0x7F) << 8 | payload[3], 4
-        if flags & 0x40:
-            tl0, tl0_at = payload[at], at
-            at += 1
-        if flags & 0x30:
-            keyidx_at = at
-            if flags & 0x20:
-                temporal = payload[at] >> 6
-            if flags & 0x10:
-                keyidx = payload[at] & 31
-            at += 1
-    begins = bool(first & 0x10) and not first & 7
-    if begins and not payload[at] & 1:
-        return None
-    return (picture, tl0, keyidx, wide, picture_at, tl0_at, keyidx_at), temporal, begins
+    return (picture, tl0, keyidx, wide, picture_at, tl0_at, keyidx_at), max(temporal, 0), begins
 
 
 def _is_plain_h264(payload: bytes) -> bool:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from lkactor.plane._kernel import ffi, lib
 from lkactor.plane.cells import EgressCell, IngressCell, PackedAddress, SocketCell
-from lkactor.plane.fields import PACKET, UP, field
-from lkactor.plane.inbound import KernelIngress, KernelLock, KernelPump, KernelReceiver, kinds_of
-from lkactor.sdp import Codec
+from lkactor.plane.fed import AUDIO, H264, UP, VP8, FeedingFanout
+from lkactor.plane.fields import HANDED_UP, PACKET, field
+from lkactor.plane.inbound import KernelIngress, KernelLock, KernelPump, KernelReceiver
 from lkactor.sfu.fanout import Fanout
-from lkactor.sfu.leg import HISTORY, Egress, Leg, Rewritten, Sent
+from lkactor.sfu.leg import HISTORY, Leg, Rewritten, Sent
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
 from lkactor.sfu.receiver import LayerReceiver
 from lkactor.sfu.svc import Rewrite
@@ -262,10 +262,11 @@ class KernelLeg(Leg):
         self.row.plain = same and self._thinner is None and not self._strips
 
 
-class KernelFanout:
+class KernelFanout(FeedingFanout):
     """The rows of one track in an array, and the arena in which its bursts are laid out."""
 
     def __init__(self, plane: KernelPlane, kind: str, red: Mapping[int, int]) -> None:
+        super().__init__()
         self._plane = plane
         self._video = kind == "video"
         self._red = red
@@ -273,7 +274,6 @@ class KernelFanout:
         self._rows = ffi.new("lk_row *[]", 0)
         self._left = bytearray()
         self._left_cell = ffi.from_buffer(self._left)
-        self._receivers: set[KernelReceiver] = set()
         self.cell = ffi.new("lk_fanout *")
         """Also of those streams that go to the rows without Python."""
         self.cell.video = self._video
@@ -296,26 +296,6 @@ class KernelFanout:
 
     def receiver(self, layer: int, clock_rate: int, history: int) -> LayerReceiver:
         return KernelReceiver(self._plane.kernel, self._plane.lock, layer, clock_rate, history)
-
-    def feed(
-        self,
-        receiver: LayerReceiver,
-        publisher: Egress | None,
-        codecs: Mapping[int, Codec],
-        layered: str,
-        level_id: int,
-    ) -> None:
-        if isinstance(receiver, KernelReceiver):
-            ingress = getattr(publisher, "ingress", None)
-            self._receivers.add(receiver)
-            receiver.adopt(
-                self, ingress if isinstance(ingress, KernelIngress) else None, kinds_of(codecs, layered), level_id
-            )
-
-    def close(self) -> None:
-        for receiver in self._receivers:
-            receiver.release()
-        self._receivers.clear()
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
         legs, plane = self._legs, self._plane
@@ -342,7 +322,8 @@ class KernelPlane:
         """`protect` False: packets leave as they are, for tests."""
         access = kernel_access() if protect else (0, 0)
         sizes = (ffi.sizeof("lk_packet"), ffi.sizeof("lk_up"))
-        if access is None or sizes != (PACKET.size, UP.size):
+        kinds = (lib.LK_UP, lib.LK_AUDIO, lib.LK_VP8, lib.LK_H264)
+        if access is None or sizes != (PACKET.size, HANDED_UP.size) or kinds != (UP, AUDIO, VP8, H264):
             raise RuntimeError("the C kernel does not fit this Python or this libsrtp")
         protecting, self._unprotect = access
         self.kernel = ffi.gc(lib.lk_new(protecting), lib.lk_free)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lkactor.plane.convoy import MAX_PAYLOAD, MOST_LEGS, Convoy, Packet, Vp8Numbers, Way
-from lkactor.plane.intake import InlineIngress, InlineReceiver, Intake, kinds_of
+from lkactor.plane.fed import FeedingFanout
+from lkactor.plane.intake import InlineReceiver, Intake
 from lkactor.plane.riding import RidingLeg
-from lkactor.sdp import Codec
-from lkactor.sfu.leg import Egress, Leg
+from lkactor.sfu.leg import Leg
 from lkactor.sfu.receiver import LayerReceiver
 from lkactor.srtp import SlotArray
 from lkactor.wire.codecs.vp8 import Vp8Descriptor
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from lkactor.sfu.frame import Frame
 
 
-class SteadyFanout:
+class SteadyFanout(FeedingFanout):
     """The legs of one track."""
 
     def __init__(self, slots: SlotArray, intake: Intake, kind: str, red: Mapping[int, int], *, protect: bool) -> None:
+        super().__init__()
         self._slots, self._intake, self._protect = slots, intake, protect
         self._video = kind == "video"
         self._red = red
@@ -34,7 +35,6 @@ class SteadyFanout:
         self._loose: list[Leg] | None = None
         """Those that do not ride; None: somebody has boarded or alighted since they were looked up."""
         self._convoys: dict[int, list[Convoy]] = {}
-        self._receivers: set[InlineReceiver] = set()
         self.muted = False
 
     # -- the face to the track --------------------------------------------------------------------------------------
@@ -51,25 +51,8 @@ class SteadyFanout:
     def receiver(self, layer: int, clock_rate: int, history: int) -> LayerReceiver:
         return InlineReceiver(layer, clock_rate, history)
 
-    def feed(
-        self,
-        receiver: LayerReceiver,
-        publisher: Egress | None,
-        codecs: Mapping[int, Codec],
-        layered: str,
-        level_id: int,
-    ) -> None:
-        if isinstance(receiver, InlineReceiver):
-            ingress = getattr(publisher, "ingress", None)
-            self._receivers.add(receiver)
-            receiver.adopt(
-                self, ingress if isinstance(ingress, InlineIngress) else None, kinds_of(codecs, layered), level_id
-            )
-
     def close(self) -> None:
-        for receiver in self._receivers:
-            receiver.release()
-        self._receivers.clear()
+        super().close()
         for convoys in self._convoys.values():
             for convoy in convoys:
                 for leg in list(convoy.legs):

@@ -7,13 +7,12 @@ livekit-media sections 3.4 to 3.6 and 4.1 to 4.8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
 from livekit.protocol import models
 
-from lkactor.sdp import Codec
 from lkactor.sfu.catchup import RecentKeyFrames
 from lkactor.sfu.fanout import FanoutMaker, PythonFanout
 from lkactor.sfu.format import TrackFormat
@@ -84,9 +83,9 @@ class TrackForwarder:
         self._feed()
 
     def _feed(self) -> None:
+        codecs, format = self._source.codecs, self._source.format
         for receiver in self.receivers:
-            format = self._source.format
-            self._fanout.feed(receiver, self._publisher, self._source.codecs, format.layered, format.level_id)
+            self._fanout.feed(receiver, self._publisher, codecs, format.layered, format.level_id)
 
     def close(self) -> None:
         """The track is gone, or another forwarder is about to take over."""
@@ -220,7 +219,6 @@ class TrackForwarder:
                 self._source_restarted(layer, now)
             read = self._reader.read(receiver, packet, extended, self.legs)
             if self._source.video and any(frame.keyframe for frame in read):
-                receiver.keyframe_seen = True
                 self._key_frames.came(layer)
                 self._recent.note(layer, extended, packet)
             frames += read
@@ -415,7 +413,3 @@ class TrackForwarder:
     @property
     def clock_rate(self) -> int:
         return self._source.clock_rate
-
-    def leg_codecs(self) -> Mapping[int, Codec]:
-        """The publisher's codecs by payload type."""
-        return self._source.codecs

@@ -65,7 +65,6 @@ class Leg:
         "fixed_codec",
         "halted",
         "history",
-        "key_frame_wanted_since",
         "kind",
         "last_sent_at",
         "limit_layer",
@@ -173,7 +172,6 @@ class Leg:
         self.history: History = ring
         """By out sequence."""
         self.rtx_sequence = (ssrc >> 7) & 0x7FFF
-        self.key_frame_wanted_since: float | None = None
         self.refused_since: float | None = None
         self.last_sent_at = 0.0
         self.packets = self.octets = 0
@@ -195,7 +193,7 @@ class Leg:
         self.need_switch = self.munger.started
         for index in range(HISTORY):
             self.history[index] = None
-        self.key_frame_wanted_since = self.refused_since = None
+        self.refused_since = None
 
     @property
     def last_sequence(self) -> int | None:

@@ -40,7 +40,6 @@ class LayerReceiver:
         "duplicates",
         "first",
         "highest",
-        "keyframe_seen",
         "last_arrival",
         "nack",
         "out_of_order",
@@ -73,7 +72,6 @@ class LayerReceiver:
         """Octets by spatial x TEMPORALS + temporal layer, for the caller to fill; `take_counts` resets."""
         self.begun = [0] * TEMPORALS
         """Frames begun, by temporal layer; likewise."""
-        self.keyframe_seen = False
         self.restarts = 0
         """How often the numbers began anew: legs must re-synchronise then."""
         self.last_arrival = float("-inf")

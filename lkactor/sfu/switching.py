@@ -61,7 +61,7 @@ class Switcher:
                 leg.thinner.switched(leg.target_temporal)
         leg.svc = None
         leg.current_layer, leg.need_switch = layer, False
-        leg.key_frame_wanted_since = leg.refused_since = None
+        leg.refused_since = None
         leg.reports_due = 0.0
         return True
 

@@ -31,8 +31,17 @@ class Vp8Descriptor:
         return self.start and len(payload) > self.size and not payload[self.size] & 1
 
 
+Fields = tuple[bool, int, int, bool, int, int, int, int, int, int, bool]
+"""Of a `Vp8Descriptor`, in its order."""
+
+
 def parse_descriptor(payload: bytes | memoryview) -> Vp8Descriptor:
     """Raises ProtocolViolation("vp8.truncated")."""
+    return Vp8Descriptor(*read_fields(payload))
+
+
+def read_fields(payload: bytes | memoryview) -> Fields:
+    """The same without an object, for who looks at every packet. Raises ProtocolViolation("vp8.truncated")."""
     try:
         first = payload[0]
         at = 1
@@ -63,7 +72,7 @@ def parse_descriptor(payload: bytes | memoryview) -> Vp8Descriptor:
     except IndexError:
         raise ProtocolViolation("vp8.truncated") from None
     start = bool(first & 0x10) and first & 7 == 0
-    return Vp8Descriptor(start, picture_id, picture_at, wide, tl0, tl0_at, tid, keyidx, keyidx_at, at, sync)
+    return (start, picture_id, picture_at, wide, tl0, tl0_at, tid, keyidx, keyidx_at, at, sync)
 
 
 def is_keyframe(payload: bytes | memoryview) -> bool:
