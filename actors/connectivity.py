@@ -101,7 +101,7 @@ class ConnectivityDesk:
         if lost and current_time() - self._resumed_at < RESUME_WINDOW:
             return False
         never_by_tcp = change.connected_at is None and self._fallback.preference is Preference.TCP
-        self._failed(short=never_by_tcp or self._is_short(change))
+        self._failed(change, short=never_by_tcp or self._is_short(change))
         return True
 
     def path_moved(self, moved: PathMoved) -> None:
@@ -117,7 +117,7 @@ class ConnectivityDesk:
         moved = self._fallback.moved
         self._fallback.resumed()
         if change is not None and not moved and self._is_short(change):
-            self._failed(short=True)
+            self._failed(change, short=True)
             moved = self._fallback.moved
             self._fallback.resumed()
         if moved:  # What failed is dealt with: the next attempt's failure is its own.
@@ -138,16 +138,23 @@ class ConnectivityDesk:
     def _is_short(self, change: TransportStateChanged) -> bool:
         return change.connected_at is not None and current_time() - change.connected_at < SHORT_CONNECTION
 
-    def _failed(self, *, short: bool) -> None:
+    def _failed(self, failed: TransportStateChanged, *, short: bool) -> None:
         if not self._config.allow_tcp_fallback or not self._steers or self._participant.left:
             return
         now = current_time()
         if not self._participant.has_signal or now - self._heard >= PING_TIMEOUT:
             self._fallback.interrupted()
             return
-        worst = max((change.path for change in self._paths.values()), default=PathKind.NONE)
+        worst = self._worst_path(failed)
         if self._fallback.failed(worst, self._ways(), short=short, now=now):
             self._changed(f"{worst.name.lower()} failed")
+
+    def _worst_path(self, failed: TransportStateChanged) -> PathKind:
+        """Of what failed and what is about to. The reference counts a connection that is well, too; but a browser may
+        have moved that one to TCP by itself, which is no reason to give TCP up for the other.
+        """
+        ill = (change for change in self._paths.values() if change.state is not PeerState.CONNECTED)
+        return max((failed.path, *(change.path for change in ill)))
 
     def _ways(self) -> Ways:
         services = self._participant.services

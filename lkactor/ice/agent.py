@@ -55,6 +55,8 @@ class IceTiming:
     check_timeout: float = 30.0
     nomination_wait: float = 0.02
     """A better pair may still become valid; LAN checks are done by then."""
+    tcp_nomination_wait: float = 0.5
+    """Likewise of UDP after TCP, whose check may arrive before the peer has even said where its UDP is. (pion: 1 s)"""
 
 
 class IceState(Enum):
@@ -140,7 +142,7 @@ class IceAgent:
         self.remote_candidates: list[Candidate] = []
         """Of this generation, as they came."""
         self.uses_udp = True
-        """False: the caller opens other paths to the peer itself, and tells with `add_path`."""
+        """False: the peer's UDP candidates are not for us. It opens TCP; or the caller does, and calls `add_path`."""
         self._pairs: dict[Address, _Pair] = {}
         self.selected: Address | None = None
         self.state = IceState.NEW
@@ -463,8 +465,8 @@ class IceAgent:
             self._select(pair, now)
         elif pair.nominated and not self.controlling:
             self._maybe_select(pair, now)
-        elif self.controlling and self._nominate_at is None and not self.settled:
-            self._nominate_at = now + self._timing.nomination_wait
+        elif self.controlling and not self.settled:
+            self._await_nomination(now + self._nomination_wait(pair))
 
     # -- selection --------------------------------------------------------------------------------------------------
 
@@ -473,6 +475,13 @@ class IceAgent:
         """The current generation has its path."""
         selected = self._pairs.get(self.selected) if self.selected is not None else None
         return selected is not None and selected.nominated and selected.generation is self._current
+
+    def _nomination_wait(self, pair: _Pair) -> float:
+        hurried = pair.address.transport == "udp" or not self.uses_udp
+        return self._timing.nomination_wait if hurried else self._timing.tcp_nomination_wait
+
+    def _await_nomination(self, at: float) -> None:
+        self._nominate_at = at if self._nominate_at is None else min(at, self._nominate_at)
 
     def _nominate(self, now: float) -> None:
         self._nominate_at = None

@@ -115,7 +115,6 @@ class PeerConnection:
         self._lock = lock or nullcontext()
         self._sctp_limits = sctp_limits
         self._rng = rng
-        self._tcp_only = False
         self._relays: set[tuple[str, int]] = set()
         """Addresses of the peer that are relayed ones."""
         self.certificate = certificate
@@ -171,11 +170,11 @@ class PeerConnection:
     def local_candidates(self) -> tuple[Candidate, ...]:
         """Those that the peer is told of. TCP alone is possible only if there is any."""
         tcp = tuple(candidate for candidate in self.ice.local_candidates if candidate.transport == "tcp")
-        return tcp if self._tcp_only and tcp else self.ice.local_candidates
+        return self.ice.local_candidates if self.ice.uses_udp or not tcp else tcp
 
     def use_candidates(self, *, tcp_only: bool, check_timeout: float | None = None) -> None:
         """From the next description and the next restart on; a path that works is kept till then."""
-        self._tcp_only = tcp_only
+        self.ice.uses_udp = not tcp_only
         self.ice.check_timeout = check_timeout or self._check_timeout
 
     @property
@@ -197,8 +196,7 @@ class PeerConnection:
             return
         if candidate.type == "relay" and len(self._relays) < MAX_REMOTE_CANDIDATES:
             self._relays.add((candidate.ip, candidate.port))
-        if candidate.transport == "tcp" or not self._tcp_only:
-            self.ice.add_remote_candidate(candidate, now)
+        self.ice.add_remote_candidate(candidate, now)
 
     def restart_ice(self, now: float) -> None:
         self.ice.restart(now)

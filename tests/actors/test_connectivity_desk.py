@@ -209,12 +209,20 @@ async def test_client_and_server_notice_one_failure() -> None:
     assert world.moves == ["tcp: udp failed"]
 
 
-@virtual
-async def test_worst_path_of_both_connections_counts() -> None:
-    world = World()
-    world.change(PeerState.CONNECTED, role="subscriber", path=PathKind.TCP)
-    world.fail(role="publisher", path=PathKind.UDP, up=10.0)
-    assert world.moves == ["tls: tcp failed"]
+@pytest.mark.parametrize(
+    ("other", "move"),
+    [(PeerState.DISCONNECTED, "tls: tcp failed"), (PeerState.CONNECTED, "tcp: udp failed")],
+)
+def test_worst_path_of_the_connections_that_are_ill_counts(other: PeerState, move: str) -> None:
+    @virtual
+    async def test() -> None:
+        world = World()
+        world.change(PeerState.CONNECTED, role="subscriber", path=PathKind.TCP)
+        world.change(other, role="subscriber", path=PathKind.TCP)
+        world.fail(role="publisher", path=PathKind.UDP, up=10.0)
+        assert world.moves == [move]
+
+    test()
 
 
 @virtual

@@ -26,4 +26,7 @@ def turn_server(directory: Path, *, udp: bool = True, tls: bool = True, **rtc: A
         cert, key = certificate(directory, "localhost")
         turn |= {"tls_port": free_port(), "domain": "localhost", "cert_file": str(cert), "key_file": str(key)}
     with LkServer(json.dumps({"turn": turn, "rtc": rtc})) as server:
-        yield server
+        try:
+            yield server
+        finally:
+            print(*server.events(), sep="\n")  # pytest shows it when the test has failed

@@ -246,6 +246,32 @@ def test_tcp_is_passive():
     assert a.selected == wire.from_b
 
 
+@pytest.mark.parametrize(("udp_after", "chosen"), [(0.3, "udp"), (0.6, "tcp"), (None, "tcp")])
+def test_controlling_agent_gives_udp_time_to_come_after_tcp(udp_after, chosen):
+    """A browser's connection may be there before its candidates are."""
+    a, b = pair(server_controlling=True)
+    introduce(a, b)
+    wire = Wire(a, b)
+    wire.from_b = Address("tcp", "10.0.0.2", 40000)
+    wire.run(udp_after or 0.49)
+    assert a.path_is_valid(wire.from_b) and (a.selected is not None) == (udp_after == 0.6)
+    if udp_after is not None:
+        wire.from_b = CLIENT
+        a.add_remote_candidate(b.local_candidates[0], wire.now)
+    wire.run(0.2)
+    assert a.selected.transport == chosen
+
+
+def test_controlling_agent_that_wants_tcp_does_not_wait():
+    a, b = pair(server_controlling=True)
+    a.uses_udp = False
+    introduce(a, b)
+    wire = Wire(a, b)
+    wire.from_b = Address("tcp", "10.0.0.2", 40000)
+    wire.run(0.1)
+    assert a.settled
+
+
 def test_wrong_password_is_refused_and_counted():
     a, _ = pair()
     message = stun.build(stun.BINDING_REQUEST, b"t" * 12, [(stun.USERNAME, f"{a.local_ufrag}:x".encode())], "wrong")
