@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -151,6 +152,11 @@ class LegTable:
     def legs(self) -> Collection[Leg]:
         """Those that media can flow on."""
         return self._by_ssrc.values()
+
+    @property
+    def last_sent_at(self) -> float:
+        """When a packet last left on any of them; minus infinity: none has."""
+        return max((leg.last_sent_at for leg in self._by_ssrc.values() if leg.munger.started), default=-math.inf)
 
     # -- quality ----------------------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ OWNER_RETRY = 0.01
 """Seconds until received data is offered again to an owner whose mailbox was full."""
 IN_VAIN = 0.05
 """Seconds by which a timer may be early. One that would be more so is set anew: a turn for nothing costs more."""
-FAR, TOGETHER = 0.5, 0.05
+FAR, TOGETHER = 1.0, 0.25
 """Seconds. Timers that are further away than the first go off at multiples of the second: those of many connections
 that have nothing to do but keep alive share a turn of the event loop."""
 INBOUND_LINK_CAPACITY = 2048
@@ -241,6 +241,7 @@ class TransportActor(Actor[TransportMessage]):
         match message:
             case Tick():
                 self._timer, self._timer_at = None, float("inf")
+                self._peer.ice.used_at = self._rows.last_sent_at
                 self._peer.handle_timeout(now)
                 self._negotiation.handle_timeout(now)
                 self._rows.handle_timeout(now)

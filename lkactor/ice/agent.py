@@ -17,7 +17,9 @@ Because one socket serves everyone, a pair is named by the remote address alone.
 | FAILED       | a restart: CHECKING                                                            |
 
 Consent (RFC 7675): the keepalive check of every `keepalive` seconds is the consent check, with LiveKit's timers
-(livekit-media 1.2): 2 s, 10 s, 5 s.
+(livekit-media 1.2): 2 s, 10 s, 5 s. While the path is alive it is sent once (RFC 7675 section 5.1), for the next one
+follows soon, or in `consent` seconds where the peer hears from us anyway; on a path that has fallen silent it is
+repeated as any other check.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ class IceTiming:
     rto: float = 0.2
     retransmissions: int = 7
     keepalive: float = 2.0
+    consent: float = 5.0
+    """Instead, on a live path that carries media down: the peer hears enough (RFC 7675 section 5.1)."""
     disconnected_after: float = 10.0
     failed_after: float = 5.0
     check_timeout: float = 30.0
@@ -151,6 +155,8 @@ class IceAgent:
         self._out: list[tuple[bytes, Address]] = []
         self._last_heard = 0.0
         self._keepalive_at: float | None = None
+        self.used_at = float("-inf")
+        """When the caller last knew of packets that went to the selected address."""
         self._check_deadline: float | None = None
         self._next_check = 0.0
         self._nominate_at: float | None = None
@@ -229,7 +235,7 @@ class IceAgent:
     # -- verbs ------------------------------------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> bool:
-        """True: a check of the path that works; there may be an answer to send, and nothing else is new."""
+        """True: the peer is there, as before; there may be an answer to send, and nothing else is new."""
         try:
             message = stun.parse(data)
         except ProtocolViolation as violation:
@@ -240,7 +246,7 @@ class IceAgent:
             case stun.BINDING_REQUEST:
                 quiet = self._on_request(message, addr, now)
             case stun.BINDING_SUCCESS | stun.BINDING_ERROR:
-                self._on_response(message, addr, now)
+                quiet = self._on_response(message, addr, now)
             case stun.BINDING_INDICATION:
                 pass
             case _:
@@ -436,27 +442,31 @@ class IceAgent:
         pair.next_at = now + self._timing.rto * (1 << min(pair.sent, 3))
         pair.sent += 1
 
-    def _on_response(self, message: stun.Message, addr: Address, now: float) -> None:
+    def _on_response(self, message: stun.Message, addr: Address, now: float) -> bool:
+        """True: as of `receive_datagram`."""
         pair = self._pairs.get(addr)
         if pair is None or not pair.transaction or message.transaction != pair.transaction:
             # Not symmetric, late, or never asked for (RFC 8445 section 7.2.5.2.1).
             self.counters.count("stun.unexpected_response")
-            return
+            return False
         if message.kind == stun.BINDING_ERROR and message.error_code == 487:
             self.controlling = not self.controlling
             self.counters.count("ice.role_conflict")
             self._arm(pair, now)
             self._send_check(pair, now)
-            return
+            return False
         if not message.check_integrity(pair.generation.remote_pwd or ""):
             self.counters.count("stun.unauthenticated")
-            return
+            return False
         if message.kind == stun.BINDING_ERROR:
             pair.next_at = None
             self.counters.count("stun.error_response")
-            return
+            return False
         pair.next_at, pair.transaction = None, b""
         pair.answered_at = now
+        if self._rests_on(pair) and pair.nominated and not pair.use_candidate:
+            self._last_heard = now
+            return True
         if addr == self.selected:
             self._heard(now)
         self._validate(pair)
@@ -467,6 +477,7 @@ class IceAgent:
             self._maybe_select(pair, now)
         elif self.controlling and not self.settled:
             self._await_nomination(now + self._nomination_wait(pair))
+        return False
 
     # -- selection --------------------------------------------------------------------------------------------------
 
@@ -544,12 +555,17 @@ class IceAgent:
             self._set_state(IceState.CONNECTED)
 
     def _keep_alive(self, now: float) -> None:
-        self._keepalive_at = now + self._timing.keepalive
+        timing = self._timing
+        alive = now - self._last_heard < 1.5 * timing.keepalive
+        used = now - self.used_at < timing.keepalive
+        self._keepalive_at = now + (timing.consent if alive and used else timing.keepalive)
         pair = self._pairs.get(self.selected) if self.selected is not None else None
         if pair is not None and pair.next_at is None:
             pair.transaction = self._rng.randbytes(12)
             pair.sent = 0
             self._send_check(pair, now)
+            if alive:
+                pair.next_at = None
 
     def _watch_consent(self, now: float) -> None:
         timing = self._timing
