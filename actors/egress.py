@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.net import Path, UdpPath
+from lkactor.ice import Consent
 from lkactor.plane import Plane
 from lkactor.srtp import SrtpReceiver, SrtpSender
 
@@ -12,7 +13,7 @@ from lkactor.srtp import SrtpReceiver, SrtpSender
 class TransportEgress:
     """Implements `lkactor.sfu.Egress`. `ready` is true while there are both keys and a path."""
 
-    __slots__ = ("_lock", "cell", "ingress", "path", "ready", "srtp")
+    __slots__ = ("_consent", "_lock", "cell", "ingress", "path", "ready", "srtp")
 
     def __init__(self, plane: Plane) -> None:
         self.cell = plane.egress()
@@ -23,6 +24,7 @@ class TransportEgress:
         self.ready = False
         self.srtp: SrtpSender | None = None
         self.path: Path | None = None
+        self._consent: Consent | None = None
 
     def send_run(self, segments: Sequence[memoryview]) -> None:
         if self.path is not None:
@@ -49,9 +51,20 @@ class TransportEgress:
             self.cell.set_path(None, b"")
         self._set_ready(path is not None and self.srtp is not None)
 
+    def set_consent(self, consent: Consent | None) -> None:
+        """The plane may answer such checks of the path."""
+        if consent == self._consent:
+            return
+        self._consent = consent
+        if consent is not None and isinstance(self.path, UdpPath) and self.path.address == consent.address:
+            self.ingress.set_consent(self.path.cell, self.path.packed, consent)
+        else:
+            self.ingress.set_consent(None, b"", None)
+
     def revoke(self) -> None:
         """From here on every row of this transport is dead."""
         self._set_ready(False)
+        self.set_consent(None)
         self.path = None
         self.ingress.on_news = None
         self.ingress.set_keys(None)

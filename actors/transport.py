@@ -242,6 +242,7 @@ class TransportActor(Actor[TransportMessage]):
             case Tick():
                 self._timer, self._timer_at = None, float("inf")
                 self._peer.ice.used_at = self._rows.last_sent_at
+                self._peer.ice.path_heard(self.egress.ingress.heard)
                 self._peer.handle_timeout(now)
                 self._negotiation.handle_timeout(now)
                 self._rows.handle_timeout(now)
@@ -374,6 +375,7 @@ class TransportActor(Actor[TransportMessage]):
         if self._data_track_in:
             self._hand_up_data_track()
         self._send_datagrams(self._peer.datagrams_to_send(now))
+        self.egress.set_consent(self._peer.ice.consent)
         if self._channels.water_mark_crossed(self._peer.sctp, now):
             self._spec.owner.tell(to_owner.DataCongestion(self._channels.congested))
         self._schedule(now)

@@ -29,6 +29,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from lkactor.counters import Counters
 from lkactor.errors import ProtocolViolation
@@ -90,6 +91,20 @@ class PathValidated:
 
 
 IceEvent = IceStateChanged | PathSelected | PathValidated
+
+
+class Consent(NamedTuple):
+    """What the peer's checks look like while its path works and no other is being looked for. Who knows this may answer
+    them, and tell the agent with `path_heard`."""
+
+    address: Address
+    user: bytes
+    """USERNAME, "ours:theirs"."""
+    password: bytes
+    controlling: bool
+    """We are."""
+    nominated: bool
+    """USE-CANDIDATE tells nothing new."""
 
 
 @dataclass(slots=True)
@@ -231,6 +246,22 @@ class IceAgent:
         """DTLS may be exchanged with it, before nomination as well."""
         pair = self._pairs.get(address)
         return pair is not None and pair.valid
+
+    @property
+    def consent(self) -> Consent | None:
+        """None: every check is to be seen here."""
+        pair = self._pairs.get(self.selected) if self.selected is not None else None
+        if pair is None or not self._rests_on(pair):
+            return None
+        generation = self._current
+        user = f"{generation.local_ufrag}:{generation.remote_ufrag}".encode()
+        nominated = self.lite or pair.nominated or self.controlling
+        return Consent(pair.address, user, generation.local_pwd.encode(), self.controlling, nominated)
+
+    def path_heard(self, at: float) -> None:
+        """Checks as in `consent` came until then, and were answered."""
+        if self.state is IceState.CONNECTED:
+            self._last_heard = max(self._last_heard, at)
 
     # -- verbs ------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,11 @@ them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from lkactor.ice import Consent
 from lkactor.srtp import SrtpReceiver, SrtpSender
 
 OPENED, REST = 1, 2
@@ -54,6 +56,13 @@ class IngressCell(Protocol):
     def set_transport_cc(self, id: int) -> None:
         """The header extension with the transport-wide sequence number; 0: none."""
 
+    def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:
+        """The peer's checks from `address` may be answered before anybody sees them; None: they may not."""
+
+    @property
+    def heard(self) -> float:
+        """When the last check was answered so; minus infinity: none has been."""
+
     @property
     def has_levels(self) -> bool:
         """Some stream of it has audio levels to take."""
@@ -101,6 +110,10 @@ class NoIngressCell:
     def set_transport_cc(self, id: int) -> None:
         pass
 
+    def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:
+        pass
+
+    heard = -math.inf
     has_levels = False
 
     def take_arrivals(self) -> Iterable[tuple[int, float, int, bool]]:

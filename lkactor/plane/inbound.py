@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from lkactor.ice import Consent
 from lkactor.plane._kernel import ffi, lib
+from lkactor.plane.cells import PackedAddress, SocketCell
 from lkactor.plane.fed import UP, FedReceiver
 from lkactor.plane.fields import HANDED_UP, field
 from lkactor.srtp import SrtpReceiver
@@ -68,6 +70,21 @@ class KernelIngress:
 
     def set_transport_cc(self, id: int) -> None:
         self.cell.transport_cc_id = id
+
+    def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:
+        cell = getattr(socket, "cell", ffi.NULL)
+        if consent is None or cell == ffi.NULL:
+            lib.lk_set_consent(self._kernel, self.cell, cell, b"", 0, b"", 0, b"", 0, False, False)
+            return
+        user, password = consent.user, consent.password
+        lib.lk_set_consent(
+            self._kernel, self.cell, cell, address, len(address), user, len(user), password, len(password),
+            consent.controlling, consent.nominated,
+        )  # fmt: skip
+
+    @property
+    def heard(self) -> float:
+        return float(self.cell.consent.heard) or -math.inf
 
     def attach(self, source: KernelReceiver) -> None:
         """Packets of its SSRC are its own from now on; too many are left to Python."""

@@ -9,13 +9,15 @@ has been numbered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from lkactor.errors import ProtocolViolation
-from lkactor.plane.cells import OPENED, REST
+from lkactor.ice import Consent
+from lkactor.plane.cells import OPENED, REST, PackedAddress, SocketCell
 from lkactor.plane.convoy import MAX_PAYLOAD, Packet, Vp8Numbers
 from lkactor.plane.fed import H264, UP, VP8, FedReceiver
 from lkactor.plane.inline import Clock
@@ -89,6 +91,11 @@ class InlineIngress:
 
     def set_transport_cc(self, id: int) -> None:
         self.transport_cc_id = id
+
+    def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:
+        """Who answers is `lkactor.ice`: it costs the same here."""
+
+    heard = -math.inf
 
     def attach(self, source: InlineReceiver) -> None:
         """Packets of its SSRC are its own from now on; too many are left to Python."""

@@ -21,11 +21,15 @@
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
+#define AHEAD 4                     /* rows */
 #define TRAILER 144                 /* SRTP_MAX_TRAILER_LEN */
 #define GSO_SEGMENTS 64
+#define TOGETHER 32                 /* packets of one send: as many as stay in the cache until it reads them */
 #define GSO_BYTES 65000
 
 typedef int (*protect_fn)(void *context, void *packet, int *size);
+typedef unsigned char *(*hmac_fn)(const void *digest, const void *key, int key_size, const unsigned char *data, size_t size,
+                                  unsigned char *out, unsigned *out_size);
 
 typedef union {
     char bytes[CMSG_SPACE(sizeof(uint16_t))];
@@ -34,6 +38,8 @@ typedef union {
 
 struct lk_kernel {
     protect_fn protect;
+    hmac_fn hmac;
+    const void *digest;
     pthread_mutex_t lock;
     atomic_int users;
     atomic_int waiting;             /* for the lock, in Python: the pump gives way */
@@ -287,6 +293,16 @@ static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet
     return 1;
 }
 
+/* Between two packets most of a row has left the cache: ask for it while others are written. `far` first, and when it is
+   near what it points to. */
+static void fetch_ahead(const lk_row *far, const lk_row *near, const lk_packet *first) {
+    __builtin_prefetch(far);
+    __builtin_prefetch(&far->newest);
+    __builtin_prefetch(&far->last_sent_at);
+    __builtin_prefetch(near->egress);
+    __builtin_prefetch(&near->history[(uint16_t)(first->extended - near->offset) & (LK_HISTORY - 1)], 1);
+}
+
 /* `next`: only to rows for which the first packet is the very next one. */
 static int forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
                    const uint8_t *arena, int layer, int video, int keyframe, int next, uint32_t stamp, double now,
@@ -295,6 +311,7 @@ static int forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_pac
     lk_lock(kernel);
     for (int i = 0; i < row_count; i++) {
         lk_row *row = rows[i];
+        if (i + AHEAD < row_count) fetch_ahead(rows[i + AHEAD], rows[i + AHEAD / 2], packets);
         left[i] = 0;
         if (!is_open(row) || (video && row->layer != layer && !keyframe)) continue;
         if (!is_steady(kernel, row, packets, packet_count, layer) || (next && !is_next(row, packets))) {
@@ -302,6 +319,7 @@ static int forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_pac
             leaving++;
             continue;
         }
+        if (kernel->used && kernel->used + packet_count > TOGETHER) flush(kernel);
         for (int n = 0; n < packet_count; n++) write_packet(kernel, row, &packets[n], arena, layer, stamp, now);
     }
     flush(kernel);

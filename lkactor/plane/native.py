@@ -17,7 +17,7 @@ from lkactor.sfu.munger import RtpMunger, Vp8Munger
 from lkactor.sfu.receiver import LayerReceiver
 from lkactor.sfu.svc import Rewrite
 from lkactor.sfu.thinning import Vp8Thinner
-from lkactor.srtp import SrtpSender, kernel_access
+from lkactor.srtp import SrtpSender, kernel_access, signing_access
 from lkactor.wire.extensions import abs_send_time
 
 if TYPE_CHECKING:
@@ -327,6 +327,7 @@ class KernelPlane:
             raise RuntimeError("the C kernel does not fit this Python or this libsrtp")
         protecting, self._unprotect = access
         self.kernel = ffi.gc(lib.lk_new(protecting), lib.lk_free)
+        lib.lk_sign_with(self.kernel, *signing_access())
         self.lock: AbstractContextManager[object] = KernelLock(self.kernel)
         self._packets = bytearray(PACKET.size * MAX_BURST)
         self._arena = bytearray(MAX_PAYLOAD * MAX_BURST)

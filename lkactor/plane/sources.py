@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-UNITS = ("kernel.c", "routes.c", "steady.c", "receive.c")
+UNITS = ("kernel.c", "routes.c", "steady.c", "consent.c", "receive.c")
 """One after the other they are one translation unit."""
 
 

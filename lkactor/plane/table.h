@@ -123,6 +123,18 @@ typedef struct {
     uint8_t marker;
 } lk_arrival;
 
+/* What the checks of a peer look like whose path works; `key_size` 0: they go up, all of them. */
+typedef struct {
+    const lk_socket *socket;        /* where they come in, */
+    uint8_t key_size, key[22];      /* and from (routes.c: key_of) */
+    uint8_t controlling;            /* we are */
+    uint8_t nominated;              /* USE-CANDIDATE tells nothing new */
+    uint16_t user_size, password_size;
+    uint8_t user[288], password[64];
+    double heard;                   /* the last one; 0: none yet */
+    uint64_t answered;
+} lk_consent;
+
 /* Where one peer connection is read. `ready` 0: everything goes up as it came. */
 typedef struct lk_ingress {
     struct lk_kernel *kernel;
@@ -137,6 +149,7 @@ typedef struct lk_ingress {
     uint64_t refused[4];            /* by SRTP: authentication, replay, too old, anything else */
     uint32_t arrival_count;
     lk_arrival arrivals[LK_ARRIVALS];
+    lk_consent consent;
     struct lk_ingress *next;        /* with news, of `pump` */
     struct lk_pump *pump;
 } lk_ingress;
@@ -202,3 +215,13 @@ int lk_attach(lk_kernel *kernel, lk_ingress *ingress, lk_source *source); /* 0, 
 void lk_detach(lk_kernel *kernel, lk_ingress *ingress, lk_source *source);
 int lk_keep(lk_kernel *kernel, lk_source *source, int64_t extended, const uint8_t *data, uint32_t size, double arrival);
 void lk_forget_kept(lk_source *source); /* and frees */
+
+/* -- consent (consent.c) -- */
+
+/* hmac: OpenSSL's HMAC(); digest: EVP_sha1(). Without them no check is answered here. */
+void lk_sign_with(lk_kernel *kernel, uintptr_t hmac, uintptr_t digest);
+/* Checks from `address` that name `user` are answered by the thread; `size` 0: none are. 0, or -1: they are not, for
+   something is too long or unknown. */
+int lk_set_consent(lk_kernel *kernel, lk_ingress *ingress, const lk_socket *socket, const uint8_t *address,
+                   uint32_t size, const uint8_t *user, uint32_t user_size, const uint8_t *password,
+                   uint32_t password_size, int controlling, int nominated);

@@ -3,7 +3,7 @@
 from lkactor.srtp.batch import AVAILABLE as SLOTS_AVAILABLE
 from lkactor.srtp.batch import SlotArray
 from lkactor.srtp.keys import SrtpKeys, SrtpProfile
-from lkactor.srtp.session import SendBuffer, SrtpReceiver, SrtpSender, kernel_access
+from lkactor.srtp.session import SendBuffer, SrtpReceiver, SrtpSender, kernel_access, signing_access
 
 __all__ = [
     "SLOTS_AVAILABLE",
@@ -14,4 +14,5 @@ __all__ = [
     "SrtpReceiver",
     "SrtpSender",
     "kernel_access",
+    "signing_access",
 ]

@@ -6,6 +6,7 @@ more per packet in copies. Its private names are used behind a check at import; 
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import pylibsrtp
@@ -22,6 +23,8 @@ except ImportError:
 
 WINDOW = 1024
 """Late and reordered packets are forwarded as they come, so replay windows are wide."""
+SENT_WINDOW = 512
+"""Nothing older is kept to be sent again (lkactor/sfu/leg.py: HISTORY), and libsrtp moves all of it at every packet."""
 MAX_TRAILER = 144
 _POLICY_PROFILE = {
     SrtpProfile.AEAD_AES_128_GCM: Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
@@ -49,9 +52,19 @@ def kernel_access() -> tuple[int, int] | None:
     return int(protect), int(unprotect)
 
 
-def _session(profile: SrtpProfile, key: bytes, salt: bytes, kind: int) -> Session:
+def signing_access() -> tuple[int, int]:
+    """The addresses of the HMAC function of libsrtp's OpenSSL and of its SHA-1; zeros if they cannot be had."""
+    try:
+        openssl = ctypes.CDLL(pylibsrtp._binding.__file__)
+        openssl.EVP_sha1.restype = ctypes.c_void_p
+        return ctypes.cast(openssl.HMAC, ctypes.c_void_p).value or 0, openssl.EVP_sha1() or 0
+    except (OSError, AttributeError):
+        return 0, 0
+
+
+def _session(profile: SrtpProfile, key: bytes, salt: bytes, kind: int, window: int) -> Session:
     policy = Policy(key=key + salt, ssrc_type=kind, srtp_profile=_POLICY_PROFILE[profile])
-    policy.window_size = WINDOW
+    policy.window_size = window
     policy.allow_repeat_tx = True
     return Session(policy=policy)
 
@@ -81,7 +94,7 @@ class SrtpSender:
 
     def __init__(self, keys: SrtpKeys) -> None:
         self.profile = keys.profile
-        self._session = _session(keys.profile, keys.local_key, keys.local_salt, Policy.SSRC_ANY_OUTBOUND)
+        self._session = _session(keys.profile, keys.local_key, keys.local_salt, Policy.SSRC_ANY_OUTBOUND, SENT_WINDOW)
         self._context: Any = self._session._srtp[0] if IN_PLACE else None
 
     @property
@@ -123,7 +136,7 @@ class SrtpReceiver:
 
     def __init__(self, keys: SrtpKeys) -> None:
         self.profile = keys.profile
-        self._session = _session(keys.profile, keys.remote_key, keys.remote_salt, Policy.SSRC_ANY_INBOUND)
+        self._session = _session(keys.profile, keys.remote_key, keys.remote_salt, Policy.SSRC_ANY_INBOUND, WINDOW)
         self._context: Any = self._session._srtp[0] if IN_PLACE else None
 
     @property

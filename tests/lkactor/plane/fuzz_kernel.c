@@ -7,6 +7,7 @@
 #include "kernel.c"
 #include "routes.c"
 #include "steady.c"
+#include "consent.c"
 #include "receive.c"
 
 #include <arpa/inet.h>
@@ -104,6 +105,15 @@ static int unprotect(void *context, void *packet, int *size) {
     return 0;
 }
 
+/* No HMAC, but one that both sides can write; now and then it fails. */
+static unsigned char *sign_badly(const void *digest, const void *key, int key_size, const unsigned char *data, size_t size,
+                                 unsigned char *out, unsigned *out_size) {
+    (void)digest;
+    memset(out, data[size - 1] + ((const uint8_t *)key)[key_size - 1], DIGEST);
+    *out_size = DIGEST;
+    return data[size - 1] % 40 == 39 ? NULL : out;
+}
+
 typedef struct {
     int sock;
     struct sockaddr_in address;
@@ -119,7 +129,7 @@ typedef struct {
     struct sockaddr_in to;
     peer peers[PEERS];
     lk_fanout fanout;
-    unsigned long long sent, taken, refused;
+    unsigned long long sent, taken, refused, answered;
 } stage;
 
 static int open_udp(struct sockaddr_in *address) {
@@ -156,6 +166,46 @@ static void open_peer(stage *on, peer *who, uint32_t id) {
     lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, who->ingress, id);
 }
 
+static void want_checks(stage *on, peer *who) {
+    uint8_t user[300] = "ours:theirs";
+    uint32_t size = rnd(20) ? 11 : rnd(300), secret = rnd(20) ? 8 : 1 + rnd(90);
+    lk_set_consent(on->kernel, who->ingress, rnd(20) ? &on->socket : NULL, (uint8_t *)&who->address,
+                   rnd(20) ? sizeof who->address : rnd(sizeof who->address), user, size, user, secret, (int)rnd(2), (int)rnd(2));
+}
+
+static uint32_t put_attribute(uint8_t *at, uint32_t kind, uint32_t size) {
+    put16(at, kind);
+    put16(at + 2, rnd(60) ? size : rnd(70000));
+    for (uint32_t i = 0; i < ((size + 3) & ~3u); i++) at[4 + i] = (uint8_t)rnd(256);
+    return 4 + ((size + 3) & ~3u);
+}
+
+/* Most often a check as it should be. */
+static int write_check(uint8_t *at) {
+    static const uint16_t kinds[] = {USERNAME, PRIORITY, ICE_CONTROLLING, ICE_CONTROLLED, USE_CANDIDATE, 0xC057, 0x0019};
+    uint8_t digest[64];
+    uint32_t end = STUN_HEADER;
+    unsigned size;
+    put32(at, BINDING_REQUEST << 16);
+    put32(at + 4, COOKIE);
+    memcpy(at + end + 4, "ours:theirs", 12);
+    put_attribute(at + end, USERNAME, 0);
+    put16(at + end + 2, 11);
+    end += 16;
+    end += put_attribute(at + end, rnd(2) ? ICE_CONTROLLING : ICE_CONTROLLED, 8);
+    for (unsigned more = rnd(3); more > 0; more--) end += put_attribute(at + end, kinds[rnd(7)], rnd(30) ? 4 : rnd(200));
+    sign_badly(NULL, "ours:the", 8, at, end, digest, &size);
+    put_attribute(at + end, MESSAGE_INTEGRITY, DIGEST);
+    if (rnd(20)) memcpy(at + end + 4, digest, DIGEST);
+    end += 4 + DIGEST;
+    put16(at + 2, end + 8 - STUN_HEADER);
+    put32(at + end, (uint32_t)FINGERPRINT << 16 | 4);
+    put32(at + end + 4, rnd(20) ? fingerprint(at, end) : rnd(1u << 30));
+    end += 8;
+    if (rnd(20) == 0) put16(at + 2, rnd(end));
+    return (int)(rnd(20) ? end : rnd(end));
+}
+
 /* Often the next packet of a stream, with whatever inside. */
 static int write_datagram(peer *who, uint8_t *at) {
     int size = rnd(4) ? 12 + (int)rnd(60) : (int)rnd(1600), stream = (int)rnd(STREAMS);
@@ -178,7 +228,7 @@ static void send_some(stage *on) {
     peer *who = &on->peers[rnd(PEERS)];
     uint8_t datagram[2048];
     for (unsigned count = rnd(12); count > 0; count--) {
-        int size = write_datagram(who, datagram);
+        int size = rnd(4) ? write_datagram(who, datagram) : write_check(datagram);
         if (sendto(who->sock, datagram, (size_t)size, 0, (struct sockaddr *)&on->to, sizeof on->to) >= 0) on->sent++;
     }
 }
@@ -216,6 +266,7 @@ static void decide(stage *on) {
     }
     lk_unlock(on->kernel);
     lk_keep(on->kernel, source, rnd(80000), data, rnd(40), 0);
+    if (rnd(4) == 0) want_checks(on, who);
     if (rnd(10) == 0) lk_detach(on->kernel, who->ingress, source);
     if (rnd(5) == 0) lk_attach(on->kernel, who->ingress, source);
     if (rnd(10) == 0) lk_route(on->kernel, &on->socket, (uint8_t *)&who->address, sizeof who->address, NULL, 0);
@@ -224,11 +275,12 @@ static void decide(stage *on) {
 
 static unsigned long long count_all(stage *on) {
     unsigned long long steady = 0;
-    on->refused = 0;
+    on->refused = on->answered = 0;
     lk_lock(on->kernel);
     for (int i = 0; i < PEERS; i++) {
         for (int n = 0; n < STREAMS; n++) steady += on->peers[i].sources[n].steady;
         for (int n = 0; n < 4; n++) on->refused += on->peers[i].ingress->refused[n];
+        on->answered += on->peers[i].ingress->consent.answered;
     }
     lk_unlock(on->kernel);
     return steady;
@@ -241,6 +293,7 @@ static int fuzz_receiving(lk_kernel *kernel, lk_row **rows, int rounds, int thre
     on.fanout.rows = rows;
     on.fanout.video = 1;
     on.socket = (lk_socket){.fd = open_udp(&on.to), .gso = 1};
+    lk_sign_with(kernel, (uintptr_t)sign_badly, 0);
     on.pump = lk_pump_new(kernel, (uintptr_t)unprotect, 5.0);
     lk_pump_add(on.pump, &on.socket, 0);
     for (uint32_t i = 0; i < PEERS; i++) open_peer(&on, &on.peers[i], i + 1);
@@ -261,8 +314,9 @@ static int fuzz_receiving(lk_kernel *kernel, lk_row **rows, int rounds, int thre
     lk_pump_stop(on.pump);
     take_all(&on);
     steady = count_all(&on);
-    empty = on.socket.packets_in - on.taken - steady - on.refused - lk_dropped(on.pump); /* datagrams of no octets */
-    printf("%llu steady, %llu up, %llu refused, %llu empty\n", steady, on.taken, on.refused, empty);
+    empty = on.socket.packets_in - on.taken - steady - on.refused - on.answered - lk_dropped(on.pump); /* datagrams of no octets */
+    printf("%llu steady, %llu up, %llu refused, %llu answered, %llu empty\n", steady, on.taken, on.refused, on.answered,
+           empty);
     lk_pump_free(on.pump);
     for (int i = 0; i < PEERS; i++) {
         close(on.peers[i].sock);
@@ -274,7 +328,7 @@ static int fuzz_receiving(lk_kernel *kernel, lk_row **rows, int rounds, int thre
     }
     lk_forget_routes(&on.socket);
     close(on.socket.fd);
-    return steady == 0 || on.refused == 0 || empty > on.sent / 100 + 5 ? 5 : 0;
+    return steady == 0 || on.refused == 0 || on.answered == 0 || empty > on.sent / 100 + 5 ? 5 : 0;
 }
 
 int main(int argc, char **argv) {
