@@ -250,7 +250,7 @@ class IceAgent:
     @property
     def consent(self) -> Consent | None:
         """None: every check is to be seen here."""
-        pair = self._pairs.get(self.selected) if self.selected is not None else None
+        pair = self._selected_pair
         if pair is None or not self._rests_on(pair):
             return None
         generation = self._current
@@ -507,22 +507,25 @@ class IceAgent:
         elif pair.nominated and not self.controlling:
             self._maybe_select(pair, now)
         elif self.controlling and not self.settled:
-            self._await_nomination(now + self._nomination_wait(pair))
+            self._await_better(pair, now)
         return False
 
     # -- selection --------------------------------------------------------------------------------------------------
 
     @property
+    def _selected_pair(self) -> _Pair | None:
+        return self._pairs.get(self.selected) if self.selected is not None else None
+
+    @property
     def settled(self) -> bool:
         """The current generation has its path."""
-        selected = self._pairs.get(self.selected) if self.selected is not None else None
+        selected = self._selected_pair
         return selected is not None and selected.nominated and selected.generation is self._current
 
-    def _nomination_wait(self, pair: _Pair) -> float:
+    def _await_better(self, pair: _Pair, now: float) -> None:
+        """Before `pair` is nominated."""
         hurried = pair.address.transport == "udp" or not self.uses_udp
-        return self._timing.nomination_wait if hurried else self._timing.tcp_nomination_wait
-
-    def _await_nomination(self, at: float) -> None:
+        at = now + (self._timing.nomination_wait if hurried else self._timing.tcp_nomination_wait)
         self._nominate_at = at if self._nominate_at is None else min(at, self._nominate_at)
 
     def _nominate(self, now: float) -> None:
@@ -538,7 +541,7 @@ class IceAgent:
 
     def _maybe_select(self, pair: _Pair, now: float) -> None:
         """Controlled: the nominated pair, unless a better one of this generation was nominated and is alive."""
-        selected = self._pairs.get(self.selected) if self.selected is not None else None
+        selected = self._selected_pair
         if (
             selected is not None
             and selected is not pair
@@ -590,7 +593,7 @@ class IceAgent:
         alive = now - self._last_heard < 1.5 * timing.keepalive
         used = now - self.used_at < timing.keepalive
         self._keepalive_at = now + (timing.consent if alive and used else timing.keepalive)
-        pair = self._pairs.get(self.selected) if self.selected is not None else None
+        pair = self._selected_pair
         if pair is not None and pair.next_at is None:
             pair.transaction = self._rng.randbytes(12)
             pair.sent = 0

@@ -24,9 +24,9 @@ void lk_sign_with(lk_kernel *kernel, uintptr_t hmac, uintptr_t digest) {
     kernel->digest = (const void *)digest;
 }
 
-int lk_set_consent(lk_kernel *kernel, lk_ingress *ingress, const lk_socket *socket, const uint8_t *address,
-                   uint32_t size, const uint8_t *user, uint32_t user_size, const uint8_t *password,
-                   uint32_t password_size, int controlling, int nominated) {
+void lk_set_consent(lk_kernel *kernel, lk_ingress *ingress, const lk_socket *socket, const uint8_t *address,
+                    uint32_t size, const uint8_t *user, uint32_t user_size, const uint8_t *password,
+                    uint32_t password_size, int controlling, int nominated) {
     lk_consent *consent = &ingress->consent;
     lk_lock(kernel);
     consent->socket = socket;
@@ -42,7 +42,6 @@ int lk_set_consent(lk_kernel *kernel, lk_ingress *ingress, const lk_socket *sock
         consent->nominated = (uint8_t)nominated;
     }
     lk_unlock(kernel);
-    return consent->key_size ? 0 : -1;
 }
 
 /* RFC 8489 section 14.7. */
@@ -140,7 +139,7 @@ static int answer_check(const lk_kernel *kernel, lk_socket *socket, lk_ingress *
     struct iovec part = {.iov_base = answer};
     struct msghdr message = {.msg_name = from->msg_name, .msg_namelen = from->msg_namelen, .msg_iov = &part,
                              .msg_iovlen = 1};
-    if (consent->key_size == 0 || consent->socket != socket) return 0;
+    if (data[0] >= 4 || consent->key_size == 0 || consent->socket != socket) return 0;
     if (key_of(from->msg_name, from->msg_namelen, key) != consent->key_size) return 0;
     if (memcmp(key, consent->key, consent->key_size) != 0 || !is_consent(kernel, consent, data, size)) return 0;
     part.iov_len = write_answer(kernel, consent, data, answer);

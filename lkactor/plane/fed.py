@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from lkactor.sdp import Codec
+from lkactor.sfu.format import TrackFormat
 from lkactor.sfu.leg import Egress
 from lkactor.sfu.receiver import LayerReceiver
 
@@ -14,12 +14,12 @@ UP, AUDIO, VP8, H264 = range(4)
 _KINDS = {"video/vp8": VP8, "video/h264": H264}
 
 
-def kinds_of(codecs: Mapping[int, Codec], layered: str) -> dict[int, int]:
-    """What can be made of each payload type; `layered`: the mime with layers inside its stream."""
+def kinds_of(format: TrackFormat) -> dict[int, int]:
+    """What can be made of each payload type. Layers inside a stream are Python's to choose from."""
     return {
-        number: _KINDS.get(codec.mime, AUDIO if codec.mime.startswith("audio/") else UP)
-        for number, codec in codecs.items()
-        if codec.mime != layered
+        codec.payload_type: _KINDS.get(codec.mime, AUDIO if codec.mime.startswith("audio/") else UP)
+        for codec in format.codecs
+        if codec.mime != format.layered
     }
 
 
@@ -63,19 +63,12 @@ class FeedingFanout:
     def __init__(self) -> None:
         self._receivers: set[FedReceiver] = set()
 
-    def feed(
-        self,
-        receiver: LayerReceiver,
-        publisher: Egress | None,
-        codecs: Mapping[int, Codec],
-        layered: str,
-        level_id: int,
-    ) -> None:
+    def feed(self, receiver: LayerReceiver, publisher: Egress | None, format: TrackFormat) -> None:
         if isinstance(receiver, FedReceiver):
             ingress = getattr(publisher, "ingress", None)
             known = ingress if isinstance(ingress, receiver.ingress_type) else None
             self._receivers.add(receiver)
-            receiver.adopt(self, known, kinds_of(codecs, layered), level_id)
+            receiver.adopt(self, known, kinds_of(format), format.level_id)
 
     def close(self) -> None:
         for receiver in self._receivers:

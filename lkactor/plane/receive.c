@@ -19,9 +19,9 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
     socket->packets_in++;
     socket->bytes_in += size;
     if (size == 0) return;
-    if (data[0] < 4 && ingress != NULL && !socket->divert &&
-        answer_check(pump->kernel, socket, ingress, from, data, size, now)) return;
-    if (socket->divert || ingress == NULL || !ingress->ready || !is_rtp(data, size) || size > LK_DATAGRAM) {
+    if (socket->divert) ingress = NULL;
+    if (ingress != NULL && answer_check(pump->kernel, socket, ingress, from, data, size, now)) return;
+    if (ingress == NULL || !ingress->ready || !is_rtp(data, size) || size > LK_DATAGRAM) {
         hand_up(pump, at, from, route, data, size, 0, now);
         return;
     }

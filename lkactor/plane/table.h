@@ -220,8 +220,7 @@ void lk_forget_kept(lk_source *source); /* and frees */
 
 /* hmac: OpenSSL's HMAC(); digest: EVP_sha1(). Without them no check is answered here. */
 void lk_sign_with(lk_kernel *kernel, uintptr_t hmac, uintptr_t digest);
-/* Checks from `address` that name `user` are answered by the thread; `size` 0: none are. 0, or -1: they are not, for
-   something is too long or unknown. */
-int lk_set_consent(lk_kernel *kernel, lk_ingress *ingress, const lk_socket *socket, const uint8_t *address,
-                   uint32_t size, const uint8_t *user, uint32_t user_size, const uint8_t *password,
-                   uint32_t password_size, int controlling, int nominated);
+/* Checks from `address` that name `user` are answered by the thread; with `size` 0, or anything too long, none. */
+void lk_set_consent(lk_kernel *kernel, lk_ingress *ingress, const lk_socket *socket, const uint8_t *address,
+                    uint32_t size, const uint8_t *user, uint32_t user_size, const uint8_t *password,
+                    uint32_t password_size, int controlling, int nominated);

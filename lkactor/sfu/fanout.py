@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from lkactor.sdp import Codec
+from lkactor.sfu.format import TrackFormat
 from lkactor.sfu.leg import Egress, Leg
 from lkactor.sfu.receiver import LayerReceiver
 
@@ -28,17 +28,9 @@ class Fanout(Protocol):
     def receiver(self, layer: int, clock_rate: int, history: int) -> LayerReceiver:
         """For a layer that has begun."""
 
-    def feed(
-        self,
-        receiver: LayerReceiver,
-        publisher: Egress | None,
-        codecs: Mapping[int, Codec],
-        layered: str,
-        level_id: int,
-    ) -> None:
+    def feed(self, receiver: LayerReceiver, publisher: Egress | None, format: TrackFormat) -> None:
         """What the publisher sends on this stream may go to the legs without being shown to `forward`, if nothing has
-        to be decided about it. `layered`: the mime with layers inside its stream. `level_id`: the header extension with
-        the audio level, 0 without."""
+        to be decided about it."""
 
     def close(self) -> None:
         """From here on everything is shown."""
@@ -71,14 +63,7 @@ class PythonFanout:
     def receiver(self, layer: int, clock_rate: int, history: int) -> LayerReceiver:
         return LayerReceiver(clock_rate, history)
 
-    def feed(
-        self,
-        receiver: LayerReceiver,
-        publisher: Egress | None,
-        codecs: Mapping[int, Codec],
-        layered: str,
-        level_id: int,
-    ) -> None:
+    def feed(self, receiver: LayerReceiver, publisher: Egress | None, format: TrackFormat) -> None:
         pass
 
     def close(self) -> None:

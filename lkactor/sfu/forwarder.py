@@ -83,9 +83,8 @@ class TrackForwarder:
         self._feed()
 
     def _feed(self) -> None:
-        codecs, format = self._source.codecs, self._source.format
         for receiver in self.receivers:
-            self._fanout.feed(receiver, self._publisher, codecs, format.layered, format.level_id)
+            self._fanout.feed(receiver, self._publisher, self._source.format)
 
     def close(self) -> None:
         """The track is gone, or another forwarder is about to take over."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.sending import sender_for
 from lkactor.plane import IngressCell, InlineIngress, InlineSocket, Plane, PythonPlane
+from lkactor.wire.rtp import is_rtp
 
 MESSAGES = 64
 Entry = tuple[int, int, bytes, bytes, float, int]
@@ -70,8 +71,7 @@ class InlinePump:
     def _receive(self, number: int, cell: RoutedSocket, data: bytes, address: bytes) -> None:
         route, ingress = cell.routes.get(address, (0, None))
         now = self._clock()
-        rtp = len(data) > 11 and data[0] >> 6 == 2 and not 192 <= data[1] <= 223
-        if rtp and isinstance(ingress, InlineIngress) and ingress.ready and not cell.divert:
+        if is_rtp(data) and isinstance(ingress, InlineIngress) and ingress.ready and not cell.divert:
             opened = ingress.receive(data, now)
             if opened is not None:
                 self._up.append((number, route, address, opened[0], now, opened[1]))

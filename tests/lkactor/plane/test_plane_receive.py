@@ -577,7 +577,7 @@ def test_news_of_a_peer_that_is_gone_are_nobodys(fast: Any) -> None:
         publisher.ingress = ingress  # type: ignore[attr-defined]
         receiver = fanout.receiver(0, 48000, 64)
         receiver.receive(parse_rtp(audio(1), 0.0))
-        fanout.feed(receiver, publisher, {111: OPUS}, "", 0)
+        fanout.feed(receiver, publisher, audio_format())
         cell.set_route(packed(sender.getsockname()), number, ingress)
         sender.sendto(audio(2, cc=b"\x00\x02"), server.getsockname())
         while pump.once():
