@@ -18,12 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from lkactor.plane import InlineIngress, InlineSocket, Intake
-from lkactor.wire.rtp import is_rtp
+from lkactor.srtp import PacketBuffer
+from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtp
 
 TURN = 0.002
 """Seconds under the lock, about."""
 FEWEST, MOST = 4, 64
 """Datagrams of a turn."""
+AT_ONCE = 50e-6
+"""Seconds for which nobody has waited who comes back from `poll` within them."""
 MOST_WAITING = 2048
 """Datagrams for the UDP actor; more are dropped and counted."""
 MOST_TAKEN = 64
@@ -54,20 +57,21 @@ class Source(NamedTuple):
 class PlaneLock:
     """May be entered again by who is inside. `waiting`: how many are about to be: the thread gives way to them."""
 
-    __slots__ = ("_lock", "waiting")
+    __slots__ = ("thread", "waiting")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.thread = threading.RLock()
+        """The lock itself, for the thread."""
         self.waiting = 0
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
+        if not self.thread.acquire(blocking=False):
             self.waiting += 1
-            self._lock.acquire()
+            self.thread.acquire()
             self.waiting -= 1
 
     def __exit__(self, *exception: object) -> None:
-        self._lock.release()
+        self.thread.release()
 
 
 class PythonPump:
@@ -82,7 +86,10 @@ class PythonPump:
         self._told, self._sleeping = False, True
         self._cost = TURN / MOST
         """Seconds a datagram, the average of the last turns."""
+        self._ended = 0.0
+        """The last turn."""
         self.dropped = 0
+        self._buffer = PacketBuffer(1, MAX_DATAGRAM)
         self._wake, self._ring = (end for end in socket.socketpair())
         self._halt, self._halted = (end for end in socket.socketpair())
         for end in (self._wake, self._ring):
@@ -181,42 +188,46 @@ class PythonPump:
                 time.sleep(0)
 
     def _turn(self, number: int, source: Source) -> None:
-        began = time.perf_counter()
-        with self._lock:
-            drained = self._drain(number, source, began + self._offset, max(FEWEST, min(MOST, int(TURN / self._cost))))
-            self._intake.flush(self._offset, time.perf_counter)
+        clock = time.perf_counter
+        began = clock()
+        # Who had to wait for one has one: to look for a second costs as much as to be told of it.
+        count = 1 if began - self._ended > AT_ONCE else max(FEWEST, min(MOST, int(TURN / self._cost)))
+        with self._lock.thread:
+            drained = self._drain(number, source, began + self._offset, count)
+            self._intake.flush(self._offset, clock)
             if self._sleeping and self._intake.news:
                 self._sleeping = False
                 self._tell()
         if self._up:
             self._tell()
+        self._ended = ended = clock()
         if drained:
-            spent = (time.perf_counter() - began) / drained
-            self._cost = max(1e-6, self._cost + (spent - self._cost) / 4)
+            self._cost += ((ended - began) / drained - self._cost) / 4
 
     def _drain(self, number: int, source: Source, now: float, count: int) -> int:
         """Up to `count` datagrams; how many there were."""
-        receive, routes, cell, up = source.sock.recvfrom, source.routes, source.cell, self._up
+        receive, routes, cell, up = source.sock.recvfrom_into, source.routes, source.cell, self._up
+        buffer, view = self._buffer, self._buffer.view
         packets = octets = errors = 0
         opened: tuple[bytes, int] | None
         for _ in range(count):
             try:
-                data, sockaddr = receive(MAX_DATAGRAM)
+                size, sockaddr = receive(view)
             except BlockingIOError:
                 break
             except OSError:
                 errors += 1  # An ICMP error of an earlier send surfaces on the next receive.
                 continue
             packets += 1
-            octets += len(data)
+            octets += size
             route = routes.get(sockaddr)
             ingress = route.ingress if route is not None else None
-            if ingress is not None and ingress.ready and is_rtp(data) and not cell.divert:
-                opened = ingress.receive(data, now)
+            if ingress is not None and ingress.ready and size >= RTP_HEADER_SIZE and is_rtp(view) and not cell.divert:
+                opened = ingress.receive(buffer, size, now)
                 if opened is None:
                     continue
             else:
-                opened = data, 0
+                opened = view[:size].tobytes(), 0
             if len(up) < MOST_WAITING:
                 up.append((number, sockaddr, opened[0], now, opened[1]))
             else:

@@ -20,6 +20,8 @@ CANNOT_SEGMENT = (errno.EIO, errno.EINVAL, errno.ENOPROTOOPT)
 BUFFER_FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
 MESSAGE = struct.Struct("=QI4xQQQQi4xI4x")
 """`struct mmsghdr`: name, its size, iovec, their count, control, its size, flags; octets sent."""
+_MESSAGE_SIZE = MESSAGE.size
+_NOW = int(socket.MSG_DONTWAIT)
 IOVEC_SIZE = 16
 CONTROL = struct.Struct("=QiiH6x")
 """`struct cmsghdr` with the size of the segments: length, level, type, value."""
@@ -56,7 +58,7 @@ class Messages:
         count = len(addresses)
         self.run = run
         self.names = ctypes.create_string_buffer(_ADDRESS_ROOM * max(1, count))
-        self.headers = ctypes.create_string_buffer(MESSAGE.size * max(1, count))
+        self.headers = ctypes.create_string_buffer(_MESSAGE_SIZE * max(1, count))
         self.control = ctypes.create_string_buffer(CONTROL.size)
         CONTROL.pack_into(self.control, 0, _CONTROL_LENGTH, socket.SOL_UDP, UDP_SEGMENT, 0)
         self.address, names = ctypes.addressof(self.headers), ctypes.addressof(self.names)
@@ -66,7 +68,7 @@ class Messages:
             ctypes.memmove(names + at, name, len(name))
             where = (names + at, len(name)) if name else (0, 0)
             iovec = parts + IOVEC_SIZE * run * index
-            MESSAGE.pack_into(self.headers, MESSAGE.size * index, *where, iovec, run, *control, 0, 0)
+            MESSAGE.pack_into(self.headers, _MESSAGE_SIZE * index, *where, iovec, run, *control, 0, 0)
 
     def set_segment(self, size: int) -> None:
         CONTROL.pack_into(self.control, 0, _CONTROL_LENGTH, socket.SOL_UDP, UDP_SEGMENT, size)
@@ -90,7 +92,7 @@ class ManySender:
             messages.set_segment(sizes[0])
         done, end = first, first + count
         while done < end:
-            sent = self._call(self._fd, messages.address + MESSAGE.size * done, end - done, socket.MSG_DONTWAIT)
+            sent = self._call(self._fd, messages.address + _MESSAGE_SIZE * done, end - done, _NOW)
             if sent > 0:
                 self.packets += sent * run
                 self.bytes += sent * octets
@@ -109,14 +111,14 @@ class ManySender:
 
     def _send_singly(self, messages: Messages, index: int, sizes: Sequence[int]) -> None:
         """One by one: a message that did not go, or on a route that cannot segment."""
-        at = MESSAGE.size * index
+        at = _MESSAGE_SIZE * index
         name, name_size, iovec, *_ = MESSAGE.unpack_from(messages.headers, at)
         for place, size in enumerate(sizes):
-            one = ctypes.create_string_buffer(MESSAGE.size)
+            one = ctypes.create_string_buffer(_MESSAGE_SIZE)
             MESSAGE.pack_into(one, 0, name, name_size, iovec + IOVEC_SIZE * place, 1, 0, 0, 0, 0)
-            sent = self._call(self._fd, ctypes.addressof(one), 1, socket.MSG_DONTWAIT)
+            sent = self._call(self._fd, ctypes.addressof(one), 1, _NOW)
             if sent <= 0 and ctypes.get_errno() == errno.EMSGSIZE and self._allow_fragments():
-                sent = self._call(self._fd, ctypes.addressof(one), 1, socket.MSG_DONTWAIT)
+                sent = self._call(self._fd, ctypes.addressof(one), 1, _NOW)
             if sent > 0:
                 self.packets += 1
                 self.bytes += size
@@ -134,6 +136,6 @@ def sender_for(
     fd: int, allow_fragments: Callable[[], bool] = bool, call: SendMany | None = _sendmmsg
 ) -> ManySender | None:
     """None: this system cannot do it, which it is asked by sending nothing."""
-    if call is None or call(fd, 0, 0, socket.MSG_DONTWAIT) != 0:
+    if call is None or call(fd, 0, 0, _NOW) != 0:
         return None
     return ManySender(fd, call, allow_fragments)

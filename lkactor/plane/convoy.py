@@ -26,9 +26,12 @@ from lkactor.plane.inline import InlineSocket, Sender
 from lkactor.plane.riding import RidingLeg, mapped
 from lkactor.sfu.leg import HISTORY
 from lkactor.srtp import SlotArray
+from lkactor.wire.codecs import vp8
 
 MOST_LEGS = 64
 """Of one convoy; a layer may have several."""
+FEW_LEGS = 6
+"""Below, one after the other is faster than all by column."""
 SLOTS, SLOT_SIZE = 512, 1664
 MAX_PAYLOAD = 1480
 """What a slot holds beside header, extension and trailer; a larger packet is left to refuse."""
@@ -36,13 +39,13 @@ MOST_SEGMENTS, MOST_BYTES = 64, 65000
 """Of a message."""
 HEADER = 12
 _LANE = Struct(">BBHII")
-_MARKER, _SEQUENCE, _TIMESTAMP = 87, 64, 32
+_SEQUENCE, _TIMESTAMP = 64, 32
 """Bits of a lane."""
 
-Vp8Numbers = tuple[int, int, int, bool, int, int, int]
-"""Picture id, TL0PICIDX, KEYIDX, -1 without, if the picture id has 15 bits, and where in the payload they are."""
-Logged = tuple[int, int, "Vp8Numbers | None", float]
-"""A packet that went out: extended sequence number, the source's timestamp, VP8 numbers, when."""
+_ALL, _FIRST, _SECOND, _THIRD = slice(None), slice(0, None, 3), slice(1, None, 3), slice(2, None, 3)
+
+Logged = tuple[int, int, "vp8.Fields | None", float]
+"""A packet that went out: extended sequence number, the source's timestamp, VP8 descriptor, when."""
 
 
 class Packet(NamedTuple):
@@ -53,7 +56,7 @@ class Packet(NamedTuple):
     payload_type: int
     marker: bool
     payload: bytes | memoryview
-    vp8: Vp8Numbers | None
+    vp8: vp8.Fields | None
 
 
 class Way(NamedTuple):
@@ -69,11 +72,35 @@ class Way(NamedTuple):
 class _Lanes(NamedTuple):
     """The columns of a table whose rows are the legs."""
 
-    ones: int
     sequences: int
+    sequence_ones: int
     sequence_mask: int
     timestamps: int
+    timestamp_ones: int
     timestamp_mask: int
+
+
+class _Column(NamedTuple):
+    """Where the packets lie that have one place in the runs of all legs: by the three words of their headers, their
+    lengths, and the octet behind the first header."""
+
+    first: memoryview
+    second: memoryview
+    third: memoryview
+    lengths: memoryview
+    behind: int
+
+
+class _Run(NamedTuple):
+    """What is the same for all runs of one length, until somebody boards or alights."""
+
+    columns: Sequence[_Column]
+    """By place."""
+    stride: int
+    """Octets from a packet to that of the next leg."""
+    contexts: Sequence[Any]
+    """For every packet that of its leg."""
+    messages: Any
 
 
 class Convoy:
@@ -87,18 +114,26 @@ class Convoy:
         self.timestamp: int = 0
         self.now: float = 0.0
         self.packets = self.octets = 0
-        self.vp8: list[tuple[int, Vp8Numbers]] = [(-1, (-1, -1, -1, False, -1, -1, -1))] * 3
-        """The last packets that had a picture id, TL0PICIDX, KEYIDX, and their extended sequence numbers."""
+        self.vp8: list[tuple[int, vp8.Fields]] = [(-1, vp8.NOTHING)] * 3
+        """The last packets that had a picture id, TL0PICIDX, KEYIDX: extended sequence numbers and descriptors."""
         self.log: list[Logged | None] = [None] * HISTORY
         """By extended sequence number."""
         self._lanes: _Lanes | None = None
-        self._fixed: dict[int, int | None] = {}
-        """By payload type; None: some leg has none for it."""
+        self._fixed: dict[int, tuple[int, int] | None] = {}
+        """By payload type, without and with the marker; None: some leg has none for it."""
         self._renumbered: list[tuple[int, RidingLeg]] = []
         """Legs whose VP8 numbers are not the source's, and their places."""
-        self._contexts: dict[int, list[Any]] = {}
-        self._messages: dict[int, Any] = {}
-        """Both by length of a run."""
+        self._runs: dict[int, _Run] = {}
+        """By length."""
+        elements = ([way.abs_send_time_id << 28 | 0x2000000] if way.abs_send_time_id else []) + (
+            [way.playout_delay] if way.playout_delay else []
+        )
+        self._extension_size = 4 + 4 * len(elements) if elements else 0
+        head = [0xBEDE0000 | len(elements), *elements] if elements else []
+        self._extension = int.from_bytes(b"".join(word.to_bytes(4, "big") for word in head), "big")
+        """The header extension: one-byte elements of three octets each (RFC 8285 section 4.2)."""
+        self._stamp_unit = 1 << 32 * (len(elements) - 1) if way.abs_send_time_id else 0
+        """Of abs-send-time, in it."""
 
     # -- who is aboard ----------------------------------------------------------------------------------------------
 
@@ -125,32 +160,52 @@ class Convoy:
         """All legs have a payload type for it."""
         if self._lanes is None:
             self._settle()
-        if payload_type not in self._fixed:
-            self._fixed[payload_type] = self._fixed_part(payload_type)
-        return self._fixed[payload_type] is not None
+        return (self._fixed[payload_type] if payload_type in self._fixed else self._fix(payload_type)) is not None
 
     def _settle(self) -> _Lanes:
         """Work out the columns."""
         legs = self.legs
         ones = _joined((0, 0, 0, 0, 1) for _ in legs)
         self._fixed.clear()
-        self._contexts.clear()
-        self._messages.clear()
+        self._runs.clear()
         self._renumbered = [(index, leg) for index, leg in enumerate(legs) if leg.vp8.offsets != (0, 0, 0)]
         self._lanes = _Lanes(
-            ones,
             _joined((0, 0, -leg.munger.offset & 0xFFFF, 0, 0) for leg in legs),
+            ones << _SEQUENCE,
             ones * (0xFFFF << _SEQUENCE),
             _joined((0, 0, 0, leg.munger.timestamp_offset, 0) for leg in legs),
+            ones << _TIMESTAMP,
             ones * (0xFFFFFFFF << _TIMESTAMP),
         )
         return self._lanes
 
-    def _fixed_part(self, payload_type: int) -> int | None:
+    def _fix(self, payload_type: int) -> tuple[int, int] | None:
+        fixed = self._fixed[payload_type] = self._fixed_part(payload_type)
+        return fixed
+
+    def _fixed_part(self, payload_type: int) -> tuple[int, int] | None:
         first = 0x90 if self.way.abs_send_time_id or self.way.playout_delay else 0x80
         types = [leg.payload_types.get(payload_type) for leg in self.legs]
         rows = [(first, type, 0, 0, leg.ssrc) for type, leg in zip(types, self.legs, strict=True) if type is not None]
-        return _joined(rows) if len(rows) == len(types) else None
+        if len(rows) < len(types):
+            return None
+        fixed = _joined(rows)
+        return fixed, fixed | _joined((0, 0x80, 0, 0, 0) for _ in rows)
+
+    def _run_of(self, length: int, sender: Sender) -> _Run:
+        slots, count = self._slots, len(self.legs)
+        step = slots.slot_size // 4 * length
+        columns = []
+        for place in range(length):
+            at = slots.slot_size // 4 * place
+            first, second, third = (slots.words[at + word : at + word + step * count : step] for word in range(3))
+            lengths = slots.lengths[place : length * count : length]
+            columns.append(_Column(first, second, third, lengths, 4 * at + HEADER))
+        cells = [leg.cell for leg in self.legs if leg.cell is not None]
+        contexts = [cell.srtp.context for cell in cells if cell.srtp is not None for _ in range(length)]
+        messages = sender.prepare([cell.address for cell in cells], slots.parts, length)
+        self._runs[length] = _Run(columns, 4 * step, contexts, messages)
+        return self._runs[length]
 
     # -- packets ----------------------------------------------------------------------------------------------------
 
@@ -159,7 +214,10 @@ class Convoy:
         sender, log = self.way.socket.sender, self.log
         if not self.legs or sender is None:
             return
-        extension, count, start = self._extension(stamp), len(packets), 0
+        if self._lanes is None:
+            self._settle()
+        extension = (self._extension + stamp * self._stamp_unit).to_bytes(self._extension_size, "big")
+        count, start = len(packets), 0
         if count == 1:
             self._serve_run(packets, extension, sender)
         else:
@@ -168,54 +226,34 @@ class Convoy:
                 end = _run_end(packets, start, longest)
                 self._serve_run(packets[start:end], extension, sender)
                 start = end
-        for extended, timestamp, _, _, payload, vp8 in packets:
-            log[extended & HISTORY - 1] = (extended, timestamp, vp8, now)
+        for extended, timestamp, _, _, payload, fields in packets:
+            log[extended & HISTORY - 1] = (extended, timestamp, fields, now)
             self.octets += len(payload)
-            if vp8 is not None:
-                entry, last = (extended, vp8), self.vp8
-                if vp8[0] >= 0:
+            if fields is not None:
+                _, picture, _, _, tl0, _, _, keyidx, _, _, _ = fields
+                entry, last = (extended, fields), self.vp8
+                if picture >= 0:
                     last[0] = entry
-                if vp8[1] >= 0:
+                if tl0 >= 0:
                     last[1] = entry
-                if vp8[2] >= 0:
+                if keyidx >= 0:
                     last[2] = entry
         self.packets += count
         self.newest, self.timestamp, self.now = extended, timestamp, now
 
-    def _extension(self, stamp: int) -> bytes:
-        """The header extension of a packet: one-byte elements of three octets each (RFC 8285 section 4.2)."""
-        way = self.way
-        elements = b""
-        if way.abs_send_time_id:
-            elements = (way.abs_send_time_id << 28 | 0x2000000 | stamp).to_bytes(4, "big")
-        if way.playout_delay:
-            elements += way.playout_delay.to_bytes(4, "big")
-        return (0xBEDE0000 | len(elements) // 4).to_bytes(4, "big") + elements if elements else b""
-
-    def _serve_run(self, run: Sequence[Packet], extension: bytes, sender: Sender) -> None:
+    def _serve_run(self, packets: Sequence[Packet], extension: bytes, sender: Sender) -> None:
         """Packets that share a message: leg by leg, so that what is one leg's lies together."""
-        slots, count, length = self._slots, len(self.legs), len(run)
-        for place, packet in enumerate(run):
-            self._write(packet, extension, place, length)
-        if self._protect:
-            statuses = slots.protect(self._contexts.get(length) or self._contexts_of(length))
-            failed = {index // length for index, status in enumerate(statuses) if status} if any(statuses) else None
+        length = len(packets)
+        run = self._runs.get(length) or self._run_of(length, sender)
+        columns, stride, contexts, messages = run
+        for column, packet in zip(columns, packets, strict=True):
+            self._write(packet, extension, column, stride)
+        statuses = self._slots.protect(contexts) if self._protect else ()
+        if any(statuses):
+            failed = {index // length for index, status in enumerate(statuses) if status}
+            self._send_around(failed, messages, packets, sender)
         else:
-            failed = None
-        messages = self._messages.get(length)
-        if messages is None:
-            addresses = [leg.cell.address for leg in self.legs if leg.cell is not None]
-            messages = self._messages[length] = sender.prepare(addresses, slots.parts, length)
-        if failed is None:
-            sender.send(messages, 0, count, slots.lengths[:length].tolist())
-        else:
-            self._send_around(failed, messages, run, sender)
-
-    def _contexts_of(self, length: int) -> list[Any]:
-        """For every packet that of its leg."""
-        senders = [leg.cell.srtp for leg in self.legs if leg.cell is not None and leg.cell.srtp is not None]
-        contexts = self._contexts[length] = [sender.context for sender in senders for _ in range(length)]
-        return contexts
+            sender.send(messages, 0, len(self.legs), self._slots.lengths[:length].tolist())
 
     def _send_around(self, failed: set[int], messages: Any, run: Sequence[Packet], sender: Sender) -> None:
         """To all but those whose packets SRTP would not protect: they count as errors and not as sent."""
@@ -228,36 +266,38 @@ class Convoy:
             else:
                 sender.send(messages, index, 1, self._slots.lengths[index * length : (index + 1) * length].tolist())
 
-    def _write(self, packet: Packet, extension: bytes, place: int, length: int) -> None:
-        """One packet for all legs, the one at `place` of a run of `length`, still open."""
-        slots, lanes, count = self._slots, self._lanes or self._settle(), len(self.legs)
-        extended, timestamp, payload_type, marker, payload, vp8 = packet
-        fixed = self._fixed[payload_type] if payload_type in self._fixed else self._fixed_part(payload_type)
+    def _write(self, packet: Packet, extension: bytes, column: _Column, stride: int) -> None:
+        """One packet for all legs, still open."""
+        extended, timestamp, payload_type, marker, payload, fields = packet
+        lanes = self._lanes or self._settle()
+        sequences, sequence_ones, sequence_mask, timestamps, timestamp_ones, timestamp_mask = lanes
+        fixed = self._fixed.get(payload_type) or self._fix(payload_type)
         if fixed is None:
             return
-        ones = lanes.ones
         headers = (
-            (fixed | ones << _MARKER if marker else fixed)
-            | lanes.sequences + ones * ((extended & 0xFFFF) << _SEQUENCE) & lanes.sequence_mask
-            | lanes.timestamps + ones * (timestamp << _TIMESTAMP) & lanes.timestamp_mask
+            fixed[marker]
+            | sequences + sequence_ones * (extended & 0xFFFF) & sequence_mask
+            | timestamps + timestamp_ones * timestamp & timestamp_mask
         )
-        lane = memoryview(headers.to_bytes(HEADER * count, "big")).cast("I")
-        words, step, at = slots.words, slots.slot_size // 4 * length, slots.slot_size // 4 * place
-        stop = at + step * count
-        words[at:stop:step] = lane[0::3]
-        words[at + 1 : stop + 1 : step] = lane[1::3]
-        words[at + 2 : stop + 2 : step] = lane[2::3]
-        rest = b"".join((extension, payload))
-        view, size = slots.view, len(rest)
-        step *= 4
-        first = 4 * at + HEADER
-        for start in range(first, first + step * count, step):
-            view[start : start + size] = rest
-        slots.lengths[place : length * count : length] = array("Q", (HEADER + size,)) * count
-        if vp8 is not None and self._renumbered:
-            first += len(extension)
+        count, (first, second, third, lengths, at) = len(self.legs), column
+        rest, view = extension + payload, self._slots.view
+        size, end = len(rest), at + stride * count
+        lengths[_ALL] = array("Q", (HEADER + size,)) * count
+        octets = headers.to_bytes(HEADER * count, "big")
+        if count < FEW_LEGS:
+            lane = 0
+            for start in range(at, end, stride):
+                view[start - HEADER : start + size] = octets[lane : lane + HEADER] + rest
+                lane += HEADER
+        else:
+            words = memoryview(octets).cast("I")
+            first[_ALL], second[_ALL], third[_ALL] = words[_FIRST], words[_SECOND], words[_THIRD]
+            for start in range(at, end, stride):
+                view[start : start + size] = rest
+        if fields is not None and self._renumbered:
+            at += len(extension)
             for index, leg in self._renumbered:
-                _renumber(view, first + step * index, vp8, leg.vp8.offsets)
+                _renumber(view, at + stride * index, fields, leg.vp8.offsets)
 
 
 def _joined(rows: Any) -> int:
@@ -280,10 +320,10 @@ def _run_end(packets: Sequence[Packet], start: int, longest: int) -> int:
     return end
 
 
-def _renumber(memory: memoryview, at: int, vp8: Vp8Numbers, offsets: tuple[int, int, int]) -> None:
+def _renumber(memory: memoryview, at: int, fields: vp8.Fields, offsets: tuple[int, int, int]) -> None:
     """The numbers of a VP8 descriptor (RFC 7741 section 4.2) in a payload at `at`, as one leg has them."""
-    picture, tl0, keyidx = mapped(vp8, offsets)
-    wide, picture_at, tl0_at, keyidx_at = vp8[3:]
+    picture, tl0, keyidx = mapped(fields, offsets)
+    _, _, picture_at, wide, _, tl0_at, _, source_keyidx, keyidx_at, _, _ = fields
     if picture_at >= 0:
         if wide:
             memory[at + picture_at] = 0x80 | picture >> 8
@@ -292,5 +332,5 @@ def _renumber(memory: memoryview, at: int, vp8: Vp8Numbers, offsets: tuple[int, 
             memory[at + picture_at] = picture & 0x7F
     if tl0_at >= 0:
         memory[at + tl0_at] = tl0
-    if vp8[2] >= 0:
+    if source_keyidx >= 0:
         memory[at + keyidx_at] = memory[at + keyidx_at] & 0xE0 | keyidx

@@ -10,7 +10,7 @@ has been numbered.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from struct import Struct
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Consent
 from lkactor.plane.cells import OPENED, REST, PackedAddress, SocketCell
-from lkactor.plane.convoy import MAX_PAYLOAD, Packet, Vp8Numbers
+from lkactor.plane.convoy import MAX_PAYLOAD, Packet
 from lkactor.plane.fed import H264, UP, VP8, FedReceiver
 from lkactor.plane.inline import Clock
-from lkactor.srtp import SrtpReceiver
+from lkactor.srtp import PacketBuffer, SrtpReceiver
 from lkactor.wire.codecs import vp8
 
 if TYPE_CHECKING:
@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 
 MOST_SOURCES, MOST_ARRIVALS, MOST_LEVELS = 64, 512, 64
 """Streams of one peer that are received here; what waits to be taken, of a peer and of a stream."""
-_header = Struct("!BBHII").unpack_from
+_header = Struct("!BBHI").unpack_from
 _extension_header = Struct("!HH").unpack_from
+_make = tuple.__new__
+"""What `Packet` does when it is called, without the call."""
+Elements = tuple[int, int, int, Sequence[tuple[int, int]], int, int]
+"""The header extension elements of a packet: the ids of transport-wide numbers and audio levels, the extension's end,
+where elements begin and with what, up to the last one sought, and where the two values are, 0: nowhere."""
 Opened = tuple[bytes, int]
 """RTP, unprotected, and OPENED or REST."""
 
@@ -79,8 +84,8 @@ class InlineIngress:
         self.ready = False
         self.transport_cc_id = 0
         self._srtp: SrtpReceiver | None = None
-        self._sources: dict[int, InlineReceiver] = {}
-        """By SSRC."""
+        self._sources: dict[bytes, InlineReceiver] = {}
+        """By SSRC, as it stands in a packet."""
         self._refused: dict[str, int] = {}
         self.arrivals: list[tuple[int, float, int, bool]] = []
 
@@ -101,24 +106,26 @@ class InlineIngress:
         """Packets of its SSRC are its own from now on; too many are left to Python."""
         self.detach(source)
         if len(self._sources) < MOST_SOURCES:
-            self._sources[source.ssrc] = source
+            self._sources[source.ssrc.to_bytes(4, "big")] = source
 
     def detach(self, source: InlineReceiver) -> None:
         for ssrc in [ssrc for ssrc, known in self._sources.items() if known is source]:
             del self._sources[ssrc]
 
-    def receive(self, data: bytes, now: float) -> Opened | None:
-        """RTP of this peer, protected. What of it has to go up; None: nothing."""
-        if self._protect:
-            if self._srtp is None:
-                return None
+    def receive(self, buffer: PacketBuffer, size: int, now: float) -> Opened | None:
+        """RTP of this peer, protected, in the first octets of a buffer. What of it has to go up; None: nothing."""
+        if not self._protect:
+            data = buffer.view[:size].tobytes()
+        elif self._srtp is None:
+            return None
+        else:
             try:
-                data = self._srtp.unprotect_rtp(data)
+                data = self._srtp.unprotect_rtp_in(buffer, size)
             except ProtocolViolation as violation:
                 self._refused[violation.reason] = self._refused.get(violation.reason, 0) + 1
                 self._intake.news[self] = None
                 return None
-        source = self._sources.get(int.from_bytes(data[8:12], "big"))
+        source = self._sources.get(data[8:12])
         if source is None:
             return data, OPENED
         rest = source.take(self, self._intake, data, now)
@@ -158,6 +165,7 @@ class InlineReceiver(FedReceiver):
     __slots__ = (
         "_checked",
         "_checked_type",
+        "_elements",
         "_kinds",
         "_leaving",
         "_level_id",
@@ -184,6 +192,8 @@ class InlineReceiver(FedReceiver):
         self._ingress = None
         self._kinds: Mapping[int, int] = {}
         self._level_id = 0
+        self._elements: Elements = 0, 0, 0, (), 0, 0
+        """Of the newest packet that had some."""
         self._checked = self._checked_type = -1
         """The batch in which the legs were looked at, and for which payload type."""
         self._leaving = 0
@@ -204,13 +214,13 @@ class InlineReceiver(FedReceiver):
     def take(self, ingress: InlineIngress, intake: Intake, data: bytes, now: float) -> int:
         """OPENED: it has to be looked at, and nothing has been noted. REST: it goes to the legs with its batch, but
         some are left. 0: nothing is left."""
-        highest, size = self.highest, len(data)
-        first, second, sequence, timestamp, _ = _header(data)
-        if highest < 0 or sequence != highest + 1 & 0xFFFF or first & 0xEF != 0x80:
+        extended = self.highest + 1
+        first, second, sequence, timestamp = _header(data)
+        if not extended or sequence != extended & 0xFFFF or first & 0xEF != 0x80:
             return OPENED  # Behind a gap, late, of another version, with padding or contributing sources.
         at = 12
         if first & 0x10:
-            if size < 16:
+            if len(data) < 16:
                 return OPENED
             profile, words = _extension_header(data, 12)
             at = 16 + 4 * words
@@ -222,23 +232,25 @@ class InlineReceiver(FedReceiver):
         kind = self._kinds.get(payload_type, UP)
         if kind == UP or not 0 < size <= MAX_PAYLOAD:
             return OPENED
-        numbers: Vp8Numbers | None = None
+        fields: vp8.Fields | None = None
         temporal, begins = 0, False
         if kind == VP8:
-            read = _read_vp8(payload)
-            if read is None:
-                return OPENED
-            numbers, temporal, begins = read
+            if size < 8:
+                return OPENED  # The longest descriptor has six octets.
+            fields = vp8.read_fields(payload)
+            begins, _, _, _, _, _, temporal, _, _, start, _ = fields
+            if begins and not payload[start] & 1:
+                return OPENED  # A key frame.
         elif kind == H264 and not _is_plain_h264(payload):
             return OPENED
-        extended, fanout, left = highest + 1, self.fanout, 0
+        fanout, left = self.fanout, 0
         flows = fanout is not None and not fanout.muted
         if flows:
             left = self._count_left(intake, extended, payload_type, now)
         self._note(extended, data, timestamp, now)
         if kind == VP8:
-            self.spread[temporal] += size
-            self.begun[temporal] += begins
+            self.spread[temporal if temporal > 0 else 0] += size
+            self.begun[temporal if temporal > 0 else 0] += begins
         elif kind == H264:
             self.begun[0] += marker
         if at > 16 and (ingress.transport_cc_id or self._level_id):
@@ -246,7 +258,7 @@ class InlineReceiver(FedReceiver):
         if flows:
             if not self.burst:
                 intake.waiting.append(self)
-            self.burst.append(Packet(extended, timestamp, payload_type, marker, payload, numbers))
+            self.burst.append(_make(Packet, (extended, timestamp, payload_type, marker, payload, fields)))
         return REST if left else 0
 
     def _count_left(self, intake: Intake, extended: int, payload_type: int, now: float) -> int:
@@ -257,7 +269,7 @@ class InlineReceiver(FedReceiver):
                 return self._leaving
             intake.deliver(now)
         self._checked, self._checked_type = intake.batch, payload_type
-        self._leaving = self.fanout.count_left(self.layer, extended, {payload_type}) if self.fanout is not None else 0
+        self._leaving = self.fanout.count_left(self.layer, extended, payload_type) if self.fanout is not None else 0
         return self._leaving
 
     def _note(self, extended: int, data: bytes, timestamp: int, now: float) -> None:
@@ -282,38 +294,48 @@ class InlineReceiver(FedReceiver):
     def _note_extensions(
         self, ingress: InlineIngress, data: bytes, end: int, timestamp: int, marker: bool, now: float
     ) -> None:
-        """One-byte header extensions (RFC 8285 section 4.2) from octet 16 on; of each the first element counts."""
-        sought, level_id = ingress.transport_cc_id, self._level_id
-        at = 16
-        while at < end and (sought or level_id):
-            head = data[at]
-            at += 1
-            if not head:
-                continue
-            id, length = head >> 4, (head & 15) + 1
-            if id == 15 or not id or at + length > end:
-                return
-            if id == sought:
-                sought = 0
-                if length >= 2:
-                    ingress.note(data[at] << 8 | data[at + 1], now, self.ssrc, marker)
+        """A stream's packets mostly have the same elements at the same places, so it is looked if this one has, too."""
+        transport_cc_id, level_id, known_end, heads, transport_cc_at, level_at = self._elements
+        same = known_end == end and transport_cc_id == ingress.transport_cc_id and level_id == self._level_id
+        if same:
+            for at, head in heads:
+                if data[at] != head:
+                    same = False
+                    break
+        if not same:
+            self._elements = _find_elements(data, end, ingress.transport_cc_id, self._level_id)
+            _, _, _, _, transport_cc_at, level_at = self._elements
+        if transport_cc_at:
+            ingress.note(data[transport_cc_at] << 8 | data[transport_cc_at + 1], now, self.ssrc, marker)
+        if level_at:
+            if len(self.levels) < MOST_LEVELS:
+                self.levels.append((timestamp, data[level_at] & 127))
+            ingress.has_level()
+
+
+def _find_elements(data: bytes, end: int, transport_cc_id: int, level_id: int) -> Elements:
+    """One-byte header extensions (RFC 8285 section 4.2) from octet 16 on; of each the first element counts."""
+    heads: list[tuple[int, int]] = []
+    transport_cc_at = level_at = 0
+    sought = {transport_cc_id, level_id} - {0}
+    at = 16
+    while at < end and sought:
+        head = data[at]
+        heads.append((at, head))
+        at += 1
+        if not head:
+            continue
+        id, length = head >> 4, (head & 15) + 1
+        if id == 15 or not id or at + length > end:
+            break
+        if id in sought:
+            sought.discard(id)
+            if id == transport_cc_id and length >= 2:
+                transport_cc_at = at
             if id == level_id:
-                level_id = 0
-                if len(self.levels) < MOST_LEVELS:
-                    self.levels.append((timestamp, data[at] & 127))
-                ingress.has_level()
-            at += length
-
-
-def _read_vp8(payload: bytes) -> tuple[Vp8Numbers, int, bool] | None:
-    """VP8's numbers, the temporal layer, if a frame begins. None: it has to be looked at, for it is cut short, or the
-    beginning of a key frame."""
-    if len(payload) < 8:
-        return None  # The longest descriptor has six octets.
-    begins, picture, picture_at, wide, tl0, tl0_at, temporal, keyidx, keyidx_at, size, _ = vp8.read_fields(payload)
-    if begins and not payload[size] & 1:
-        return None
-    return (picture, tl0, keyidx, wide, picture_at, tl0_at, keyidx_at), max(temporal, 0), begins
+                level_at = at
+        at += length
+    return transport_cc_id, level_id, end, heads, transport_cc_at, level_at
 
 
 def _is_plain_h264(payload: bytes) -> bool:

@@ -23,7 +23,8 @@ from lkactor.sfu.leg import HISTORY, Leg, Sent
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
 
 if TYPE_CHECKING:
-    from lkactor.plane.convoy import Convoy, Logged, Vp8Numbers
+    from lkactor.plane.convoy import Convoy, Logged
+    from lkactor.wire.codecs import vp8
 
 _MASK = HISTORY - 1
 _NOTHING: Any = object()
@@ -36,17 +37,18 @@ what its place was."""
 
 def _sent(entry: Logged, place: _Place) -> Sent:
     """An entry of a convoy's log as it went out on one leg."""
-    extended, timestamp, vp8, now = entry
+    extended, timestamp, fields, now = entry
     layer, offset, timestamp_offset, offsets = place
-    ids = None if vp8 is None else mapped(vp8, offsets)
+    ids = None if fields is None else mapped(fields, offsets)
     return (extended - offset) & 0xFFFF, extended, layer, ids, now, 0, (timestamp + timestamp_offset) & 0xFFFFFFFF
 
 
-def mapped(vp8: Vp8Numbers, offsets: tuple[int, int, int]) -> tuple[int, int, int]:
+def mapped(fields: vp8.Fields, offsets: tuple[int, int, int]) -> tuple[int, int, int]:
     """As `Vp8Munger.map`."""
     picture, tl0, keyidx = offsets
-    mask = 0x7FFF if vp8[3] else 0x7F
-    return (vp8[0] + picture) & mask, (vp8[1] + tl0) & 0xFF, (vp8[2] + keyidx) & 31
+    _, source_picture, _, wide, source_tl0, _, _, source_keyidx, _, _, _ = fields
+    mask = 0x7FFF if wide else 0x7F
+    return (source_picture + picture) & mask, (source_tl0 + tl0) & 0xFF, (source_keyidx + keyidx) & 31
 
 
 def _slot(of: type, name: str) -> Any:
@@ -128,9 +130,9 @@ def _vp8_last(which: int, name: str) -> Any:
         leg = self.leg
         convoy = leg.convoy
         if convoy is not None:
-            extended, vp8 = convoy.vp8[which]
+            extended, fields = convoy.vp8[which]
             if extended >= leg.boarded:
-                return mapped(vp8, self.offsets)[which]
+                return mapped(fields, self.offsets)[which]
         return read_slot(self)
 
     def write(self: Any, value: Any) -> None:

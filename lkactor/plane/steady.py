@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lkactor.plane.convoy import MAX_PAYLOAD, MOST_LEGS, Convoy, Packet, Vp8Numbers, Way
+from lkactor.plane.convoy import MAX_PAYLOAD, MOST_LEGS, Convoy, Packet, Way
 from lkactor.plane.fed import FeedingFanout
 from lkactor.plane.intake import InlineReceiver, Intake
 from lkactor.plane.riding import RidingLeg
 from lkactor.sfu.leg import Leg
 from lkactor.sfu.receiver import LayerReceiver
 from lkactor.srtp import SlotArray
-from lkactor.wire.codecs.vp8 import Vp8Descriptor
 from lkactor.wire.extensions import abs_send_time
 
 if TYPE_CHECKING:
@@ -35,12 +34,15 @@ class SteadyFanout(FeedingFanout):
         self._loose: list[Leg] | None = None
         """Those that do not ride; None: somebody has boarded or alighted since they were looked up."""
         self._convoys: dict[int, list[Convoy]] = {}
+        self._settled: set[tuple[int, int]] = set()
+        """Layers and payload types of which nobody is left who could get them, until somebody boards or alights."""
         self.muted = False
 
     # -- the face to the track --------------------------------------------------------------------------------------
 
     def set_legs(self, legs: Sequence[Leg]) -> None:
-        before, self._legs, self._loose = self._legs, tuple(legs), None
+        before, self._legs = self._legs, tuple(legs)
+        self._forget_loose()
         for leg in before:
             if isinstance(leg, RidingLeg) and leg not in self._legs and self._carries(leg):
                 leg.alight()
@@ -58,6 +60,7 @@ class SteadyFanout(FeedingFanout):
                 for leg in list(convoy.legs):
                     leg.alight()
         self._convoys.clear()
+        self._settled.clear()
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
         packets = _packets(frames) if self._legs else []
@@ -89,17 +92,25 @@ class SteadyFanout(FeedingFanout):
 
     # -- what goes past the track -----------------------------------------------------------------------------------
 
-    def count_left(self, layer: int, extended: int, types: set[int]) -> int:
-        """How many legs cannot have a packet of these payload types by `deliver`. Until then nothing but this changes
+    def count_left(self, layer: int, extended: int, type: int) -> int:
+        """How many legs cannot have a packet of this payload type by `deliver`. Until then nothing but this changes
         who rides."""
-        left = 0
-        for convoy in self._aboard(layer, types):
+        left = 0 if (layer, type) in self._settled else self._let_board(layer, extended, type)
+        for convoy in self._convoys.get(layer, ()):
             if not convoy.can_serve(extended):
                 left += len(convoy.legs)
+        return left
+
+    def _let_board(self, layer: int, extended: int, type: int) -> int:
+        """Who can, boards; how many cannot."""
+        types, left = {type}, 0
+        self._aboard(layer, types)
         for leg in self._off_board():
             if self._is_meant(leg, layer):
                 is_next = leg.munger.newest + 1 == extended
                 left += not is_next or self._board(leg, layer, types, extended) is None
+        if not self._off_board():
+            self._settled.add((layer, type))
         return left
 
     def deliver(self, layer: int, packets: Sequence[Packet], now: float) -> None:
@@ -138,6 +149,7 @@ class SteadyFanout(FeedingFanout):
 
     def _forget_loose(self) -> None:
         self._loose = None
+        self._settled.clear()
 
     def _is_meant(self, leg: Leg, layer: int) -> bool:
         """It would get a packet of this layer that is no key frame."""
@@ -162,7 +174,7 @@ class SteadyFanout(FeedingFanout):
         if convoy.newest < 0 or not convoy.legs:
             convoy.newest = leg.munger.newest
         convoy.add(leg, extended)
-        self._loose = None
+        self._forget_loose()
         return convoy
 
     def _is_steady(self, leg: Leg, types: set[int]) -> bool:
@@ -187,12 +199,6 @@ def _packets(frames: Sequence[Frame]) -> list[Packet]:
         if frame.layers is not None:
             return []  # Layers inside the stream are chosen per leg (lkactor/sfu/svc.py).
         previous = extended
-        numbers = _numbers(vp8) if vp8 is not None else None
-        packets.append(Packet(extended, frame.timestamp, packet.payload_type, packet.marker, payload, numbers))
+        fields = vp8.fields if vp8 is not None else None
+        packets.append(Packet(extended, frame.timestamp, packet.payload_type, packet.marker, payload, fields))
     return packets
-
-
-def _numbers(vp8: Vp8Descriptor) -> Vp8Numbers:
-    return (
-        vp8.picture_id, vp8.tl0picidx, vp8.keyidx, vp8.wide, vp8.picture_id_at, vp8.tl0picidx_at, vp8.keyidx_at,
-    )  # fmt: skip

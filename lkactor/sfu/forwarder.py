@@ -374,6 +374,7 @@ class TrackForwarder:
             self._to_publisher(receiver_reports(self._source, now))
             report_to_legs(self._source, self.legs, now)
             self._measure(now)
+            self._key_frames.look(now)
             # Also while nothing comes: what comes then may not be shown to this object.
             self._report_due = now + REPORT_INTERVAL
 

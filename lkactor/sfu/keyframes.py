@@ -11,7 +11,6 @@ from lkactor.sfu.switching import Switcher
 from lkactor.wire.rtcp import Pli, RtcpPacket
 
 KEY_FRAME_RETRY = 0.2
-SEEDING_INTERVAL = 1.0
 
 
 class KeyFrameRequests:
@@ -65,6 +64,11 @@ class KeyFrameRequests:
             deadlines.append(self._due)
         return min(deadlines, default=None)
 
+    def look(self, now: float) -> None:
+        """To be called once in a while: layers that fall silent or come back change what is best for whom."""
+        if self._due is None and self._source.video and self._legs:
+            self._ask(now)
+
     def handle_timeout(self, now: float) -> None:
         if self._due is not None and now >= self._due:
             self._ask(now)
@@ -89,9 +93,7 @@ class KeyFrameRequests:
                     self._catch_up(leg, target, now)
         for layer in wanted:
             self.request(layer, now)
-        # Layers that fall silent or come back change what is best: look again once in a while.
-        interval = KEY_FRAME_RETRY if wanted else SEEDING_INTERVAL
-        self._due = now + interval if self._legs else None
+        self._due = now + KEY_FRAME_RETRY if wanted else None
 
     def _allowed(self, layer: int) -> float:
         return self._last[layer] + self._source.format.throttle[layer]

@@ -11,7 +11,7 @@ from lkactor.sfu.munger import write_vp8
 from lkactor.sfu.source import Source
 from lkactor.sfu.svc import Rewrite
 from lkactor.sfu.trailers import trailer_size
-from lkactor.srtp import SendBuffer
+from lkactor.srtp import PacketBuffer
 from lkactor.wire.codecs import red, vp8
 from lkactor.wire.rtp import RtpPacket
 
@@ -24,7 +24,7 @@ class PacketWriter:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self.buffer = SendBuffer(SLOTS, SLOT_SIZE)
+        self.buffer = PacketBuffer(SLOTS, SLOT_SIZE)
         self._view = self.buffer.view
 
     def write(

@@ -3,11 +3,11 @@
 from lkactor.srtp.batch import AVAILABLE as SLOTS_AVAILABLE
 from lkactor.srtp.batch import SlotArray
 from lkactor.srtp.keys import SrtpKeys, SrtpProfile
-from lkactor.srtp.session import SendBuffer, SrtpReceiver, SrtpSender, kernel_access, signing_access
+from lkactor.srtp.session import PacketBuffer, SrtpReceiver, SrtpSender, kernel_access, signing_access
 
 __all__ = [
     "SLOTS_AVAILABLE",
-    "SendBuffer",
+    "PacketBuffer",
     "SlotArray",
     "SrtpKeys",
     "SrtpProfile",

@@ -69,8 +69,9 @@ def _session(profile: SrtpProfile, key: bytes, salt: bytes, kind: int, window: i
     return Session(policy=policy)
 
 
-class SendBuffer:
-    """Slots for outgoing packets, reused by every burst. `view` is the memory; a slot has room for the trailer."""
+class PacketBuffer:
+    """Slots for packets on their way, reused by every burst. `view` is the memory; a slot to protect a packet in has
+    room for the trailer."""
 
     __slots__ = ("cdata", "length", "slot_size", "slots", "view")
 
@@ -83,7 +84,7 @@ class SendBuffer:
         self.length: Any = ffi.new("int *") if IN_PLACE else None
 
 
-_RECEIVED = SendBuffer(1, 2048)
+_RECEIVED = PacketBuffer(1, 2048)
 """Where packets are opened, one at a time; a datagram is no larger."""
 
 
@@ -115,7 +116,7 @@ class SrtpSender:
         """Raises ValueError for a compound over 1352 bytes."""
         return self._session.protect_rtcp(data)
 
-    def protect_rtp_into(self, buffer: SendBuffer, offset: int, length: int) -> int:
+    def protect_rtp_into(self, buffer: PacketBuffer, offset: int, length: int) -> int:
         """Protect the packet at `offset` in place; returns its new length. The slot must have MAX_TRAILER spare."""
         if self._context is None:
             out = self._session.protect(bytes(buffer.view[offset : offset + length]))
@@ -152,13 +153,20 @@ class SrtpReceiver:
             return self._unprotect_rtp(data)
         if size > _RECEIVED.slot_size:
             raise ProtocolViolation("srtp.too_long")
-        view, length = _RECEIVED.view, _RECEIVED.length
-        view[:size] = data
+        _RECEIVED.view[:size] = data
+        return self.unprotect_rtp_in(_RECEIVED, size)
+
+    def unprotect_rtp_in(self, buffer: PacketBuffer, size: int) -> bytes:
+        """As `unprotect_rtp`, of the packet of `size` octets, a header's at least, that begins the buffer, which is no
+        good afterwards."""
+        if self._context is None:
+            return self._unprotect_rtp(bytes(buffer.view[:size]))
+        length = buffer.length
         length[0] = size
-        status = lib.srtp_unprotect(self._context, _RECEIVED.cdata, length)
+        status = lib.srtp_unprotect(self._context, buffer.cdata, length)
         if status:
             raise ProtocolViolation(_STATUS_REASONS.get(status, "srtp.invalid"))
-        return bytes(view[: length[0]])
+        return buffer.view[: length[0]].tobytes()
 
     def _unprotect_rtp(self, data: bytes) -> bytes:
         try:

@@ -36,9 +36,9 @@ def is_rtcp(data: bytes) -> bool:
     return len(data) > 1 and 192 <= data[1] <= 223
 
 
-def is_rtp(data: bytes) -> bool:
+def is_rtp(data: bytes | memoryview) -> bool:
     """True for RTP on a muxed port, protected or not, of at least a header's size (RFC 7983 section 7)."""
-    return len(data) >= RTP_HEADER_SIZE and data[0] >> 6 == 2 and not is_rtcp(data)
+    return len(data) >= RTP_HEADER_SIZE and data[0] >> 6 == 2 and not 192 <= data[1] <= 223
 
 
 class RtpPacket:

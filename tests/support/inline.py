@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.sending import sender_for
 from lkactor.plane import IngressCell, InlineIngress, InlineSocket, Plane, PythonPlane
+from lkactor.srtp import PacketBuffer
 from lkactor.wire.rtp import is_rtp
 
 MESSAGES = 64
@@ -48,6 +49,7 @@ class InlinePump:
         self._up: list[Entry] = []
         self._ticks = itertools.count()
         self._now = now
+        self._buffer = PacketBuffer(1, 2048)
         self.rings_with_news = False
 
     def _clock(self) -> float:
@@ -72,7 +74,8 @@ class InlinePump:
         route, ingress = cell.routes.get(address, (0, None))
         now = self._clock()
         if is_rtp(data) and isinstance(ingress, InlineIngress) and ingress.ready and not cell.divert:
-            opened = ingress.receive(data, now)
+            self._buffer.view[: len(data)] = data
+            opened = ingress.receive(self._buffer, len(data), now)
             if opened is not None:
                 self._up.append((number, route, address, opened[0], now, opened[1]))
         else:

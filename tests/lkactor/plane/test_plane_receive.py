@@ -547,6 +547,39 @@ def test_arrivals_and_levels_wait_until_they_are_taken(fast: Any) -> None:
         talk.close()
 
 
+def elements(rng: random.Random, number: int) -> bytes:
+    """A block of one-byte header extensions with the two that count among others, in any order and at any place."""
+    values = {TRANSPORT_CC: number.to_bytes(2, "big"), LEVEL: bytes((number & 127,)), 3: b"abc", 9: bytes(16)}
+    block = b""
+    for id in rng.sample(sorted(values), rng.randint(0, len(values))):
+        block += bytes(rng.choice((0, 0, 0, 1, 3))) + bytes((id << 4 | len(values[id]) - 1,)) + values[id]
+    return block + bytes(-len(block) % 4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_elements_are_found_wherever_they_are(fast: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    talk = Stage(fast, "audio", level_id=LEVEL)
+    try:
+        talk.publisher.ingress.set_transport_cc(TRANSPORT_CC)
+        talk.run(audio(0))
+        layout = 0.0
+        for number in range(1, 400):
+            if rng.random() < 0.7:  # Else the same places as before, with other values.
+                layout = rng.random()
+            block, packet = elements(random.Random(layout), number), bytearray(audio(number))
+            packet[0] |= 0x10
+            packet[12:12] = b"\xbe\xde" + (len(block) // 4).to_bytes(2, "big") + block
+            talk.run(bytes(packet))
+            read = parse_rtp(bytes(packet), 0.0)
+            arrivals = [number.to_bytes(2, "big") for number, *_ in talk.publisher.ingress.take_arrivals()]
+            levels = [bytes((level,)) for _, level in talk.forwarder.receivers[0].take_levels()]
+            assert (arrivals or [None], levels or [None]) == ([read.extension(TRANSPORT_CC)], [read.extension(LEVEL)])
+        assert steady(talk.forwarder.receivers[0]) == 399
+    finally:
+        talk.close()
+
+
 def test_what_nobody_takes_is_bounded(fast: Any) -> None:
     talk = Stage(fast, "audio", level_id=LEVEL)
     try:

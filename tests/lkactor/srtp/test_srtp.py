@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lkactor.errors import ProtocolViolation
 from lkactor.sfu.leg import HISTORY
-from lkactor.srtp import SendBuffer, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
+from lkactor.srtp import PacketBuffer, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
 from lkactor.srtp import session as session_module
 from lkactor.wire.rtcp import Pli, build_rtcp
 from lkactor.wire.rtp import build_rtp
@@ -48,7 +48,7 @@ def test_round_trip(profile):
 
 def test_in_place_is_the_same(profile):
     one, two = SrtpSender(keys(profile)), SrtpSender(keys(profile))
-    buffer = SendBuffer(4, 1536)
+    buffer = PacketBuffer(4, 1536)
     for slot, size in enumerate((0, 1, 500, 1200)):
         packet = rtp(slot, size)
         start = slot * 1536
@@ -157,7 +157,7 @@ def test_packet_of_rfc_7714_16_1_1():
 
 def test_what_we_send_is_what_the_rfcs_say(profile):
     """In place and through the public call, across the roll-over."""
-    one, two, buffer = SrtpSender(keys(profile)), SrtpSender(keys(profile)), SendBuffer(1)
+    one, two, buffer = SrtpSender(keys(profile)), SrtpSender(keys(profile)), PacketBuffer(1)
     for number in (0xFFFE, 0xFFFF, 0x10000, 0x10001):
         packet = build_rtp(payload_type=96, sequence=number & 0xFFFF, timestamp=7, ssrc=9, payload=bytes(range(99)))
         buffer.view[: len(packet)] = packet
@@ -236,7 +236,7 @@ def test_without_the_private_binding_the_public_call_serves(profile, monkeypatch
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert session_module.IN_PLACE and not module.IN_PLACE
-    sender, buffer = module.SrtpSender(keys(profile)), module.SendBuffer(2)
+    sender, buffer = module.SrtpSender(keys(profile)), module.PacketBuffer(2)
     packet = rtp(5)
     buffer.view[1536 : 1536 + len(packet)] = packet
     length = sender.protect_rtp_into(buffer, 1536, len(packet))
