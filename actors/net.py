@@ -536,23 +536,19 @@ class Ports:
 
     # -- what the forwarding plane hands up -------------------------------------------------------------------------
 
-    def take(self, pump: Pump) -> None:
-        """Push what waits on the links it belongs to."""
-        numbers = self._numbers
-        if isinstance(pump, PythonPump):
-            for socket_number, sockaddr, data, arrival, opened in pump.waiting():
-                route = self.route(self.udp[socket_number], sockaddr, data)
-                if route is not None:
-                    self._push(route, data, arrival, opened)
-            return
-        for socket_number, number, packed, data, arrival, opened in pump.take():
+    def take(self, pump: Pump, most: int) -> int:
+        """Push up to `most` datagrams of what waits on the links they belong to; how many there were."""
+        numbers, taken = self._numbers, 0
+        for socket_number, number, address, data, arrival, opened in pump.take(most):
+            taken += 1
             route = numbers.get(number)
             if route is None or data[0] < 4:
-                udp = self.udp[socket_number]
-                route = self.route(udp, _sockaddr(packed), data)
+                sockaddr = _sockaddr(address) if isinstance(address, bytes) else address
+                route = self.route(self.udp[socket_number], sockaddr, data)
                 if route is None:
                     continue
             self._push(route, data, arrival, opened)
+        return taken
 
     def _push(self, route: Route, data: bytes, arrival: float, opened: int) -> None:
         if opened:

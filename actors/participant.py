@@ -279,6 +279,9 @@ class ParticipantActor(Actor[ParticipantMessage]):
             case PeersUpdated() | RoomUpdated() | SpeakersUpdated():
                 self._on_room(message)
                 return None
+            case QualitiesUpdated():
+                self._quality.tell_client(message, self._subscribing.publishers())
+                return None
             case _:
                 return NOT_NOW
 

@@ -14,10 +14,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from lkactor.plane import InlineIngress, InlineSocket, Intake
+from lkactor.plane import HandedUp, InlineIngress, InlineSocket, Intake
 from lkactor.srtp import PacketBuffer
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtp
 
@@ -29,13 +29,9 @@ AT_ONCE = 50e-6
 """Seconds for which nobody has waited who comes back from `poll` within them."""
 MOST_WAITING = 2048
 """Datagrams for the UDP actor; more are dropped and counted."""
-MOST_TAKEN = 64
-"""Of them at once: what the actors can do in about two milliseconds."""
 SWITCH_INTERVAL = 0.0005
 """Seconds for which one thread may keep the interpreter while another one waits for it."""
 MAX_DATAGRAM = 2048
-Waiting = tuple[int, Any, bytes, float, int]
-"""The number of the socket, from whom, as `recvfrom` has it, the datagram, when, and 0 or OPENED or REST."""
 
 
 class Route(Protocol):
@@ -75,14 +71,14 @@ class PlaneLock:
 
 
 class PythonPump:
-    """Implements `lkactor.plane.Pump`, but that what waits is handed over as it is (`waiting`)."""
+    """Implements `lkactor.plane.Pump`."""
 
     def __init__(self, sources: Sequence[Source], intake: Intake, lock: PlaneLock, now: float) -> None:
         """`sources` are numbered from 0. `now`: of Trio's clock. Raises OSError."""
         self._intake, self._lock = intake, lock
         self._offset = now - time.perf_counter()
         self._sources = {source.sock.fileno(): (number, source) for number, source in enumerate(sources)}
-        self._up: deque[Waiting] = deque()
+        self._up: deque[HandedUp] = deque()
         self._told, self._sleeping = False, True
         self._cost = TURN / MOST
         """Seconds a datagram, the average of the last turns."""
@@ -119,9 +115,8 @@ class PythonPump:
 
     # -- on the thread of the loop ----------------------------------------------------------------------------------
 
-    def waiting(self) -> list[Waiting]:
-        """What there is for the actors; a part of it, if it is much, and then it rings again. Raises RuntimeError once
-        the thread has failed: whoever supervises the caller lets it begin anew."""
+    def take(self, most: int) -> list[HandedUp]:
+        """Raises RuntimeError once the thread has failed: whoever supervises the caller lets it begin anew."""
         if self.failed:
             raise RuntimeError("the receiving thread has failed")
         try:
@@ -131,14 +126,10 @@ class PythonPump:
             pass
         self._told = False
         up = self._up
-        taken = [up.popleft() for _ in range(min(len(up), MOST_TAKEN))]
+        taken = [up.popleft() for _ in range(min(len(up), most))]
         if up:
             self._tell()
         return taken
-
-    def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, int]]:
-        """Nothing: see `waiting`."""
-        return iter(())
 
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""
@@ -229,7 +220,7 @@ class PythonPump:
             else:
                 opened = view[:size].tobytes(), 0
             if len(up) < MOST_WAITING:
-                up.append((number, sockaddr, opened[0], now, opened[1]))
+                up.append((number, 0, sockaddr, opened[0], now, opened[1]))
             else:
                 self.dropped += 1
         before = cell.received

@@ -50,10 +50,10 @@ class QualityDesk:
         participant = self._participant
         if participant.protocol < MIN_PROTOCOL:
             return
-        heard = publishers | {participant.sid}
-        mine = [info for info in news.infos if info.participant_sid in heard]
-        if mine:
-            selection = (participant.protocol < LOST_PROTOCOL, *(info.participant_sid for info in mine))
+        heard = sorted(sid for sid in publishers | {participant.sid} if sid in news.infos)
+        if heard:
+            selection = (participant.protocol < LOST_PROTOCOL, *heard)
+            mine = [news.infos[sid] for sid in heard]
             participant.send_shared(news.shared.outgoing(selection, lambda: _update(mine, participant.protocol)))
 
 

@@ -90,7 +90,7 @@ State = models.ParticipantInfo.State
 ACTIVE = State.ACTIVE
 ROOM_UPDATE_INTERVAL = 5.0
 """Seconds; metadata and recording are told at once (livekit-surface 2.2)."""
-AT_ONCE = (PeersUpdated, RoomUpdated, SpeakersUpdated)
+AT_ONCE = (PeersUpdated, QualitiesUpdated, RoomUpdated, SpeakersUpdated)
 """What a participant passes on to its client and is done with: no task is woken for it where none has to be."""
 QUALITY_FIRST, QUALITY_INTERVAL = 2.0, 5.0
 """Seconds from the first active participant to the first word on connection quality, and between the next ones."""
@@ -471,7 +471,7 @@ class RoomActor(Actor[RoomMessage]):
             return
         infos = self._quality.changes()
         if infos:
-            self._broadcast(QualitiesUpdated(infos))
+            self._broadcast(QualitiesUpdated({info.participant_sid: info for info in infos}))
         self._quality_timer = self.context.schedule(QUALITY_INTERVAL, QualityTick()) if self.members else None
 
     # -- life span --------------------------------------------------------------------------------------------------

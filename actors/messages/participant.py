@@ -240,7 +240,8 @@ class UplinkQuality:
 class QualitiesUpdated:
     """Connection quality of everybody in the room. One object for all who are told."""
 
-    infos: tuple[rtc.ConnectionQualityInfo, ...]
+    infos: Mapping[str, rtc.ConnectionQualityInfo]
+    """By sid."""
     shared: SharedSelections = field(default_factory=SharedSelections, compare=False, repr=False)
 
 

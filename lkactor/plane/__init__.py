@@ -15,7 +15,7 @@ late packets, retransmission, RED that has to be taken apart, paths that are no 
 run the same cases through both.
 """
 
-from lkactor.plane.cells import OPENED, REST, EgressCell, IngressCell, SocketCell
+from lkactor.plane.cells import OPENED, REST, EgressCell, HandedUp, IngressCell, SocketCell
 from lkactor.plane.choice import Plane, Pump, PythonPlane, choose
 from lkactor.plane.inline import InlineSocket
 from lkactor.plane.intake import InlineIngress, Intake
@@ -24,6 +24,7 @@ __all__ = [
     "OPENED",
     "REST",
     "EgressCell",
+    "HandedUp",
     "IngressCell",
     "InlineIngress",
     "InlineSocket",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from lkactor.ice import Consent
 from lkactor.srtp import SrtpReceiver, SrtpSender
@@ -15,6 +15,9 @@ OPENED, REST = 1, 2
 it."""
 PackedAddress = bytes
 """A `struct sockaddr_in` or `sockaddr_in6`."""
+HandedUp = tuple[int, int, "PackedAddress | tuple[Any, ...]", bytes, float, int]
+"""The number of the socket, that of the route, 0 if it is not known, from whom, packed or as `recvfrom` has it, the
+datagram, when, and 0 or OPENED or REST."""
 
 
 class SocketCell(Protocol):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-from lkactor.plane.cells import EgressCell, IngressCell, NoEgressCell, NoIngressCell, NoSocketCell, SocketCell
+from lkactor.plane.cells import EgressCell, HandedUp, IngressCell, NoEgressCell, NoIngressCell, NoSocketCell, SocketCell
 from lkactor.plane.convoy import SLOT_SIZE, SLOTS
 from lkactor.plane.inline import InlineEgress, InlineSocket
 from lkactor.plane.intake import InlineIngress, Intake
@@ -34,8 +34,8 @@ class Pump(Protocol):
     def stop(self) -> None:
         """Returns when it has ended; before the sockets are closed."""
 
-    def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, int]]:
-        """(socket, route number or 0, packed address, datagram, arrival, 0 or OPENED or REST) of all that waits."""
+    def take(self, most: int) -> Iterable[HandedUp]:
+        """Up to `most` of what waits; if there is more, it rings again."""
 
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from lkactor.ice import Consent
 from lkactor.plane._kernel import ffi, lib
-from lkactor.plane.cells import PackedAddress, SocketCell
+from lkactor.plane.cells import HandedUp, PackedAddress, SocketCell
 from lkactor.plane.fed import UP, FedReceiver
 from lkactor.plane.fields import HANDED_UP, field
 from lkactor.srtp import SrtpReceiver
@@ -264,9 +264,8 @@ class KernelPump:
         """Datagrams that Python was too slow for."""
         return int(lib.lk_dropped(self._pump))
 
-    def take(self) -> Iterator[tuple[int, int, bytes, bytes, float, int]]:
-        """(socket, route number or 0, packed address, datagram, arrival, 0 or OPENED or REST) of all that waits."""
-        end = lib.lk_take(self._pump, self._buffer_cell, _TAKEN)
+    def take(self, most: int) -> Iterator[HandedUp]:
+        end = lib.lk_take(self._pump, self._buffer_cell, _TAKEN, most)
         at, buffer, head = 0, self._buffer, HANDED_UP
         while at < end:
             arrival, route, socket, size, opened, length, address = head.unpack_from(buffer, at)

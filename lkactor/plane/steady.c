@@ -198,12 +198,12 @@ static void hand_up(lk_pump *pump, int at, const struct msghdr *from, const lk_e
     tell(pump);
 }
 
-int lk_take(lk_pump *pump, uint8_t *buffer, int size) {
+int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most) {
     uint64_t count;
     int taken = 0;
     if (read(pump->told_fd, &count, sizeof count) < 0) count = 0;
     lk_lock(pump->kernel);
-    while (pump->up_taken + taken < pump->up_used) {
+    for (; most > 0 && pump->up_taken + taken < pump->up_used; most--) {
         const lk_up *up = (const lk_up *)(pump->up + pump->up_taken + taken);
         int room = (int)sizeof *up + ((up->size + 7) & ~7);
         if (taken + room > size) break;

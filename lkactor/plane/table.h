@@ -198,7 +198,7 @@ typedef struct {
 } lk_up;
 
 /* Everything that waits for Python, as many whole ones as fit; octets written. */
-int lk_take(lk_pump *pump, uint8_t *buffer, int size);
+int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most);
 /* The peers with arrivals, levels or refusals to tell of. 0 at last: the next one rings. */
 int lk_take_news(lk_pump *pump, uint32_t *ids, int size);
 int lk_rings(const lk_pump *pump);  /* the last answer was 0, and nothing has come since */

@@ -127,7 +127,7 @@ def test_speakers_and_qualities_are_encoded_once_for_all_who_hear_the_same(encod
         forget(guests)
         speakers = SpeakersUpdated((models.SpeakerInfo(sid=listener.sid, level=0.5, active=True),))
         quality = rtc.ConnectionQualityInfo(participant_sid=listener.sid, quality=models.ConnectionQuality.GOOD)
-        qualities = QualitiesUpdated((quality,))
+        qualities = QualitiesUpdated({listener.sid: quality})
         for _ in range(4):  # As four clients that receive the same publishers.
             listener.ref.tell(speakers)
             listener.ref.tell(qualities)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from actors.sending import sender_for
-from lkactor.plane import IngressCell, InlineIngress, InlineSocket, Plane, PythonPlane
+from lkactor.plane import HandedUp, IngressCell, InlineIngress, InlineSocket, Plane, PythonPlane
 from lkactor.srtp import PacketBuffer
 from lkactor.wire.rtp import is_rtp
 
 MESSAGES = 64
-Entry = tuple[int, int, bytes, bytes, float, int]
 
 
 def packed(address: tuple[Any, ...]) -> bytes:
@@ -46,7 +45,7 @@ class InlinePump:
     def __init__(self, plane: PythonPlane, cells: Sequence[RoutedSocket], now: float) -> None:
         assert plane.intake is not None
         self._intake, self._cells = plane.intake, cells
-        self._up: list[Entry] = []
+        self._up: list[HandedUp] = []
         self._ticks = itertools.count()
         self._now = now
         self._buffer = PacketBuffer(1, 2048)
@@ -81,9 +80,9 @@ class InlinePump:
         else:
             self._up.append((number, route, address, data, now, 0))
 
-    def take(self) -> Iterator[Entry]:
-        up, self._up = self._up, []
-        return iter(up)
+    def take(self, most: int) -> list[HandedUp]:
+        up, self._up = self._up[:most], self._up[most:]
+        return up
 
     def tell_news(self) -> bool:
         told = self._intake.tell_news()
