@@ -94,8 +94,8 @@ class _Column(NamedTuple):
 class _Run(NamedTuple):
     """What is the same for all runs of one length, until somebody boards or alights."""
 
-    columns: Sequence[_Column]
-    """By place."""
+    column: _Column | None
+    """Of a run of one. Those of longer ones are made each time: there are many of them, and they are needed less."""
     stride: int
     """Octets from a packet to that of the next leg."""
     contexts: Sequence[Any]
@@ -193,19 +193,19 @@ class Convoy:
         return fixed, fixed | _joined((0, 0x80, 0, 0, 0) for _ in rows)
 
     def _run_of(self, length: int, sender: Sender) -> _Run:
-        slots, count = self._slots, len(self.legs)
-        step = slots.slot_size // 4 * length
-        columns = []
-        for place in range(length):
-            at = slots.slot_size // 4 * place
-            first, second, third = (slots.words[at + word : at + word + step * count : step] for word in range(3))
-            lengths = slots.lengths[place : length * count : length]
-            columns.append(_Column(first, second, third, lengths, 4 * at + HEADER))
+        slots = self._slots
         cells = [leg.cell for leg in self.legs if leg.cell is not None]
         contexts = [cell.srtp.context for cell in cells if cell.srtp is not None for _ in range(length)]
         messages = sender.prepare([cell.address for cell in cells], slots.parts, length)
-        self._runs[length] = _Run(columns, 4 * step, contexts, messages)
-        return self._runs[length]
+        column = self._column(0, 1) if length == 1 else None
+        run = self._runs[length] = _Run(column, slots.slot_size * length, contexts, messages)
+        return run
+
+    def _column(self, place: int, length: int) -> _Column:
+        slots, count = self._slots, len(self.legs)
+        at, step = slots.slot_size // 4 * place, slots.slot_size // 4 * length
+        first, second, third = (slots.words[at + word : at + word + step * count : step] for word in range(3))
+        return _Column(first, second, third, slots.lengths[place : length * count : length], 4 * at + HEADER)
 
     # -- packets ----------------------------------------------------------------------------------------------------
 
@@ -244,10 +244,9 @@ class Convoy:
     def _serve_run(self, packets: Sequence[Packet], extension: bytes, sender: Sender) -> None:
         """Packets that share a message: leg by leg, so that what is one leg's lies together."""
         length = len(packets)
-        run = self._runs.get(length) or self._run_of(length, sender)
-        columns, stride, contexts, messages = run
-        for column, packet in zip(columns, packets, strict=True):
-            self._write(packet, extension, column, stride)
+        column, stride, contexts, messages = self._runs.get(length) or self._run_of(length, sender)
+        for place, packet in enumerate(packets):
+            self._write(packet, extension, column or self._column(place, length), stride)
         statuses = self._slots.protect(contexts) if self._protect else ()
         if any(statuses):
             failed = {index // length for index, status in enumerate(statuses) if status}

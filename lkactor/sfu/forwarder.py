@@ -23,7 +23,7 @@ from lkactor.sfu.leg import MAX_TEMPORAL, Egress, Leg
 from lkactor.sfu.rates import Offer, RateMeter
 from lkactor.sfu.reading import FrameReader
 from lkactor.sfu.receiver import LayerReceiver
-from lkactor.sfu.reports import due_nacks, note_round_trip, receiver_reports, report_to_legs
+from lkactor.sfu.reports import PAUSE, due_nacks, note_round_trip, receiver_reports, report_to_legs
 from lkactor.sfu.resending import Resender
 from lkactor.sfu.source import Source
 from lkactor.sfu.svc import Rewrite, select
@@ -60,6 +60,8 @@ class TrackForwarder:
         self._publisher: Egress | None = None
         self.nacks_sent = 0
         self._report_due: float | None = None
+        self._legs_due: float | None = None
+        """Reports to legs."""
 
     def set_format(self, format: TrackFormat) -> None:
         """The media of a codec that was only announced before is there."""
@@ -346,9 +348,13 @@ class TrackForwarder:
             self.counters.count("rtcp.sr_before_media")
             return
         if receiver.on_report(report, now):
-            report_to_legs(self._source, self.legs, now)
+            self._report_to_legs(now)
         else:
             self.counters.count("rtcp.sr_stale")
+
+    def _report_to_legs(self, now: float) -> None:
+        left = report_to_legs(self._source, self.legs, now)
+        self._legs_due = now + PAUSE if left else None
 
     def _send_nacks(self, now: float) -> None:
         nacks = due_nacks(self._source, now)
@@ -363,7 +369,7 @@ class TrackForwarder:
     # -- time -------------------------------------------------------------------------------------------------------
 
     def next_timeout(self) -> float | None:
-        deadlines = [self._report_due, self._key_frames.next_timeout()]
+        deadlines = [self._report_due, self._legs_due, self._key_frames.next_timeout()]
         deadlines += [receiver.nack.next_timeout() for receiver in self.receivers]
         return min((at for at in deadlines if at is not None), default=None)
 
@@ -372,11 +378,13 @@ class TrackForwarder:
         self._key_frames.handle_timeout(now)
         if self._report_due is not None and now >= self._report_due:
             self._to_publisher(receiver_reports(self._source, now))
-            report_to_legs(self._source, self.legs, now)
+            self._legs_due = now
             self._measure(now)
             self._key_frames.look(now)
             # Also while nothing comes: what comes then may not be shown to this object.
             self._report_due = now + REPORT_INTERVAL
+        if self._legs_due is not None and now >= self._legs_due:
+            self._report_to_legs(now)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from support.media import (
 )
 
 from lkactor.sfu.leg import HISTORY
+from lkactor.sfu.reports import AT_ONCE
 from lkactor.wire.rtcp import Nack, Pli, ReceiverReport, ReportBlock, Sdes, SenderReport
 from lkactor.wire.rtp import unwrap_rtx
 
@@ -332,6 +333,22 @@ def test_sender_reports_tell_the_publishers_time_in_the_legs_numbers():
     assert (first.ssrc, first.ntp, first.rtp, first.packets, first.octets) == (leg.ssrc, NTP_ZERO, 49000, 1, 5)
     assert second.ntp - first.ntp == int(3.5 * (1 << 32)) and second.rtp - first.rtp == int(3.5 * 48000)
     assert sink.take_rtcp(Sdes)[0].chunks == ((leg.ssrc, ((1, b"PA_pub"),)),)
+
+
+def test_many_legs_are_reported_to_a_part_at_a_time():
+    """All of a large room at once would hold the loop up: media of others, too."""
+    forwarder, _ = forwarder_for(audio_format())
+    sinks = [Sink() for _ in range(2 * AT_ONCE + 1)]
+    for number, sink in enumerate(sinks):
+        forwarder.add_leg(audio_leg(sink, ssrc=number + 1), 0.0)
+    forwarder.receive(0, [audio_packet(10, 1000, 0.0)], 0.0)
+    forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 49000, 9, 9), 0.5)
+    now, told = 0.5, []
+    for _ in range(3):
+        told.append(sum(len(sink.take_rtcp(SenderReport)) for sink in sinks))
+        now = forwarder.next_timeout()
+        forwarder.handle_timeout(now)
+    assert told == [AT_ONCE, AT_ONCE, 1] and now == 1.0, "from then on the track's own reports are next"
 
 
 def test_a_time_of_the_publisher_near_its_end_does_no_harm():
