@@ -160,7 +160,9 @@ class Convoy:
         """All legs have a payload type for it."""
         if self._lanes is None:
             self._settle()
-        return (self._fixed[payload_type] if payload_type in self._fixed else self._fix(payload_type)) is not None
+        if payload_type not in self._fixed:
+            self._fix(payload_type)
+        return self._fixed[payload_type] is not None
 
     def _settle(self) -> _Lanes:
         """Work out the columns."""
@@ -180,17 +182,16 @@ class Convoy:
         return self._lanes
 
     def _fix(self, payload_type: int) -> tuple[int, int] | None:
-        fixed = self._fixed[payload_type] = self._fixed_part(payload_type)
-        return fixed
-
-    def _fixed_part(self, payload_type: int) -> tuple[int, int] | None:
+        """Work out what of the headers does not change."""
         first = 0x90 if self.way.abs_send_time_id or self.way.playout_delay else 0x80
         types = [leg.payload_types.get(payload_type) for leg in self.legs]
         rows = [(first, type, 0, 0, leg.ssrc) for type, leg in zip(types, self.legs, strict=True) if type is not None]
-        if len(rows) < len(types):
-            return None
-        fixed = _joined(rows)
-        return fixed, fixed | _joined((0, 0x80, 0, 0, 0) for _ in rows)
+        fixed = None
+        if len(rows) == len(types):
+            plain = _joined(rows)
+            fixed = plain, plain | _joined((0, 0x80, 0, 0, 0) for _ in rows)
+        self._fixed[payload_type] = fixed
+        return fixed
 
     def _run_of(self, length: int, sender: Sender) -> _Run:
         slots = self._slots

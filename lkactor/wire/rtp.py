@@ -31,14 +31,17 @@ _EXTENSION_HEADER = Struct("!HH")
 _unpack_extension_header = _EXTENSION_HEADER.unpack_from
 
 
+_RTCP_TYPES = range(192, 224)
+
+
 def is_rtcp(data: bytes) -> bool:
     """True for RTCP on a muxed port: second byte 192..223 (RFC 5761 section 4). A datagram too short is not RTCP."""
-    return len(data) > 1 and 192 <= data[1] <= 223
+    return len(data) > 1 and data[1] in _RTCP_TYPES
 
 
 def is_rtp(data: bytes | memoryview) -> bool:
     """True for RTP on a muxed port, protected or not, of at least a header's size (RFC 7983 section 7)."""
-    return len(data) >= RTP_HEADER_SIZE and data[0] >> 6 == 2 and not 192 <= data[1] <= 223
+    return len(data) >= RTP_HEADER_SIZE and data[0] >> 6 == 2 and data[1] not in _RTCP_TYPES
 
 
 class RtpPacket:
