@@ -21,8 +21,10 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/pip install -q --disable-pip-version-check -c tests/constraints.txt -e '.[test,dev]'
-[ -d tests/interop/web/node_modules/livekit-client ] || (cd tests/interop/web && npm ci --silent --no-audit --no-fund)
-[ -d tests/interop/node/node_modules/livekit-server-sdk ] || (cd tests/interop/node && npm ci --silent --no-audit --no-fund)
+for clients in tests/interop/web tests/interop/node; do  # anew when the lock file is newer than what was installed
+    [ $clients/node_modules/.package-lock.json -nt $clients/package-lock.json ] ||
+        (cd $clients && npm ci --silent --no-audit --no-fund)
+done
 # The worker of the agent tests is a process of its own environment: it wants an older livekit than the tests do.
 agents=tests/interop/agents
 [ -x $agents/.venv/bin/python ] || python3 -m venv $agents/.venv
