@@ -133,6 +133,7 @@ class TransportActor(Actor[TransportMessage]):
             lite=spec.lite,
             sctp_limits=SctpLimits(receive_window=SHORT_WINDOW) if spec.slow_threshold else None,
             lock=spec.ports.plane.lock,
+            srtp=spec.ports.plane.srtp,
         )
         self._use_candidates(spec.use)
         self._negotiation: OfferNegotiation | AnswerNegotiation | EitherNegotiation

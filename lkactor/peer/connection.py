@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -37,7 +37,7 @@ from lkactor.sctp import (
     SctpLimits,
 )
 from lkactor.sdp import RemoteTransport
-from lkactor.srtp import SrtpReceiver, SrtpSender
+from lkactor.srtp import SrtpKeys, SrtpReceiver, SrtpSender
 from lkactor.wire.address import Address
 from lkactor.wire.rtcp import RtcpPacket, parse_rtcp
 from lkactor.wire.rtp import RtpPacket, is_rtcp, parse_rtp
@@ -93,6 +93,10 @@ PeerEvent = (
 )
 
 
+def _libsrtp(keys: SrtpKeys) -> tuple[SrtpSender, SrtpReceiver]:
+    return SrtpSender(keys), SrtpReceiver(keys)
+
+
 class PeerConnection:
     """Verbs: `receive_datagram`, `datagrams_to_send`, `next_timeout`, `handle_timeout`, `next_event`.
 
@@ -110,8 +114,10 @@ class PeerConnection:
         timing: IceTiming | None = None,
         sctp_limits: SctpLimits | None = None,
         lock: AbstractContextManager[object] | None = None,
+        srtp: Callable[[SrtpKeys], tuple[SrtpSender, SrtpReceiver]] | None = None,
     ) -> None:
-        """`lock` is held while SRTP sessions are used, where another thread uses them, too."""
+        """`lock` is held while SRTP sessions are used, where another thread uses them, too; `srtp` makes them."""
+        self._make_srtp = srtp or _libsrtp
         self._lock = lock or nullcontext()
         self._sctp_limits = sctp_limits
         self._rng = rng
@@ -384,8 +390,7 @@ class PeerConnection:
                 case DtlsConnected(keys=keys):
                     self._dtls_up = True
                     self._handshake_due = None
-                    self._receiver = SrtpReceiver(keys)
-                    self.sender = SrtpSender(keys)
+                    self.sender, self._receiver = self._make_srtp(keys)
                     self._events.append(KeysReady(self.sender, self._receiver, str(keys.profile)))
                     if self.sctp is not None:
                         self.sctp.start(now)

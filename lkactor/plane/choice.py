@@ -16,7 +16,7 @@ from lkactor.plane.sources import source_id
 from lkactor.plane.steady import SteadyFanout
 from lkactor.sfu.fanout import Fanout, PythonFanout
 from lkactor.sfu.leg import Leg
-from lkactor.srtp import SLOTS_AVAILABLE, SlotArray, kernel_access
+from lkactor.srtp import SLOTS_AVAILABLE, SlotArray, SrtpKeys, SrtpReceiver, SrtpSender, kernel_access
 
 
 class Pump(Protocol):
@@ -55,6 +55,9 @@ class Plane(Protocol):
     """Held by whoever reads or writes rows, streams or SRTP sessions that another thread may run packets through. May
     be entered again by who is inside."""
 
+    def srtp(self, keys: SrtpKeys) -> tuple[SrtpSender, SrtpReceiver]:
+        """What protects and opens the packets of one peer connection."""
+
     def socket(self, fd: int) -> SocketCell: ...
 
     def egress(self) -> EgressCell: ...
@@ -91,6 +94,9 @@ class PythonPlane:
         self.intake: Intake | None = Intake() if steady and SLOTS_AVAILABLE else None
         """What RTP of known peers goes through first, for whoever reads the sockets; None: it goes to the actors."""
         self._slots = SlotArray(SLOTS, SLOT_SIZE) if self.intake is not None else None
+
+    def srtp(self, keys: SrtpKeys) -> tuple[SrtpSender, SrtpReceiver]:
+        return SrtpSender(keys), SrtpReceiver(keys)
 
     def socket(self, fd: int) -> SocketCell:
         return InlineSocket(fd) if self.intake is not None else NoSocketCell()

@@ -18,6 +18,7 @@ from lkactor.plane._kernel import ffi, lib
 from lkactor.plane.cells import HandedUp, PackedAddress, SocketCell
 from lkactor.plane.fed import UP, FedReceiver
 from lkactor.plane.fields import HANDED_UP, field
+from lkactor.plane.sealing import OpeningReceiver
 from lkactor.srtp import SrtpReceiver
 from lkactor.wire.rtp import RtpPacket, parse_rtp
 
@@ -66,6 +67,7 @@ class KernelIngress:
         with self._lock:
             self._srtp = srtp
             self.cell.srtp = srtp.context_address if srtp is not None else 0
+            self.cell.cipher = srtp.cipher if isinstance(srtp, OpeningReceiver) else ffi.NULL
             self.cell.ready = bool(self.cell.srtp)
 
     def set_transport_cc(self, id: int) -> None:

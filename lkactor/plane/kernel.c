@@ -3,25 +3,12 @@
    It mirrors lkactor/sfu (forwarder, munger) for a row in its steady state; whatever else a row needs is Python's.
    tests/lkactor/plane runs the same cases through both. */
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/udp.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-
-#include "table.h"
+#include "octets.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
-#define AHEAD 4                     /* rows */
+#define AHEAD 6                     /* rows */
 #define TRAILER 144                 /* SRTP_MAX_TRAILER_LEN */
 #define GSO_SEGMENTS 64
 #define TOGETHER 32                 /* packets of one send: as many as stay in the cache until it reads them */
@@ -199,16 +186,6 @@ static void flush(lk_kernel *kernel) {
 
 /* -- writing ------------------------------------------------------------------------------------------------------ */
 
-static void put16(uint8_t *at, uint32_t value) {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static void put32(uint8_t *at, uint32_t value) {
-    put16(at, value >> 16);
-    put16(at + 2, value);
-}
-
 /* The VP8 numbers of a packet that is the newest of its row (lkactor/sfu/munger.py: Vp8Munger.map). */
 static void map_vp8(lk_row *row, const lk_packet *packet, lk_sent *sent, uint8_t *payload) {
     int picture = (packet->picture + row->picture_offset) & (packet->wide ? 0x7FFF : 0x7F);
@@ -242,6 +219,11 @@ static int header(const lk_row *row, uint8_t *slot, uint8_t type, uint16_t seque
     return 16 + 4 * (int)words;
 }
 
+static int protect(const lk_kernel *kernel, const lk_egress *egress, uint8_t *packet, int *size) {
+    if (egress->cipher != NULL) return lk_seal(egress->cipher, packet, size);
+    return kernel->protect != NULL ? kernel->protect((void *)egress->srtp, packet, size) : 0;
+}
+
 static void write_packet(lk_kernel *kernel, lk_row *row, const lk_packet *packet, const uint8_t *arena, int layer,
                          uint32_t stamp, double now) {
     uint16_t sequence = (uint16_t)(packet->extended - row->offset);
@@ -259,7 +241,7 @@ static void write_packet(lk_kernel *kernel, lk_row *row, const lk_packet *packet
     memcpy(slot + size, arena + packet->payload, packet->size);
     if (packet->has_ids) map_vp8(row, packet, sent, slot + size);
     size += (int)packet->size;
-    if (kernel->protect != NULL && kernel->protect((void *)row->egress->srtp, slot, &size) != 0) {
+    if (protect(kernel, row->egress, slot, &size) != 0) {
         row->egress->socket->errors++;
         return;
     }
@@ -293,14 +275,23 @@ static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet
     return 1;
 }
 
-/* Between two packets most of a row has left the cache: ask for it while others are written. `far` first, and when it is
-   near what it points to. */
-static void fetch_ahead(const lk_row *far, const lk_row *near, const lk_packet *first) {
-    __builtin_prefetch(far);
-    __builtin_prefetch(&far->newest);
-    __builtin_prefetch(&far->last_sent_at);
-    __builtin_prefetch(near->egress);
-    __builtin_prefetch(&near->history[(uint16_t)(first->extended - near->offset) & (LK_HISTORY - 1)], 1);
+/* Between two packets most of a row has left the cache: ask for it while others are looked at, */
+static void fetch_row(const lk_row *row, const lk_packet *packet) {
+    __builtin_prefetch(row);
+    __builtin_prefetch(&row->payload_types[packet->payload_type & 127]);
+    __builtin_prefetch(&row->newest);
+    __builtin_prefetch(&row->last_sent_at);
+}
+
+/* and then for what it points to, and for what that points to. */
+static void fetch_ahead(lk_row **rows, int left, const lk_packet *first) {
+    if (left > AHEAD) fetch_row(rows[AHEAD], first);
+    if (left > AHEAD * 2 / 3) {
+        const lk_row *near = rows[AHEAD * 2 / 3];
+        __builtin_prefetch(near->egress);
+        __builtin_prefetch(&near->history[(uint16_t)(first->extended - near->offset) & (LK_HISTORY - 1)], 1);
+    }
+    if (left > AHEAD / 3 && rows[AHEAD / 3]->egress->cipher != NULL) fetch_cipher(rows[AHEAD / 3]->egress->cipher);
 }
 
 /* `next`: only to rows for which the first packet is the very next one. */
@@ -311,7 +302,7 @@ static int forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_pac
     lk_lock(kernel);
     for (int i = 0; i < row_count; i++) {
         lk_row *row = rows[i];
-        if (i + AHEAD < row_count) fetch_ahead(rows[i + AHEAD], rows[i + AHEAD / 2], packets);
+        fetch_ahead(rows + i, row_count - i, packets);
         left[i] = 0;
         if (!is_open(row) || (video && row->layer != layer && !keyframe)) continue;
         if (!is_steady(kernel, row, packets, packet_count, layer) || (next && !is_next(row, packets))) {

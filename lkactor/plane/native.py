@@ -11,13 +11,14 @@ from lkactor.plane.cells import EgressCell, IngressCell, PackedAddress, SocketCe
 from lkactor.plane.fed import AUDIO, H264, UP, VP8, FeedingFanout
 from lkactor.plane.fields import HANDED_UP, PACKET, field
 from lkactor.plane.inbound import KernelIngress, KernelLock, KernelPump, KernelReceiver
+from lkactor.plane.sealing import SealingSender, srtp_of
 from lkactor.sfu.fanout import Fanout
 from lkactor.sfu.leg import HISTORY, Leg, Rewritten, Sent
 from lkactor.sfu.munger import RtpMunger, Vp8Munger
 from lkactor.sfu.receiver import LayerReceiver
 from lkactor.sfu.svc import Rewrite
 from lkactor.sfu.thinning import Vp8Thinner
-from lkactor.srtp import SrtpSender, kernel_access, signing_access
+from lkactor.srtp import SrtpKeys, SrtpReceiver, SrtpSender, kernel_access, signing_access
 from lkactor.wire.extensions import abs_send_time
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class KernelEgress:
         with self._lock:
             self._kept = (srtp, self._kept[1])
             self.cell.srtp = srtp.context_address if srtp is not None else 0
+            self.cell.cipher = srtp.cipher if isinstance(srtp, SealingSender) else ffi.NULL
 
     def set_path(self, socket: SocketCell | None, address: bytes) -> None:
         with self._lock:
@@ -334,6 +336,9 @@ class KernelPlane:
         self._arena_view = memoryview(self._arena)
         self.packets = ffi.cast("lk_packet *", ffi.from_buffer(self._packets))
         self.arena = ffi.from_buffer("uint8_t[]", self._arena)
+
+    def srtp(self, keys: SrtpKeys) -> tuple[SrtpSender, SrtpReceiver]:
+        return srtp_of(keys)
 
     def socket(self, fd: int) -> SocketCell:
         return KernelSocket(self.kernel, fd)

@@ -11,6 +11,11 @@ static void refuse(lk_pump *pump, lk_ingress *ingress, int status) {
     has_news(pump, ingress);
 }
 
+static int unprotect(const lk_pump *pump, const lk_ingress *ingress, uint8_t *packet, int *size) {
+    if (ingress->cipher != NULL) return lk_open(ingress->cipher, packet, size);
+    return pump->unprotect != NULL ? pump->unprotect((void *)ingress->srtp, packet, size) : 0;
+}
+
 static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, uint8_t *data,
                         uint32_t size, double now) {
     lk_socket *socket = pump->socket[at];
@@ -25,7 +30,7 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
         hand_up(pump, at, from, route, data, size, 0, now);
         return;
     }
-    status = pump->unprotect != NULL ? pump->unprotect((void *)ingress->srtp, data, &length) : 0;
+    status = unprotect(pump, ingress, data, &length);
     if (status != 0) {
         refuse(pump, ingress, status);
         return;

@@ -72,10 +72,6 @@ static double monotonic(void) {
 
 /* -- reading packets ---------------------------------------------------------------------------------------------- */
 
-static uint32_t get16(const uint8_t *at) { return (uint32_t)at[0] << 8 | at[1]; }
-
-static uint32_t get32(const uint8_t *at) { return get16(at) << 16 | get16(at + 2); }
-
 /* The value of a one-byte header extension (RFC 8285 section 4.2), NULL without; `size` of it. */
 static const uint8_t *extension(const uint8_t *at, const uint8_t *end, uint8_t id, uint32_t *size) {
     while (at < end) {
@@ -271,6 +267,8 @@ static int count_left(lk_pump *pump, lk_source *source, const lk_packet *packet)
     source->leaving = 0;
     for (int i = 0; i < fanout->count; i++) {
         const lk_row *row = fanout->rows[i];
+        if (i + AHEAD < fanout->count) fetch_row(fanout->rows[i + AHEAD], packet);
+        if (i + AHEAD / 2 < fanout->count) __builtin_prefetch(fanout->rows[i + AHEAD / 2]->egress);
         if (!is_open(row) || (fanout->video && row->layer != source->layer)) continue;
         source->leaving += !is_steady(pump->kernel, row, packet, 1, source->layer) || !is_next(row, packet);
     }

@@ -25,10 +25,14 @@ typedef struct {
     struct lk_routes *routes;       /* by remote address; NULL: none yet */
 } lk_socket;
 
+/* The keys of one direction of a peer connection, for RTP, and what is known of its streams (seal.c). */
+typedef struct lk_cipher lk_cipher;
+
 /* Where the rows of one peer connection are written to. `ready` 0 closes all of them at once. */
 typedef struct {
     int ready;
     uintptr_t srtp;                 /* srtp_t of the sender */
+    lk_cipher *cipher;              /* in its place; NULL: none */
     lk_socket *socket;              /* NULL: not a UDP path */
     uint32_t address_size;          /* 0: the socket is connected */
     uint8_t address[28];            /* struct sockaddr_in or sockaddr_in6 */
@@ -144,6 +148,7 @@ typedef struct lk_ingress {
     uint8_t has_news;
     uint32_t id;
     uintptr_t srtp;                 /* srtp_t of the receiver */
+    lk_cipher *cipher;              /* in its place; NULL: none */
     int32_t source_count;
     lk_source *sources[LK_SOURCES];
     uint64_t refused[4];            /* by SRTP: authentication, replay, too old, anything else */
@@ -169,6 +174,16 @@ void lk_unlock(lk_kernel *kernel);
    than the kernel can do are left alone and set in `left`; returns how many. `stamp`: abs-send-time of now. */
 int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
                const uint8_t *arena, int layer, int video, int keyframe, uint32_t stamp, double now, uint8_t *left);
+
+/* -- SRTP (seal.c) -- */
+
+/* Of a master key of 16 or 32 octets and a salt of 12: AEAD_AES_128_GCM or AEAD_AES_256_GCM. NULL: this processor has
+   no instructions for it, or no memory. */
+lk_cipher *lk_cipher_new(const uint8_t *secret, uint32_t size, const uint8_t *salt, int opens);
+void lk_cipher_free(lk_cipher *cipher);
+/* In place: 0, or libsrtp's srtp_err_status_t. Sealing wants room for 16 octets more. */
+int lk_seal(lk_cipher *cipher, void *packet, int *size);
+int lk_open(lk_cipher *cipher, void *packet, int *size);
 
 /* -- receiving (receive.c) -- */
 

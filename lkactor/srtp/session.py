@@ -31,12 +31,12 @@ _POLICY_PROFILE = {
     SrtpProfile.AEAD_AES_256_GCM: Policy.SRTP_PROFILE_AEAD_AES_256_GCM,
     SrtpProfile.AES128_CM_SHA1_80: Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
 }
-_REASONS = {
+_MESSAGES = {
     "authentication failure": "srtp.auth",
     "replay check failed (bad index)": "srtp.replay",
     "replay check failed (index too old)": "srtp.old",
 }
-_STATUS_REASONS = {7: "srtp.auth", 9: "srtp.replay", 10: "srtp.old"}
+REASONS = {7: "srtp.auth", 9: "srtp.replay", 10: "srtp.old"}
 """srtp_err_status_t of libsrtp 2."""
 PROTECT_TYPE = "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)'>"
 """libsrtp 2's; libsrtp 3 has another."""
@@ -165,14 +165,14 @@ class SrtpReceiver:
         length[0] = size
         status = lib.srtp_unprotect(self._context, buffer.cdata, length)
         if status:
-            raise ProtocolViolation(_STATUS_REASONS.get(status, "srtp.invalid"))
+            raise ProtocolViolation(REASONS.get(status, "srtp.invalid"))
         return buffer.view[: length[0]].tobytes()
 
     def _unprotect_rtp(self, data: bytes) -> bytes:
         try:
             return self._session.unprotect(data)
         except pylibsrtp.Error as error:
-            raise ProtocolViolation(_REASONS.get(str(error), "srtp.invalid")) from None
+            raise ProtocolViolation(_MESSAGES.get(str(error), "srtp.invalid")) from None
         except ValueError:
             raise ProtocolViolation("srtp.too_long") from None
 
@@ -182,7 +182,7 @@ class SrtpReceiver:
         try:
             return self._session.unprotect_rtcp(data)
         except pylibsrtp.Error as error:
-            reason = _REASONS.get(str(error), "srtp.invalid").replace("srtp.", "srtcp.")
+            reason = _MESSAGES.get(str(error), "srtp.invalid").replace("srtp.", "srtcp.")
             raise ProtocolViolation(reason) from None
         except ValueError:
             raise ProtocolViolation("srtcp.too_long") from None

@@ -4,6 +4,8 @@
    (sizes, positions inside the payload); everything else is random, closed and broken sockets included. What it sends to
    the receiving half is random altogether. With `thread` that half runs on its own thread, for ThreadSanitizer. */
 
+#include "gcm.c"
+#include "seal.c"
 #include "kernel.c"
 #include "routes.c"
 #include "steady.c"
@@ -27,7 +29,7 @@ static unsigned rnd(unsigned below) {
 }
 
 /* A trailer like GCM's; now and then it fails. */
-static int protect(void *context, void *packet, int *size) {
+static int protect_badly(void *context, void *packet, int *size) {
     (void)context;
     if (((uint8_t *)packet)[3] % 50 == 0) return 7;
     memset((uint8_t *)packet + *size, 0xEE, 16);
@@ -99,7 +101,7 @@ static void open_sockets(lk_socket *sockets, struct sockaddr_in *to) {
 
 /* -- receiving */
 
-static int unprotect(void *context, void *packet, int *size) {
+static int unprotect_badly(void *context, void *packet, int *size) {
     (void)context;
     if (((uint8_t *)packet)[*size - 1] % 16 == 0) return 7 + ((uint8_t *)packet)[2] % 6;
     return 0;
@@ -118,6 +120,7 @@ typedef struct {
     int sock;
     struct sockaddr_in address;
     lk_ingress *ingress;
+    lk_cipher *seals;               /* NULL: what `unprotect_badly` takes */
     lk_source sources[STREAMS];
     uint16_t sequences[STREAMS];
 } peer;
@@ -143,6 +146,8 @@ static int open_udp(struct sockaddr_in *address) {
     return sock;
 }
 
+static const uint8_t secret[] = "an octet is as good as another one, in these keys";
+
 static void open_peer(stage *on, peer *who, uint32_t id) {
     who->sock = open_udp(&who->address);
     who->ingress = lk_ingress_new(on->kernel);
@@ -150,6 +155,11 @@ static void open_peer(stage *on, peer *who, uint32_t id) {
     who->ingress->id = id;
     who->ingress->srtp = 1;
     who->ingress->transport_cc_id = 5;
+    if (id > 1) {
+        uint32_t size = id == 2 ? 16 : 32;
+        who->seals = lk_cipher_new(secret, size, secret + size, 0);
+        who->ingress->cipher = lk_cipher_new(secret, size, secret + size, 1);
+    }
     for (int i = 0; i < STREAMS; i++) {
         lk_source *source = &who->sources[i];
         source->fanout = &on->fanout;
@@ -229,6 +239,8 @@ static void send_some(stage *on) {
     uint8_t datagram[2048];
     for (unsigned count = rnd(12); count > 0; count--) {
         int size = rnd(4) ? write_datagram(who, datagram) : write_check(datagram);
+        if (who->seals != NULL && size >= 12 && datagram[0] >> 6 == 2 && rnd(20)) lk_seal(who->seals, datagram, &size);
+        if (who->seals != NULL && rnd(20) == 0) datagram[rnd(size + 1u)] ^= (uint8_t)(1 + rnd(255));
         if (sendto(who->sock, datagram, (size_t)size, 0, (struct sockaddr *)&on->to, sizeof on->to) >= 0) on->sent++;
     }
 }
@@ -294,7 +306,7 @@ static int fuzz_receiving(lk_kernel *kernel, lk_row **rows, int rounds, int thre
     on.fanout.video = 1;
     on.socket = (lk_socket){.fd = open_udp(&on.to), .gso = 1};
     lk_sign_with(kernel, (uintptr_t)sign_badly, 0);
-    on.pump = lk_pump_new(kernel, (uintptr_t)unprotect, 5.0);
+    on.pump = lk_pump_new(kernel, (uintptr_t)unprotect_badly, 5.0);
     lk_pump_add(on.pump, &on.socket, 0);
     for (uint32_t i = 0; i < PEERS; i++) open_peer(&on, &on.peers[i], i + 1);
     if (threaded && lk_pump_start(on.pump)) return 4;
@@ -320,6 +332,10 @@ static int fuzz_receiving(lk_kernel *kernel, lk_row **rows, int rounds, int thre
     lk_pump_free(on.pump);
     for (int i = 0; i < PEERS; i++) {
         close(on.peers[i].sock);
+        if (on.peers[i].seals != NULL) {
+            lk_cipher_free(on.peers[i].seals);
+            lk_cipher_free(on.peers[i].ingress->cipher);
+        }
         lk_ingress_free(on.peers[i].ingress);
         for (int n = 0; n < STREAMS; n++) {
             lk_forget_kept(&on.peers[i].sources[n]);
@@ -339,8 +355,9 @@ int main(int argc, char **argv) {
     uint8_t left[ROWS];
     struct sockaddr_in to = {0};
     lk_row *rows[ROWS];
+    lk_cipher *cipher = lk_cipher_new(secret, 16, secret + 16, 0);
     uint8_t *arena = malloc(PACKETS * 1480);
-    lk_kernel *kernel = lk_new((uintptr_t)protect);
+    lk_kernel *kernel = lk_new((uintptr_t)protect_badly);
     unsigned long long accounted = 0;
     state = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     open_sockets(sockets, &to);
@@ -348,6 +365,7 @@ int main(int argc, char **argv) {
     for (int round = 0; round < rounds; round++) {
         for (int i = 0; i < 4; i++) {
             egresses[i] = (lk_egress){.ready = rnd(10) != 0, .srtp = 1, .socket = rnd(9) ? &sockets[rnd(4)] : NULL};
+            egresses[i].cipher = i % 2 ? cipher : NULL;
             egresses[i].address_size = sizeof to;
             memcpy(egresses[i].address, &to, sizeof to);
         }
@@ -365,6 +383,7 @@ int main(int argc, char **argv) {
     printf("%llu packets accounted for\n", accounted);
     failed = fuzz_receiving(kernel, rows, rounds, argc > 3);
     for (int i = 0; i < ROWS; i++) free(rows[i]);
+    if (cipher != NULL) lk_cipher_free(cipher);
     free(arena);
     lk_free(kernel);
     return failed ? failed : accounted == 0;

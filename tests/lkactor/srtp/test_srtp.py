@@ -8,8 +8,11 @@ what we send is held to it.
 import hashlib
 import hmac
 import importlib.util
+import struct
 import sys
+from random import Random
 
+import pylibsrtp
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -38,16 +41,46 @@ def profile(request):
     return request.param
 
 
-def test_round_trip(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+class Maker:
+    """Of one implementation."""
+
+    def __init__(self, name, make):
+        self.name, self._make = name, make
+
+    def __repr__(self):
+        return self.name
+
+    def sender(self, key_set):
+        return self._make(key_set)[0]
+
+    def receiver(self, key_set):
+        return self._make(key_set)[1]
+
+
+MAKERS = [Maker("libsrtp", lambda key_set: (SrtpSender(key_set), SrtpReceiver(key_set)))]
+try:
+    from lkactor.plane.sealing import OpeningReceiver, SealingSender, srtp_of
+except ImportError:
+    srtp_of = None
+else:
+    MAKERS.append(Maker("kernel", srtp_of))
+
+
+@pytest.fixture(params=MAKERS, ids=repr)
+def made(request):
+    return request.param
+
+
+def test_round_trip(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile, client=False))
     packet, report = rtp(), build_rtcp([Pli(1, 2)])
     protected = sender.protect_rtp(packet)
     assert protected != packet and receiver.unprotect_rtp(protected) == packet
     assert receiver.unprotect_rtcp(sender.protect_rtcp(report)) == report
 
 
-def test_in_place_is_the_same(profile):
-    one, two = SrtpSender(keys(profile)), SrtpSender(keys(profile))
+def test_in_place_is_the_same(profile, made):
+    one, two = made.sender(keys(profile)), made.sender(keys(profile))
     buffer = PacketBuffer(4, 1536)
     for slot, size in enumerate((0, 1, 500, 1200)):
         packet = rtp(slot, size)
@@ -57,8 +90,8 @@ def test_in_place_is_the_same(profile):
         assert bytes(buffer.view[start : start + length]) == two.protect_rtp(packet)
 
 
-def test_tampered_and_replayed(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+def test_tampered_and_replayed(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile, client=False))
     protected = sender.protect_rtp(rtp())
     for index in (1, 20, len(protected) - 1):
         broken = bytearray(protected)
@@ -70,15 +103,15 @@ def test_tampered_and_replayed(profile):
         receiver.unprotect_rtp(protected)
 
 
-def test_roll_over(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+def test_roll_over(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile, client=False))
     for number in range(65500, 65600):
         packet = rtp(number & 0xFFFF)
         assert receiver.unprotect_rtp(sender.protect_rtp(packet)) == packet
 
 
-def test_truncated_at_every_length(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+def test_truncated_at_every_length(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile, client=False))
     protected, report = sender.protect_rtp(rtp(size=20)), sender.protect_rtcp(build_rtcp([Pli(1, 2)]))
     for data, verb in ((protected, receiver.unprotect_rtp), (report, receiver.unprotect_rtcp)):
         for end in range(len(data)):
@@ -86,13 +119,13 @@ def test_truncated_at_every_length(profile):
                 verb(data[:end])
 
 
-def test_oversize_is_the_peers_fault(profile):
+def test_oversize_is_the_peers_fault(profile, made):
     with pytest.raises(ProtocolViolation, match="too_long"):
-        SrtpReceiver(keys(profile)).unprotect_rtp(b"\x80" + bytes(4000))
+        made.receiver(keys(profile)).unprotect_rtp(b"\x80" + bytes(4000))
 
 
-def test_keys_do_not_fit_the_other_direction(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile))
+def test_keys_do_not_fit_the_other_direction(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile))
     with pytest.raises(ProtocolViolation, match=r"srtp\.auth"):
         receiver.unprotect_rtp(sender.protect_rtp(rtp()))
 
@@ -155,9 +188,9 @@ def test_packet_of_rfc_7714_16_1_1():
     )
 
 
-def test_what_we_send_is_what_the_rfcs_say(profile):
+def test_what_we_send_is_what_the_rfcs_say(profile, made):
     """In place and through the public call, across the roll-over."""
-    one, two, buffer = SrtpSender(keys(profile)), SrtpSender(keys(profile)), PacketBuffer(1)
+    one, two, buffer = made.sender(keys(profile)), made.sender(keys(profile)), PacketBuffer(1)
     for number in (0xFFFE, 0xFFFF, 0x10000, 0x10001):
         packet = build_rtp(payload_type=96, sequence=number & 0xFFFF, timestamp=7, ssrc=9, payload=bytes(range(99)))
         buffer.view[: len(packet)] = packet
@@ -167,8 +200,8 @@ def test_what_we_send_is_what_the_rfcs_say(profile):
         assert two.protect_rtp(packet) == wanted
 
 
-def test_we_open_what_the_rfcs_say(profile):
-    receiver = SrtpReceiver(keys(profile, client=False))
+def test_we_open_what_the_rfcs_say(profile, made):
+    receiver = made.receiver(keys(profile, client=False))
     for number in (0xFFFF, 0x10000, 0xFFFE):
         packet = rtp(number & 0xFFFF)
         assert receiver.unprotect_rtp(expected(keys(profile), packet, number >> 16)) == packet
@@ -177,8 +210,8 @@ def test_we_open_what_the_rfcs_say(profile):
 # -- edges -----------------------------------------------------------------------------------------------------------
 
 
-def test_late_packets_within_the_window(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+def test_late_packets_within_the_window(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile, client=False))
     late = sender.protect_rtp(rtp(1000))
     sender.protect_rtp(rtp(1000 + HISTORY - 1))
     assert sender.protect_rtp(rtp(1000)) == late  # A retransmission is the same packet, bit by bit.
@@ -189,8 +222,8 @@ def test_late_packets_within_the_window(profile):
         receiver.unprotect_rtp(too_late)
 
 
-def test_rtcp_tampered_and_replayed(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+def test_rtcp_tampered_and_replayed(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile, client=False))
     protected = sender.protect_rtcp(build_rtcp([Pli(1, 2)]))
     for index in range(len(protected)):
         broken = bytearray(protected)
@@ -202,8 +235,8 @@ def test_rtcp_tampered_and_replayed(profile):
         receiver.unprotect_rtcp(protected)
 
 
-def test_a_forged_packet_does_not_move_the_window(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+def test_a_forged_packet_does_not_move_the_window(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile, client=False))
     receiver.unprotect_rtp(sender.protect_rtp(rtp(1)))
     forged = bytearray(sender.protect_rtp(rtp(30000)))
     forged[-1] ^= 1
@@ -212,18 +245,18 @@ def test_a_forged_packet_does_not_move_the_window(profile):
     assert receiver.unprotect_rtp(expected(keys(profile), rtp(2), 0)) == rtp(2)
 
 
-def test_streams_of_one_session_are_apart(profile):
-    sender, receiver = SrtpSender(keys(profile)), SrtpReceiver(keys(profile, client=False))
+def test_streams_of_one_session_are_apart(profile, made):
+    sender, receiver = made.sender(keys(profile)), made.receiver(keys(profile, client=False))
     for number in range(3):
         for ssrc in (1, 2**32 - 1):
             packet = build_rtp(payload_type=96, sequence=number, timestamp=7, ssrc=ssrc, payload=b"x")
             assert receiver.unprotect_rtp(sender.protect_rtp(packet)) == packet
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.sampled_from(list(SrtpProfile)), st.binary(max_size=1600))
-def test_random_bytes(profile, data):
-    receiver = SrtpReceiver(keys(profile))
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(MAKERS), st.sampled_from(list(SrtpProfile)), st.binary(max_size=1600))
+def test_random_bytes(made, profile, data):
+    receiver = made.receiver(keys(profile))
     for verb in (receiver.unprotect_rtp, receiver.unprotect_rtcp):
         with pytest.raises(ProtocolViolation):
             verb(data)
@@ -242,3 +275,78 @@ def test_without_the_private_binding_the_public_call_serves(profile, monkeypatch
     length = sender.protect_rtp_into(buffer, 1536, len(packet))
     assert bytes(buffer.view[1536 : 1536 + length]) == expected(keys(profile), packet, 0)
     assert bytes(buffer.view[:1536]) == bytes(1536)
+
+
+# -- the kernel's own ------------------------------------------------------------------------------------------------
+
+kernel = pytest.mark.skipif(srtp_of is None, reason="the C kernel was not built")
+GCM = [SrtpProfile.AEAD_AES_128_GCM, SrtpProfile.AEAD_AES_256_GCM]
+
+
+def any_packet(random, sequence):
+    """With contributing sources, a header extension, neither or both."""
+    sources, words = random.choice([0, 0, 3, 15]), random.choice([None, None, 0, 2])
+    first = 0x80 | (0x10 if words is not None else 0) | sources
+    extension = b"" if words is None else b"\xbe\xde" + words.to_bytes(2, "big") + random.randbytes(4 * words)
+    head = struct.pack("!BBHII", first, 96, sequence, 7, random.randrange(3)) + random.randbytes(4 * sources)
+    return head + extension + random.randbytes(random.choice([0, 1, 16, 50, 300]))
+
+
+def outcome(verb, data):
+    """None: it was refused. (Of several reasons libsrtp may name another one.)"""
+    try:
+        return verb(data)
+    except (RuntimeError, ProtocolViolation, pylibsrtp.Error):
+        return None
+
+
+@kernel
+@pytest.mark.parametrize("seed", range(100))
+def test_it_does_what_libsrtp_does(seed):
+    """Any packets of some streams, in any order, twice, late or broken: the same octets and the same refusals."""
+    random = Random(seed)
+    profile = random.choice(GCM)
+    ours, theirs = MAKERS[1], MAKERS[0]
+    senders = [made.sender(keys(profile)) for made in (ours, theirs)]
+    receivers = [made.receiver(keys(profile, client=False)) for made in (ours, theirs)]
+    assert isinstance(senders[0], SealingSender) and isinstance(receivers[0], OpeningReceiver)
+    sequence, sent = 65000, []
+    for _ in range(random.randrange(60)):
+        sequence += random.choice([1, 1, 1, random.randrange(-600, 600), random.randrange(-600, 40000)])
+        packet = any_packet(random, sequence & 0xFFFF)
+        one, two = (outcome(sender.protect_rtp, packet) for sender in senders)
+        assert one == two
+        if one is not None:
+            sent.append(one)
+            if random.random() < 0.3:
+                broken = bytearray(one)
+                broken[random.randrange(len(broken))] ^= 1 << random.randrange(8)
+                sent.append(bytes(broken))
+    random.shuffle(sent)
+    for data in sent + sent[:5]:
+        one, two = (outcome(receiver.unprotect_rtp, data) for receiver in receivers)
+        assert one == two
+
+
+@kernel
+@pytest.mark.parametrize("profile", GCM, ids=lambda profile: profile.name)
+def test_every_size(profile):
+    """Whole blocks, parts of blocks, and more and less than are worked on side by side."""
+    sender, receiver = srtp_of(keys(profile))[0], srtp_of(keys(profile, client=False))[1]
+    for size in range(600):
+        packet = rtp(size, size)
+        protected = sender.protect_rtp(packet)
+        assert protected == expected(keys(profile), packet, 0)
+        assert receiver.unprotect_rtp(protected) == packet
+
+
+@kernel
+def test_a_peer_can_begin_a_bounded_number_of_streams():
+    profile = SrtpProfile.AEAD_AES_128_GCM
+    sender, receiver = SrtpSender(keys(profile)), MAKERS[1].receiver(keys(profile, client=False))
+    for ssrc in range(8192):
+        packet = build_rtp(payload_type=96, sequence=1, timestamp=7, ssrc=ssrc, payload=b"")
+        assert receiver.unprotect_rtp(expected(keys(profile), packet, 0)) == packet
+    one_more = build_rtp(payload_type=96, sequence=1, timestamp=7, ssrc=8192, payload=b"")
+    with pytest.raises(ProtocolViolation, match=r"srtp\.invalid"):
+        receiver.unprotect_rtp(sender.protect_rtp(one_more))
