@@ -12,6 +12,7 @@
 
 #define GCM 1
 #define GCM_CODE static __attribute__((target("avx,aes,pclmul")))
+#define GCM_INLINE __attribute__((always_inline)) GCM_CODE inline
 #define WIDE 8                      /* blocks that are worked on side by side */
 #define TAG 16
 
@@ -66,27 +67,38 @@ GCM_CODE __m128i load(const uint8_t *at) { return _mm_loadu_si128((const __m128i
 
 GCM_CODE void store(uint8_t *at, __m128i block) { _mm_storeu_si128((__m128i *)at, block); }
 
-/* `counter`: the first block, reversed, so that its number is the lowest word. In place. */
+GCM_CODE __m128i next_counter(__m128i counter, int step) { return _mm_add_epi32(counter, _mm_set_epi32(0, 0, 0, step)); }
+
+/* WIDE blocks of key stream. `counter`: the first one's, reversed, so that its number is the lowest word. */
+GCM_INLINE void key_stream(const gcm_key *key, __m128i counter, __m128i *blocks) {
+#pragma GCC unroll 8
+    for (int i = 0; i < WIDE; i++)
+        blocks[i] = _mm_xor_si128(reversed(next_counter(counter, i)), key->round_keys[0]);
+    for (int round = 1; round < key->rounds; round++)
+#pragma GCC unroll 8
+        for (int i = 0; i < WIDE; i++) blocks[i] = _mm_aesenc_si128(blocks[i], key->round_keys[round]);
+#pragma GCC unroll 8
+    for (int i = 0; i < WIDE; i++) blocks[i] = _mm_aesenclast_si128(blocks[i], key->round_keys[key->rounds]);
+}
+
+/* WIDE blocks in place. */
+GCM_INLINE void encrypt_blocks(const gcm_key *key, __m128i counter, uint8_t *data) {
+    __m128i blocks[WIDE];
+    key_stream(key, counter, blocks);
+#pragma GCC unroll 8
+    for (int i = 0; i < WIDE; i++) store(data + 16 * i, _mm_xor_si128(blocks[i], load(data + 16 * i)));
+}
+
+/* In place; the same both ways. Whole blocks: up to 15 octets behind the data are changed, too. */
 GCM_CODE void counter_mode(const gcm_key *key, __m128i counter, uint8_t *data, uint32_t size) {
     __m128i blocks[WIDE];
-    uint8_t rest[WIDE * 16];
-    for (;; data += sizeof rest, size -= sizeof rest) {
-#pragma GCC unroll 8
-        for (int i = 0; i < WIDE; i++) {
-            blocks[i] = _mm_xor_si128(reversed(counter), key->round_keys[0]);
-            counter = _mm_add_epi32(counter, _mm_set_epi32(0, 0, 0, 1));
-        }
-        for (int round = 1; round < key->rounds; round++)
-#pragma GCC unroll 8
-            for (int i = 0; i < WIDE; i++) blocks[i] = _mm_aesenc_si128(blocks[i], key->round_keys[round]);
-#pragma GCC unroll 8
-        for (int i = 0; i < WIDE; i++) blocks[i] = _mm_aesenclast_si128(blocks[i], key->round_keys[key->rounds]);
-        if (size < sizeof rest) break;
-#pragma GCC unroll 8
-        for (int i = 0; i < WIDE; i++) store(data + 16 * i, _mm_xor_si128(blocks[i], load(data + 16 * i)));
+    for (; size >= 16 * WIDE; data += 16 * WIDE, size -= 16 * WIDE) {
+        encrypt_blocks(key, counter, data);
+        counter = next_counter(counter, WIDE);
     }
-    memcpy(rest, blocks, sizeof rest);
-    for (uint32_t i = 0; i < size; i++) data[i] ^= rest[i];
+    if (size == 0) return;
+    key_stream(key, counter, blocks);
+    for (uint32_t i = 0; 16 * i < size; i++) store(data + 16 * i, _mm_xor_si128(blocks[i], load(data + 16 * i)));
 }
 
 /* -- GHASH -------------------------------------------------------------------------------------------------------- */
@@ -124,8 +136,7 @@ GCM_CODE void prepare_powers(gcm_key *key) {
 }
 
 /* `count` blocks, WIDE at most. */
-__attribute__((always_inline)) GCM_CODE inline __m128i hash_blocks(const gcm_key *key, __m128i hash, const uint8_t *data,
-                                                                   int count) {
+GCM_INLINE __m128i hash_blocks(const gcm_key *key, __m128i hash, const uint8_t *data, int count) {
     product sum = {0};
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) {
@@ -153,35 +164,44 @@ GCM_CODE void gcm_init(gcm_key *key, const uint8_t *secret, int size) {
     prepare_powers(key);
 }
 
-/* The first counter block, reversed; `iv` of 12 octets. */
+/* The block that the tag is encrypted with, reversed; `iv` of 12 octets. */
 GCM_CODE __m128i first_counter(const uint8_t *iv) {
     uint8_t block[16] = {[15] = 1};
     memcpy(block, iv, 12);
     return reversed(load(block));
 }
 
-GCM_CODE __m128i tag_of(const gcm_key *key, __m128i counter, const uint8_t *extra, uint32_t extra_size, const uint8_t *data,
-                        uint32_t size) {
-    __m128i hash = hash_data(key, hash_data(key, _mm_setzero_si128(), extra, extra_size), data, size);
+/* Of what has been hashed, sizes in octets. */
+GCM_CODE __m128i tag_of(const gcm_key *key, __m128i counter, __m128i hash, uint32_t extra_size, uint32_t size) {
     __m128i sizes = _mm_set_epi64x((long long)extra_size * 8, (long long)size * 8);
     hash = reduce(add_product((product){0}, _mm_xor_si128(hash, sizes), key->powers[WIDE - 1]));
     return _mm_xor_si128(reversed(hash), encrypt_block(key, reversed(counter)));
 }
 
-/* Encrypts `data` in place and writes TAG octets to `tag`; `extra` is authenticated only. */
+/* Encrypts `data` in place and writes TAG octets behind it; `extra` is authenticated only. The two ciphers take turns: the
+   processor does one's next blocks while it waits for the other's. */
 GCM_CODE void gcm_seal(const gcm_key *key, const uint8_t *iv, const uint8_t *extra, uint32_t extra_size, uint8_t *data,
-                       uint32_t size, uint8_t *tag) {
-    __m128i counter = first_counter(iv);
-    counter_mode(key, _mm_add_epi32(counter, _mm_set_epi32(0, 0, 0, 1)), data, size);
-    store(tag, tag_of(key, counter, extra, extra_size, data, size));
+                       uint32_t size) {
+    __m128i first = first_counter(iv), counter = next_counter(first, 1);
+    __m128i hash = hash_data(key, _mm_setzero_si128(), extra, extra_size);
+    uint32_t left = size;
+    for (; left >= 16 * WIDE; data += 16 * WIDE, left -= 16 * WIDE) {
+        encrypt_blocks(key, counter, data);
+        hash = hash_blocks(key, hash, data, WIDE);
+        counter = next_counter(counter, WIDE);
+    }
+    counter_mode(key, counter, data, left);
+    store(data + left, tag_of(key, first, hash_data(key, hash, data, left), extra_size, size));
 }
 
-/* 0: `data` is decrypted; -1: the tag is wrong, and nothing has changed. */
+/* 0: `data` is decrypted; -1: the TAG octets behind it are wrong, and nothing has changed. */
 GCM_CODE int gcm_open(const gcm_key *key, const uint8_t *iv, const uint8_t *extra, uint32_t extra_size, uint8_t *data,
-                      uint32_t size, const uint8_t *tag) {
-    __m128i counter = first_counter(iv), wanted = tag_of(key, counter, extra, extra_size, data, size);
-    if (_mm_movemask_epi8(_mm_cmpeq_epi8(wanted, load(tag))) != 0xFFFF) return -1;
-    counter_mode(key, _mm_add_epi32(counter, _mm_set_epi32(0, 0, 0, 1)), data, size);
+                      uint32_t size) {
+    __m128i first = first_counter(iv);
+    __m128i hash = hash_data(key, hash_data(key, _mm_setzero_si128(), extra, extra_size), data, size);
+    __m128i wanted = tag_of(key, first, hash, extra_size, size);
+    if (_mm_movemask_epi8(_mm_cmpeq_epi8(wanted, load(data + size))) != 0xFFFF) return -1;
+    counter_mode(key, next_counter(first, 1), data, size);
     return 0;
 }
 

@@ -205,6 +205,15 @@ static void map_vp8(lk_row *row, const lk_packet *packet, lk_sent *sent, uint8_t
     if (packet->keyidx >= 0) payload[packet->keyidx_at] = (payload[packet->keyidx_at] & 0xE0) | (uint8_t)keyidx;
 }
 
+/* LK_NO_TYPE: none. `number` is below 128. */
+static uint8_t type_of(lk_row *row, uint8_t number) {
+    if (row->type_in != number) {
+        row->type_out = row->payload_types[number];
+        row->type_in = number;
+    }
+    return row->type_out;
+}
+
 static int header(const lk_row *row, uint8_t *slot, uint8_t type, uint16_t sequence, uint32_t timestamp, uint32_t stamp) {
     uint32_t words = 0; /* of extensions: one-byte elements of three octets, RFC 8285 section 4.2 */
     if (row->abs_send_time_id) put32(slot + 12 + 4 * ++words, (uint32_t)row->abs_send_time_id << 28 | 0x2000000u | stamp);
@@ -230,7 +239,7 @@ static void write_packet(lk_kernel *kernel, lk_row *row, const lk_packet *packet
     uint32_t timestamp = packet->timestamp + row->timestamp_offset;
     lk_sent *sent = &row->history[sequence & (LK_HISTORY - 1)];
     uint8_t *slot = kernel->slots[kernel->used];
-    uint8_t type = row->payload_types[packet->payload_type] | (packet->marker ? 0x80 : 0);
+    uint8_t type = type_of(row, packet->payload_type) | (packet->marker ? 0x80 : 0);
     int size = header(row, slot, type, sequence, timestamp, stamp);
     row->newest = packet->extended;
     row->last_sequence = sequence;
@@ -267,25 +276,23 @@ static int is_settled(const lk_kernel *kernel, const lk_row *row, int layer) {
 static int is_next(const lk_row *row, const lk_packet *packet) { return packet->extended == row->newest + 1; }
 
 /* In its steady state: settled, and every packet is one the kernel can write. */
-static int is_steady(const lk_kernel *kernel, const lk_row *row, const lk_packet *packets, int count, int layer) {
+static int is_steady(const lk_kernel *kernel, lk_row *row, const lk_packet *packets, int count, int layer) {
     if (!is_settled(kernel, row, layer)) return 0;
     if (packets[0].extended <= row->newest) return 0;
     for (int i = 0; i < count; i++)
-        if (row->payload_types[packets[i].payload_type & 127] == LK_NO_TYPE) return 0;
+        if (type_of(row, packets[i].payload_type & 127) == LK_NO_TYPE) return 0;
     return 1;
 }
 
 /* Between two packets most of a row has left the cache: ask for it while others are looked at, */
-static void fetch_row(const lk_row *row, const lk_packet *packet) {
-    __builtin_prefetch(row);
-    __builtin_prefetch(&row->payload_types[packet->payload_type & 127]);
-    __builtin_prefetch(&row->newest);
-    __builtin_prefetch(&row->last_sent_at);
+static void fetch_row(const lk_row *row) {
+    __builtin_prefetch(row, 1);
+    __builtin_prefetch(&row->last_sent_at, 1);
 }
 
 /* and then for what it points to, and for what that points to. */
 static void fetch_ahead(lk_row **rows, int left, const lk_packet *first) {
-    if (left > AHEAD) fetch_row(rows[AHEAD], first);
+    if (left > AHEAD) fetch_row(rows[AHEAD]);
     if (left > AHEAD * 2 / 3) {
         const lk_row *near = rows[AHEAD * 2 / 3];
         __builtin_prefetch(near->egress);

@@ -223,6 +223,7 @@ class KernelLeg(Leg):
     def payload_types(self, types: Mapping[int, int]) -> None:
         self._types = types
         ffi.memmove(self.row.payload_types, bytes(types.get(n, lib.LK_NO_TYPE) for n in range(128)), 128)
+        self.row.type_in = lib.LK_NO_TYPE
         self._decide()
 
     @property

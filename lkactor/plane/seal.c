@@ -14,6 +14,7 @@
 #define SEEN_WORDS 32               /* a ring of bits, wider than the window */
 #define MOST_FLOWS 8192             /* of a peer, who can begin as many as it likes */
 #define FEW_FLOWS 4
+#define DERIVED 32                  /* octets of a derived key, at most */
 
 #ifdef GCM
 
@@ -32,23 +33,24 @@ struct lk_cipher {
 };
 
 /* RFC 3711 section 4.3.1, key derivation rate 0; a salt of 12 octets is filled up on the right (RFC 7714 section 11). */
-GCM_CODE void derive(const gcm_key *master, const uint8_t *salt, uint8_t label, uint8_t *out, uint32_t size) {
+GCM_CODE void derive(const gcm_key *master, const uint8_t *salt, uint8_t label, uint8_t *out) {
     uint8_t block[16] = {0};
     memcpy(block, salt, 12);
     block[7] ^= label;
-    memset(out, 0, size);
-    counter_mode(master, reversed(load(block)), out, size);
+    memset(out, 0, DERIVED);
+    counter_mode(master, reversed(load(block)), out, DERIVED);
 }
 
 GCM_CODE void set_keys(lk_cipher *cipher, const uint8_t *secret, uint32_t size, const uint8_t *salt) {
     gcm_key master;
-    uint8_t key[32];
+    uint8_t out[DERIVED];
     expand_key(&master, secret, (int)size);
-    derive(&master, salt, 0, key, size);
-    derive(&master, salt, 2, cipher->salt, sizeof cipher->salt);
-    gcm_init(&cipher->key, key, (int)size);
+    derive(&master, salt, 0, out);
+    gcm_init(&cipher->key, out, (int)size);
+    derive(&master, salt, 2, out);
+    memcpy(cipher->salt, out, sizeof cipher->salt);
     explicit_bzero(&master, sizeof master);
-    explicit_bzero(key, sizeof key);
+    explicit_bzero(out, sizeof out);
 }
 
 lk_cipher *lk_cipher_new(const uint8_t *secret, uint32_t size, const uint8_t *salt, int opens) {
@@ -150,7 +152,7 @@ int lk_seal(lk_cipher *cipher, void *packet, int *size) {
     if (flow->highest - index >= SENT_WINDOW) return SRTP_OLD;
     if (index > flow->highest) flow->highest = index;
     write_iv(iv, cipher, data, index);
-    gcm_seal(&cipher->key, iv, data, header, data + header, (uint32_t)*size - header, data + *size);
+    gcm_seal(&cipher->key, iv, data, header, data + header, (uint32_t)*size - header);
     *size += TAG;
     return 0;
 }
@@ -166,7 +168,7 @@ int lk_open(lk_cipher *cipher, void *packet, int *size) {
     if (flow->known && flow->highest - index >= OPENED_WINDOW) return SRTP_OLD;
     if (flow->known && is_seen(flow, index)) return SRTP_REPLAY;
     write_iv(iv, cipher, data, index);
-    if (gcm_open(&cipher->key, iv, data, header, data + header, end - header, data + end) < 0) return SRTP_AUTH;
+    if (gcm_open(&cipher->key, iv, data, header, data + header, end - header) < 0) return SRTP_AUTH;
     if (!flow->known && (flow = begin_flow(cipher, get32(data + 8), index)) == NULL) return SRTP_NO_MEMORY;
     set_seen(flow, index);
     *size = (int)end;

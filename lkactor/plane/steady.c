@@ -266,8 +266,8 @@ static int count_left(lk_pump *pump, lk_source *source, const lk_packet *packet)
     if (source->checked == pump->batch) flush_steady(pump);
     source->leaving = 0;
     for (int i = 0; i < fanout->count; i++) {
-        const lk_row *row = fanout->rows[i];
-        if (i + AHEAD < fanout->count) fetch_row(fanout->rows[i + AHEAD], packet);
+        lk_row *row = fanout->rows[i];
+        if (i + AHEAD < fanout->count) fetch_row(fanout->rows[i + AHEAD]);
         if (i + AHEAD / 2 < fanout->count) __builtin_prefetch(fanout->rows[i + AHEAD / 2]->egress);
         if (!is_open(row) || (fanout->video && row->layer != source->layer)) continue;
         source->leaving += !is_steady(pump->kernel, row, packet, 1, source->layer) || !is_next(row, packet);

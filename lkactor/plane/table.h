@@ -49,24 +49,25 @@ typedef struct {
     uint8_t has_ids;                /* 1: VP8 numbers; 2: Python keeps what was changed */
 } lk_sent;
 
-/* One leg: a track on its way to a subscriber. */
+/* One leg: a track on its way to a subscriber. What every packet needs comes first: it has to be fetched, each time. */
 typedef struct {
     lk_egress *egress;
+    int64_t newest;                 /* extended source sequence number */
+    int64_t offset;                 /* out = extended - offset */
     int32_t layer;                  /* -1: none */
     uint8_t started, need_switch, paused, revoked;
     uint8_t plain;                  /* 0: this leg needs more than the kernel can do */
     uint8_t abs_send_time_id;       /* 0: not negotiated */
+    uint8_t type_in, type_out;      /* of `payload_types`: the last one; LK_NO_TYPE: look */
     uint32_t playout_delay;         /* the element to write (lkactor/sfu/playout.py); 0: none now */
     uint32_t ssrc;
-    uint8_t payload_types[128];     /* the publisher's to the subscriber's, LK_NO_TYPE: none */
-    int64_t newest;                 /* extended source sequence number */
-    int64_t offset;                 /* out = extended - offset */
     uint32_t timestamp_offset, last_timestamp;
     uint32_t last_sequence;
     int32_t picture_offset, tl0_offset, keyidx_offset;
     int32_t last_picture, last_tl0, last_keyidx;
     double last_sent_at;
     uint64_t packets, octets;
+    uint8_t payload_types[128];     /* the publisher's to the subscriber's, LK_NO_TYPE: none */
     lk_sent history[LK_HISTORY];
 } lk_row;
 

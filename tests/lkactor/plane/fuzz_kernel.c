@@ -49,6 +49,7 @@ static void fill_row(lk_row *row, lk_egress *egress) {
     row->playout_delay = rnd(2) * (0x42000000u | rnd(1u << 24));
     row->ssrc = rnd(1u << 30);
     for (int i = 0; i < 128; i++) row->payload_types[i] = rnd(30) ? (uint8_t)rnd(128) : LK_NO_TYPE;
+    row->type_in = LK_NO_TYPE;
     row->newest = (int64_t)rnd(70000) - 100;
     row->offset = (int64_t)rnd(200000) - 100000;
     row->timestamp_offset = rnd(1u << 30);
