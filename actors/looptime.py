@@ -147,7 +147,6 @@ class LoopTime(trio.abc.Instrument):
             "collector": {
                 "thresholds": gc.get_threshold(),
                 "counts": gc.get_count(),
-                "frozen": gc.get_freeze_count(),
                 "generations": [
                     {
                         "collections": generation.collections,

@@ -9,7 +9,7 @@ from lkactor.sfu.source import Source
 from lkactor.wire.rtcp import CNAME, Nack, ReceiverReport, RtcpPacket, Sdes, SenderReport, build_rtcp
 
 SENDER_REPORT_INTERVAL = 3.0
-AT_ONCE, PAUSE = 50, 0.02
+AT_ONCE, PAUSE = 25, 0.01
 """Legs that are reported to in one go, and seconds until the next ones are: a report costs some 50 us."""
 _SHIFT32 = 1 << 32
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import trio
 import trio.testing
@@ -9,7 +11,7 @@ from support.actor_leaks import run_actors
 from support.probe_actors import Boom, Crash, Do, Log, Note, Probe, does, maker
 
 from actors.kernel import ActorRef, ActorSystem, Exit, Restart, Restarted, Strategy, Terminated, Timer
-from actors.kernel.timers import TimerQueue
+from actors.kernel.timers import AT_ONCE, TimerQueue
 
 Ref = ActorRef[object]
 
@@ -258,6 +260,37 @@ def test_a_timer_that_is_cancelled_wakes_nobody() -> None:
             assert steps.count == 0
             await trio.sleep(1)
             assert fired == [5.5] and len(queue) == 0
+            nursery.cancel_scope.cancel()
+
+    run_actors(main)
+
+
+def test_timers_that_are_due_together_share_no_turn_with_all_the_others() -> None:
+    """Those of a thousand connections that only keep alive go off at the same quarter of a second."""
+    most, together = AT_ONCE, 10 * AT_ONCE + 1
+
+    class Turns(trio.abc.Instrument):
+        def __init__(self) -> None:
+            self.fired: list[int] = []
+
+        def before_io_wait(self, timeout: float) -> None:
+            self.fired.append(len(order))
+
+    order: list[int] = []
+
+    async def main() -> None:
+        queue, turns = TimerQueue(), Turns()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.run)
+            for n in range(together):
+                queue.at(5.0, lambda n=n: order.append(n))  # type: ignore[misc]
+            late = queue.at(5.0, lambda: order.append(-1))
+            trio.lowlevel.add_instrument(turns)
+            queue.at(4.0, late.cancel)
+            await trio.sleep(6)
+            assert order == list(range(together)) and trio.current_time() == 6
+            steps = [after - before for before, after in itertools.pairwise(turns.fired)]
+            assert max(steps) == most and sum(step > 0 for step in steps) == 11
             nursery.cancel_scope.cancel()
 
     run_actors(main)
