@@ -20,6 +20,8 @@ KEPT = 120
 """Seconds of history."""
 WINDOW = 15
 """Seconds that the gauges look back: the usual interval between two scrapes."""
+TURN, MAX_YIELDS = 0.002, 16
+"""Seconds after which whoever can wait leaves the rest of the loop's turn to others, and how often at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,14 @@ class LoopTime(trio.abc.Instrument):
     def turn_so_far(self) -> float:
         """Seconds since the loop last looked at its sockets; 0.0 when nobody watches."""
         return monotonic() - self._began if self._began else 0.0
+
+    async def in_time(self) -> None:
+        """For whoever was woken by a socket: those that were woken together are not all served in one turn of the loop,
+        packets wait for its end."""
+        for _ in range(MAX_YIELDS):
+            if self.turn_so_far() < TURN:
+                return
+            await trio.lowlevel.checkpoint()
 
     # -- asked ------------------------------------------------------------------------------------------------------
 

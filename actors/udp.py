@@ -16,9 +16,9 @@ from actors.kernel import Actor
 from actors.net import MAX_DATAGRAM, Ports, UdpPort
 from lkactor.plane import Pump
 
-TURN = 0.003
+TURN = 0.002
 """Seconds of receive and forwarding work between two looks at the rest of the process."""
-FEWEST, BURST, MOST = 4, 16, 128
+FEWEST, BURST, MOST = 4, 4, 128
 """Datagrams at once and per turn. What one costs is not known before: a check next to nothing, a packet behind a gap
 that goes to a hundred legs a third of a millisecond. Fewer would cost more in turns than they save in delay."""
 LOOK = 0.1

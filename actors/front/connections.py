@@ -40,8 +40,6 @@ PATIENCE = 1.0
 """Seconds for the rest of a call; whoever is slower is served by hypercorn, which has its own limits for that."""
 SWEEP_INTERVAL = 5.0
 """Seconds between two looks for connections that wait too long for their next request."""
-TURN, MAX_YIELDS = 0.002, 16
-"""Seconds of a turn of the loop in which calls are begun; so many turns a call waits at most."""
 GENERAL = "front connection, hypercorn's"
 """The name of its task, for whoever looks at tasks."""
 _SIGNAL = b"GET /rtc"
@@ -60,8 +58,8 @@ class Handlers:
     failed: Callable[[Exception], object]
     """Told of a bug in the others: the caller of an API call gets a 500."""
     signal: Callable[[socket.socket, str, Upgrade, bytes, Callable[..., None]], Awaitable[None]] | None = None
-    turn_so_far: Callable[[], float] = float
-    """Seconds that the loop's turn has lasted."""
+    in_time: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    """Comes back when a call may be answered (`LoopTime.in_time`)."""
 
 
 class Idle:
@@ -183,7 +181,7 @@ class Connections:
             step = reader.next()
             if isinstance(step, Call):
                 idle.since = None
-                await self._in_time()
+                await self._handlers.in_time()
                 head = step.head
                 request = Request("POST", head.path, _NO_QUERY, head.headers, address, head.path)
                 response = await self._handlers.call(request, step.body)
@@ -204,13 +202,6 @@ class Connections:
                 begun = idle.since = trio.current_time()
             elif not await self._more(peer, reader, begun + PATIENCE):
                 return True
-
-    async def _in_time(self) -> None:
-        """Calls that came together are not all answered in one turn of the loop: packets wait for its end."""
-        for _ in range(MAX_YIELDS):
-            if self._handlers.turn_so_far() < TURN:
-                return
-            await trio.lowlevel.checkpoint()
 
     async def _more(self, peer: socket.socket, reader: CallReader, deadline: float) -> bool:
         """More of a call that has begun. False: it does not come in time, or never."""

@@ -89,7 +89,7 @@ class FrontActor(Actor[DrainDeadline]):
         self._admin = AdminFront(services, spec.tree, self._drain, self._undrain)
         self._metrics = MetricsFront(services, rooms)
         self._deadline: Timer | None = None
-        handlers = Handlers(self._call, self._app, self._failed, self._signal, services.loop.turn_so_far)
+        handlers = Handlers(self._call, self._app, self._failed, self._signal, services.loop.in_time)
         self._connections = Connections(handlers, self._config(), services.unix, services.ports.counters)
 
     async def started(self) -> None:

@@ -291,6 +291,7 @@ class SignalSocket:
         """b"": the client is gone."""
         while True:
             await trio.lowlevel.wait_readable(self._peer)
+            await self._services.loop.in_time()
             try:
                 return self._peer.recv(MAX_READ)
             except BlockingIOError:

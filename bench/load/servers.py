@@ -93,6 +93,15 @@ class Server:
                     os.sched_setaffinity(int(task.name), {CORES[0]})
 
 
+def stolen() -> float:
+    """Seconds for which the machine under this one has had the servers' core for itself, since the start."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{CORES[0]}":
+            return int(ticks[7]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 @contextlib.contextmanager
 def server(port: int = 0, plane: str = "auto", name: str = "") -> Iterator[Server]:
     """lkactor on the first core; the caller keeps to the last. Raises RuntimeError when it does not start."""

@@ -10,7 +10,7 @@ from typing import Protocol
 import trio
 from load.peers import Member
 from load.pool import Pool
-from load.servers import Load, Server
+from load.servers import Load, Server, stolen
 
 JOIN_LIMIT = 60.0
 SETTLE = 2.0
@@ -85,6 +85,7 @@ class Window:
         self.server = server
         self._loop_began = time.monotonic() + 1.0  # The second in which we begin has turns from before.
         self._load, self._waited, self.began = Load(), server.waited(), time.monotonic()
+        self._stolen = stolen()
         self._cpu = server.cpu()
 
     def end(self) -> Row:
@@ -96,6 +97,7 @@ class Window:
             "elapsed": elapsed,
             "server_core": round(used / elapsed, 3),
             "server_waited": round((self.server.waited() - self._waited) / elapsed, 4),
+            "server_core_stolen": round((stolen() - self._stolen) / elapsed, 4),
             "generator_core": round(share, 3),
         }
         loop = self.server.loop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -27,16 +27,22 @@ class Front:
         self.plain: list[tuple[Request, bytes]] = []
         self.failures: list[Exception] = []
         self.general: list[str] = []
-        self.turns: Iterator[float] = iter(())
-        """How long turns of the loop have lasted when that is asked; then no time."""
+        self.asked = trio.Event()
+        self.hold: trio.Event | None = None
+        """Calls wait for it."""
         config = Config()
         config.accesslog = config.errorlog = None
         config.include_server_header = False
-        handlers = Handlers(self._call, self._app, self.failures.append, turn_so_far=lambda: next(self.turns, 0.0))
+        handlers = Handlers(self._call, self._app, self.failures.append, in_time=self._in_time)
         self.counters = Counters()
         self.connections = Connections(handlers, config, lambda: 1_000_000_000.0, self.counters)
         self.listener = listener
         self.listener.bind(("127.0.0.1", 0))
+
+    async def _in_time(self) -> None:
+        self.asked.set()
+        if self.hold is not None:
+            await self.hold.wait()
 
     async def _call(self, request: Request, body: bytes) -> Response:
         self.plain.append((request, body))
@@ -209,14 +215,15 @@ def test_who_is_slow_is_served_by_hypercorn(monkeypatch: pytest.MonkeyPatch) -> 
     serving(test)
 
 
-@pytest.mark.parametrize(("turns", "left"), [((0.0, 1.0), 1), ((1.0, 1.0, 0.0, 1.0), 1), ((1.0,) * 100, 84)])
-def test_a_long_turn_ends_before_the_next_call(turns: tuple[float, ...], left: int) -> None:
+def test_a_call_waits_until_it_is_its_turn() -> None:
     async def test(front: Front) -> None:
+        front.hold = trio.Event()
         stream = await front.open()
-        front.turns = iter(turns)
         await stream.send_all(plain(b"soon"))
+        await front.asked.wait()
+        assert not front.plain
+        front.hold.set()
         assert (await answer(stream)).endswith(b"soon")
-        assert len(list(front.turns)) == left
         await stream.aclose()
 
     serving(test)

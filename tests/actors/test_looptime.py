@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import time
 
+import pytest
 import trio
 import trio.lowlevel
 import trio.testing
 
 from actors import looptime
-from actors.looptime import LoopTime
+from actors.looptime import MAX_YIELDS, LoopTime
 
 
 class Clock:
@@ -94,3 +95,23 @@ def test_as_dict_is_json_of_numbers() -> None:
     loop.before_io_wait(0.0)
     answer = loop.as_dict()
     assert set(answer) == {"now", "longest_turn_ms", "window_s", "seconds", "collector"}
+
+
+@pytest.mark.parametrize(("turns", "yields"), [((0.0,), 0), ((1.0, 1.0, 0.0), 2), ((1.0,) * 100, MAX_YIELDS)])
+def test_who_is_woken_late_in_a_turn_takes_the_next_one(monkeypatch, turns: tuple[float, ...], yields: int) -> None:
+    """... until one has just begun, or it has waited often enough."""
+
+    class Turns(trio.abc.Instrument):
+        count = 0
+
+        def before_io_wait(self, timeout: float) -> None:
+            self.count += 1
+
+    async def main() -> None:
+        lengths, counted, loop = iter(turns), Turns(), LoopTime()
+        monkeypatch.setattr(loop, "turn_so_far", lambda: next(lengths))
+        trio.lowlevel.add_instrument(counted)
+        await loop.in_time()
+        assert counted.count == yields
+
+    trio.run(main)
