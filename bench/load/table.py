@@ -204,7 +204,7 @@ def _floor(results: Results, compared: str) -> Iterator[str]:
     yield from (
         "",
         "What the load costs with nothing but what has to be: receive, open, and per leg copy, protect and send, in C",
-        "(`bench/limit/limit.c`). The last column is the lowest ratio that any server could have here:",
+        "(`bench/limit/limit.c`). The last column is what OpenSSL and nothing else would have here:",
         "",
     )
     yield "| case | N | all-C, us a packet | kernel | all-C by kernel | all-C by the other server |"

@@ -12,7 +12,7 @@
 #define SENT_WINDOW 512             /* lkactor/srtp/session.py */
 #define OPENED_WINDOW 1024
 #define SEEN_WORDS 32               /* a ring of bits, wider than the window */
-#define MOST_FLOWS 8192             /* of a peer, who can begin as many as it likes */
+#define MOST_FLOWS 8192             /* that a peer may begin; our own are as many as it subscribes to */
 #define FEW_FLOWS 4
 #define DERIVED 32                  /* octets of a derived key, at most */
 
@@ -95,7 +95,7 @@ static int grow_flows(lk_cipher *cipher) {
 /* NULL: no memory, or too many. */
 static lk_flow *begin_flow(lk_cipher *cipher, uint32_t ssrc, int64_t index) {
     lk_flow *flow;
-    if (cipher->used >= MOST_FLOWS || (cipher->used * 4 >= cipher->room * 3 && grow_flows(cipher) < 0)) return NULL;
+    if ((cipher->opens && cipher->used >= MOST_FLOWS) || (cipher->used * 4 >= cipher->room * 3 && grow_flows(cipher) < 0)) return NULL;
     flow = place_of(cipher->flows, cipher->room, ssrc);
     if (cipher->opens && (flow->seen = calloc(SEEN_WORDS, sizeof *flow->seen)) == NULL) return NULL;
     flow->ssrc = ssrc;
