@@ -87,12 +87,13 @@ async def _serve(config: Config, load_again: Callable[[], Config]) -> None:
         services.events.listen(need.observe)
         await node.system.spawn(lambda: CollectorActor(services, need), "collector", restart=Restart.PERMANENT)
         tune()
-        print(banner(config, node), flush=True)
-        log = ServerLog(config.logging, services.joins, services.server_info.node_id)
-        services.events.listen(log.observe)
-        _name_weak_secrets(node, config)
         terminal = os.isatty(0)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP) as signals:
+            # Who reads the banner may send one at once.
+            print(banner(config, node), flush=True)
+            log = ServerLog(config.logging, services.joins, services.server_info.node_id)
+            services.events.listen(log.observe)
+            _name_weak_secrets(node, config)
             # HUP is also what a terminal says that is closed: then there is nobody left to serve.
             while await anext(signals) == signal.SIGHUP and not (terminal and not os.isatty(0)):
                 await reload(node, load_again, log)
