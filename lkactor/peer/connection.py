@@ -37,7 +37,7 @@ from lkactor.sctp import (
     SctpLimits,
 )
 from lkactor.sdp import RemoteTransport
-from lkactor.srtp import SrtpKeys, SrtpReceiver, SrtpSender
+from lkactor.srtp import SrtpKeys, SrtpReceiver, SrtpSender, libsrtp
 from lkactor.wire.address import Address
 from lkactor.wire.rtcp import RtcpPacket, parse_rtcp
 from lkactor.wire.rtp import RtpPacket, is_rtcp, parse_rtp
@@ -93,10 +93,6 @@ PeerEvent = (
 )
 
 
-def _libsrtp(keys: SrtpKeys) -> tuple[SrtpSender, SrtpReceiver]:
-    return SrtpSender(keys), SrtpReceiver(keys)
-
-
 class PeerConnection:
     """Verbs: `receive_datagram`, `datagrams_to_send`, `next_timeout`, `handle_timeout`, `next_event`.
 
@@ -114,10 +110,10 @@ class PeerConnection:
         timing: IceTiming | None = None,
         sctp_limits: SctpLimits | None = None,
         lock: AbstractContextManager[object] | None = None,
-        srtp: Callable[[SrtpKeys], tuple[SrtpSender, SrtpReceiver]] | None = None,
+        srtp: Callable[[SrtpKeys], tuple[SrtpSender, SrtpReceiver]] = libsrtp,
     ) -> None:
         """`lock` is held while SRTP sessions are used, where another thread uses them, too; `srtp` makes them."""
-        self._make_srtp = srtp or _libsrtp
+        self._make_srtp = srtp
         self._lock = lock or nullcontext()
         self._sctp_limits = sctp_limits
         self._rng = rng

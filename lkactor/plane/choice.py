@@ -16,7 +16,7 @@ from lkactor.plane.sources import source_id
 from lkactor.plane.steady import SteadyFanout
 from lkactor.sfu.fanout import Fanout, PythonFanout
 from lkactor.sfu.leg import Leg
-from lkactor.srtp import SLOTS_AVAILABLE, SlotArray, SrtpKeys, SrtpReceiver, SrtpSender, kernel_access
+from lkactor.srtp import SLOTS_AVAILABLE, SlotArray, SrtpKeys, SrtpReceiver, SrtpSender, kernel_access, libsrtp
 
 
 class Pump(Protocol):
@@ -96,7 +96,7 @@ class PythonPlane:
         self._slots = SlotArray(SLOTS, SLOT_SIZE) if self.intake is not None else None
 
     def srtp(self, keys: SrtpKeys) -> tuple[SrtpSender, SrtpReceiver]:
-        return SrtpSender(keys), SrtpReceiver(keys)
+        return libsrtp(keys)
 
     def socket(self, fd: int) -> SocketCell:
         return InlineSocket(fd) if self.intake is not None else NoSocketCell()

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lkactor.errors import ProtocolViolation
 from lkactor.plane._kernel import ffi, lib
-from lkactor.srtp import REASONS, PacketBuffer, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
+from lkactor.srtp import PacketBuffer, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender, libsrtp
 
 _GCM = (SrtpProfile.AEAD_AES_128_GCM, SrtpProfile.AEAD_AES_256_GCM)
 _buffer = PacketBuffer(1, 2048)
@@ -21,7 +20,7 @@ def srtp_of(keys: SrtpKeys) -> tuple[SrtpSender, SrtpReceiver]:
         opening = _cipher(keys.remote_key, keys.remote_salt, opens=True)
         if sending is not None and opening is not None:
             return SealingSender(keys, sending), OpeningReceiver(keys, opening)
-    return SrtpSender(keys), SrtpReceiver(keys)
+    return libsrtp(keys)
 
 
 def _cipher(key: bytes, salt: bytes, *, opens: bool) -> Any:
@@ -35,20 +34,13 @@ class SealingSender(SrtpSender):
 
     def __init__(self, keys: SrtpKeys, cipher: Any) -> None:
         super().__init__(keys)
-        self.cipher = cipher
+        self.cipher = self._state = cipher
+        self._protect = lib.lk_seal
 
     def protect_rtp(self, data: bytes) -> bytes:
         size = len(data)
         _buffer.view[:size] = data
         return _buffer.view[: self.protect_rtp_into(_buffer, 0, size)].tobytes()
-
-    def protect_rtp_into(self, buffer: PacketBuffer, offset: int, length: int) -> int:
-        size = buffer.length
-        size[0] = length
-        status = lib.lk_seal(self.cipher, buffer.cdata + offset, size)
-        if status:
-            raise RuntimeError(f"a packet cannot be protected: status {status}")
-        return int(size[0])
 
 
 class OpeningReceiver(SrtpReceiver):
@@ -56,12 +48,5 @@ class OpeningReceiver(SrtpReceiver):
 
     def __init__(self, keys: SrtpKeys, cipher: Any) -> None:
         super().__init__(keys)
-        self.cipher = cipher
-
-    def unprotect_rtp_in(self, buffer: PacketBuffer, size: int) -> bytes:
-        length = buffer.length
-        length[0] = size
-        status = lib.lk_open(self.cipher, buffer.cdata, length)
-        if status:
-            raise ProtocolViolation(REASONS.get(status, "srtp.invalid"))
-        return buffer.view[: length[0]].tobytes()
+        self.cipher = self._state = cipher
+        self._unprotect = lib.lk_open

@@ -3,10 +3,9 @@
 from lkactor.srtp.batch import AVAILABLE as SLOTS_AVAILABLE
 from lkactor.srtp.batch import SlotArray
 from lkactor.srtp.keys import SrtpKeys, SrtpProfile
-from lkactor.srtp.session import REASONS, PacketBuffer, SrtpReceiver, SrtpSender, kernel_access, signing_access
+from lkactor.srtp.session import PacketBuffer, SrtpReceiver, SrtpSender, kernel_access, libsrtp, signing_access
 
 __all__ = [
-    "REASONS",
     "SLOTS_AVAILABLE",
     "PacketBuffer",
     "SlotArray",
@@ -15,5 +14,6 @@ __all__ = [
     "SrtpReceiver",
     "SrtpSender",
     "kernel_access",
+    "libsrtp",
     "signing_access",
 ]

@@ -36,7 +36,7 @@ _MESSAGES = {
     "replay check failed (bad index)": "srtp.replay",
     "replay check failed (index too old)": "srtp.old",
 }
-REASONS = {7: "srtp.auth", 9: "srtp.replay", 10: "srtp.old"}
+_REASONS = {7: "srtp.auth", 9: "srtp.replay", 10: "srtp.old"}
 """srtp_err_status_t of libsrtp 2."""
 PROTECT_TYPE = "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)'>"
 """libsrtp 2's; libsrtp 3 has another."""
@@ -91,12 +91,15 @@ _RECEIVED = PacketBuffer(1, 2048)
 class SrtpSender:
     """Protects what we send, any SSRC."""
 
-    __slots__ = ("_context", "_session", "profile")
+    __slots__ = ("_context", "_protect", "_session", "_state", "profile")
 
     def __init__(self, keys: SrtpKeys) -> None:
         self.profile = keys.profile
         self._session = _session(keys.profile, keys.local_key, keys.local_salt, Policy.SSRC_ANY_OUTBOUND, SENT_WINDOW)
         self._context: Any = self._session._srtp[0] if IN_PLACE else None
+        self._protect: Any = lib.srtp_protect if IN_PLACE else None
+        self._state: Any = self._context
+        """What protects RTP, and its first argument."""
 
     @property
     def context(self) -> Any:
@@ -124,21 +127,24 @@ class SrtpSender:
             return len(out)
         size = buffer.length
         size[0] = length
-        status = lib.srtp_protect(self._context, buffer.cdata + offset, size)
+        status = self._protect(self._state, buffer.cdata + offset, size)
         if status:
-            raise RuntimeError(f"srtp_protect failed with status {status}")
+            raise RuntimeError(f"a packet cannot be protected: status {status}")
         return int(size[0])
 
 
 class SrtpReceiver:
     """Opens what the peer sends, any SSRC. Failures are the peer's: ProtocolViolation("srtp....")."""
 
-    __slots__ = ("_context", "_session", "profile")
+    __slots__ = ("_context", "_session", "_state", "_unprotect", "profile")
 
     def __init__(self, keys: SrtpKeys) -> None:
         self.profile = keys.profile
         self._session = _session(keys.profile, keys.remote_key, keys.remote_salt, Policy.SSRC_ANY_INBOUND, WINDOW)
         self._context: Any = self._session._srtp[0] if IN_PLACE else None
+        self._unprotect: Any = lib.srtp_unprotect if IN_PLACE else None
+        self._state: Any = self._context
+        """What opens RTP, and its first argument."""
 
     @property
     def context_address(self) -> int:
@@ -163,9 +169,9 @@ class SrtpReceiver:
             return self._unprotect_rtp(bytes(buffer.view[:size]))
         length = buffer.length
         length[0] = size
-        status = lib.srtp_unprotect(self._context, buffer.cdata, length)
+        status = self._unprotect(self._state, buffer.cdata, length)
         if status:
-            raise ProtocolViolation(REASONS.get(status, "srtp.invalid"))
+            raise ProtocolViolation(_REASONS.get(status, "srtp.invalid"))
         return buffer.view[: length[0]].tobytes()
 
     def _unprotect_rtp(self, data: bytes) -> bytes:
@@ -186,3 +192,8 @@ class SrtpReceiver:
             raise ProtocolViolation(reason) from None
         except ValueError:
             raise ProtocolViolation("srtcp.too_long") from None
+
+
+def libsrtp(keys: SrtpKeys) -> tuple[SrtpSender, SrtpReceiver]:
+    """For what a peer connection sends and for what it receives."""
+    return SrtpSender(keys), SrtpReceiver(keys)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lkactor.errors import ProtocolViolation
 from lkactor.sfu.leg import HISTORY
-from lkactor.srtp import PacketBuffer, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
+from lkactor.srtp import PacketBuffer, SrtpKeys, SrtpProfile, SrtpSender, libsrtp
 from lkactor.srtp import session as session_module
 from lkactor.wire.rtcp import Pli, build_rtcp
 from lkactor.wire.rtp import build_rtp
@@ -57,7 +57,7 @@ class Maker:
         return self._make(key_set)[1]
 
 
-MAKERS = [Maker("libsrtp", lambda key_set: (SrtpSender(key_set), SrtpReceiver(key_set)))]
+MAKERS = [Maker("libsrtp", libsrtp)]
 try:
     from lkactor.plane.sealing import OpeningReceiver, SealingSender, srtp_of
 except ImportError:
