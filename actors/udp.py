@@ -18,7 +18,7 @@ from lkactor.plane import Pump
 
 TURN = 0.002
 """Seconds of receive and forwarding work between two looks at the rest of the process."""
-FEWEST, BURST, MOST = 4, 4, 128
+BURST, MOST = 4, 128
 """Datagrams at once and per turn. What one costs is not known before: a check next to nothing, a packet behind a gap
 that goes to a hundred legs a third of a millisecond. Fewer would cost more in turns than they save in delay."""
 LOOK = 0.1
@@ -30,8 +30,6 @@ class UdpActor(Actor[object]):
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._cost = TURN / MOST
-        """Seconds per datagram, all that follows from it included; the average of the last bursts."""
         self._news = trio.Event()
 
     async def started(self) -> None:
@@ -50,15 +48,11 @@ class UdpActor(Actor[object]):
     def _turn(self, drain: Callable[[int], int]) -> None:
         """Let `drain` push datagrams on, burst by burst, until TURN is over with all that follows from them. It says
         how many there were."""
-        began = now = trio.current_time()
+        end = trio.current_time() + TURN
         for _ in range(MOST // BURST):
-            count = max(FEWEST, min(BURST, int((began + TURN - now) / self._cost)))
             with self.context.media_turn:
-                drained = drain(count)
-            before, now = now, trio.current_time()
-            if drained:
-                self._cost += max(1e-6, (now - before) / drained - self._cost) / 4
-            if drained < count or now >= began + TURN:
+                drained = drain(BURST)
+            if drained < BURST or trio.current_time() >= end:
                 return
 
     # -- what the forwarding plane hands up -------------------------------------------------------------------------
