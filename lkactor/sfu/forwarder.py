@@ -250,14 +250,16 @@ class TrackForwarder:
             self._key_frames.want(now)
         return receiver
 
-    def _catch_up(self, leg: Leg, layer: int, now: float) -> None:
-        """A leg that has not begun is served from the last key frame on, if that is not long ago."""
+    def _catch_up(self, leg: Leg, layer: int, now: float) -> int:
+        """A leg that has not begun is served from the last key frame on, if that is not long ago. How many packets."""
         receiver = self._layers[layer]
         if receiver is None or leg.munger.started or self._source.format.layered or self.muted:
-            return
+            return 0
         past = enumerate(self._recent.since(layer, receiver, now))
-        frames = [self._reader.again(packet, number, keyframe=not index) for index, (number, packet) in past]
-        self._forward(leg, layer, [frame for frame in frames if frame is not None], now)
+        read = [self._reader.again(packet, number, keyframe=not index) for index, (number, packet) in past]
+        frames = [frame for frame in read if frame is not None]
+        self._forward(leg, layer, frames, now)
+        return len(frames) if leg.munger.started else 0
 
     def _forward(self, leg: Leg, layer: int, frames: Sequence[Frame], now: float) -> None:
         """One leg, one burst: select, write, protect, one send."""

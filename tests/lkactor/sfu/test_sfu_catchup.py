@@ -8,6 +8,7 @@ from support.media import Sink, VideoSource, forwarder_for, ids_of, video_format
 
 from lkactor.sfu import Leg, TrackForwarder
 from lkactor.sfu.catchup import AGE, MOST
+from lkactor.sfu.keyframes import CAUGHT_UP_AT_ONCE, PAUSE
 from lkactor.wire.rtcp import Pli
 
 FRAME = 1 / 30
@@ -140,3 +141,28 @@ def test_nobody_gets_the_past_of_a_muted_track() -> None:
     stage.forwarder.set_muted(True, stage.now)
     leg, sink = stage.join(2)
     assert waits(stage.forwarder, leg) and not sink.take()
+
+
+def test_a_crowd_is_served_a_few_at_a_time_and_soon() -> None:
+    """What is sent in one go stops the media of everybody else for as long."""
+    stage = Stage()
+    stage.run(1.0)
+    stage.join(1)
+    stage.run(1.3)
+    sinks = [Sink() for _ in range(40)]
+    for number, sink in enumerate(sinks):
+        stage.forwarder.add_leg(video_leg(sink, ssrc=101 + 2 * number, subscriber=f"PA_c{number}"), stage.now)
+    seen = [0] * len(sinks)
+    while not all(seen):
+        due = stage.forwarder.next_timeout()
+        assert due is not None and due <= stage.now + PAUSE, "somebody waits for the past"
+        stage.now = due
+        stage.forwarder.handle_timeout(stage.now)
+        sent = [sink.take() for sink in sinks]
+        most = max(len(packets) for packets in sent)
+        assert 0 < sum(len(packets) for packets in sent) < CAUGHT_UP_AT_ONCE + most
+        for number, packets in enumerate(sent):
+            assert not (packets and seen[number]), "the past is sent once"
+            if packets:
+                assert ids_of(packets[0]).begins_keyframe(packets[0].payload)
+            seen[number] += len(packets)
