@@ -1,8 +1,9 @@
 """How long the event loop's turns are, and what the garbage collector takes of them.
 
 A turn is everything between two waits for I/O: whoever becomes ready meanwhile waits for its end, so the longest turn
-is the longest stall. The instrument is called twice a turn, not per task or packet, and costs a microsecond a turn.
-Each second is kept by itself, so that a window of any length can be judged afterwards.
+is the longest stall. The instrument is called twice a turn, not per task or packet, and costs 1.5 microseconds a turn.
+Each second is kept by itself, so that a window of any length can be judged afterwards. Beside the longest turn stands
+the CPU that it took: a turn of 500 ms with 2 ms of CPU is not the server's doing, but the machine's or another thread's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import gc
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, thread_time
 
 import trio
 
@@ -34,6 +35,8 @@ class LoopSecond:
     """In turns; the rest was waiting for I/O."""
     longest: float
     """The longest turn by the clock on the wall, the time included in which the machine gave the core to others."""
+    longest_cpu: float
+    """What that turn took of a core, with the wait for I/O before it; a machine below this one may hide in it, too."""
     collecting: float
     """In the garbage collector, in or out of turns."""
 
@@ -58,11 +61,13 @@ class LoopTime(trio.abc.Instrument):
         self.generations = (Generation(), Generation(), Generation())
         self._began = self._collection_began = 0.0
         self._second = self._turns = 0
-        self._busy = self._longest = self._collecting = 0.0
+        self._busy = self._longest = self._longest_cpu = self._collecting = 0.0
+        self._cpu = 0.0
+        """Of this thread, when the last turn ended."""
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        self._began = monotonic()
+        self._began, self._cpu = monotonic(), thread_time()
         self._second = int(self._began)
         trio.lowlevel.add_instrument(self)
         gc.callbacks.append(self._on_collection)
@@ -79,14 +84,15 @@ class LoopTime(trio.abc.Instrument):
         self._began = monotonic()
 
     def before_io_wait(self, timeout: float) -> None:
-        now = monotonic()
+        now, cpu = monotonic(), thread_time()
         spent = now - self._began
         if int(now) != self._second:
             self._close(int(now))
         self._turns += 1
         self._busy += spent
         if spent > self._longest:
-            self._longest = spent
+            self._longest, self._longest_cpu = spent, cpu - self._cpu
+        self._cpu = cpu
 
     def _close(self, second: int) -> None:
         """A turn belongs to the second in which it ends."""
@@ -94,7 +100,7 @@ class LoopTime(trio.abc.Instrument):
             self.seconds.append(self._current())
         self._second = second
         self._turns = 0
-        self._busy = self._longest = self._collecting = 0.0
+        self._busy = self._longest = self._longest_cpu = self._collecting = 0.0
 
     def _on_collection(self, phase: str, info: dict[str, int]) -> None:
         now = monotonic()
@@ -123,7 +129,9 @@ class LoopTime(trio.abc.Instrument):
     # -- asked ------------------------------------------------------------------------------------------------------
 
     def _current(self) -> LoopSecond:
-        return LoopSecond(self._second, self._turns, self._busy, self._longest, self._collecting)
+        return LoopSecond(
+            self._second, self._turns, self._busy, self._longest, self._longest_cpu, self._collecting
+        )
 
     def since(self, second: float) -> list[LoopSecond]:
         """Those that began at `second` (of the monotonic clock) or later, the current one included."""
@@ -150,6 +158,7 @@ class LoopTime(trio.abc.Instrument):
                     "turns": entry.turns,
                     "busy_ms": _ms(entry.busy),
                     "longest_turn_ms": _ms(entry.longest),
+                    "longest_turn_cpu_ms": _ms(entry.longest_cpu),
                     "collector_ms": _ms(entry.collecting),
                 }
                 for entry in self.since(0)

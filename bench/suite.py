@@ -72,7 +72,7 @@ class Case:
 
 
 PACKETS = ("cpu_us_per_packet", "latency_p50_ms", "latency_p99_ms")
-STALL = ("longest_stall_ms", "latency_p99_ms", "packets_per_second")
+STALL = ("longest_stall_ms", "longest_stall_cpu_ms", "longest_machine_stop_ms", "latency_p99_ms", "packets_per_second")
 MOST = ("packets_per_second", "cpu_us_per_packet", "latency_p99_ms")
 MEANWHILE = ("latency_p50_ms", "latency_p99_ms", "p99_by_alone", "calls_per_second", "joins_per_second")
 REQUESTS = ("cpu_us_per_request", "latency_p99_ms")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import trio
 from cases.forwarding import cast, saturation
+from load.heartbeat import heartbeat
 from load.peers import VIDEO, VIDEO_FAST, Stream
-from load.servers import Server
-from load.window import Row, count, crowd, join_all, measure, start
+from load.servers import CORES, Server
+from load.window import Row, count, crowd, join_all, start
 
 SINKS = 100
 STALL_SECONDS = 3
@@ -26,7 +27,9 @@ _most: dict[str, float] = {}
 
 
 async def stall(server: Server, n: int, seconds: float) -> Row:
-    """`n` per cent of the highest rate that the server reaches with SINKS; that is looked for in short windows."""
+    """`n` per cent of the highest rate that the server reaches with SINKS; that is looked for in short windows.
+
+    `longest_machine_stop_ms`: for so long at a time nobody at all had the server's core; a stall may be that and no more."""
     if server.name not in _most:
         _most[server.name] = (await saturation(server, SINKS, 1.0))["rate"]
     most = _most[server.name]
@@ -34,7 +37,11 @@ async def stall(server: Server, n: int, seconds: float) -> Row:
         stream = Stream("video", most * n / 100, VIDEO.size)
         publisher, sinks = cast(server, pool, f"b8-stall-{n}", SINKS, stream)
         await join_all([publisher, *sinks], nursery)
-        row = await measure(server, [publisher], sinks, nursery, STALL_SECONDS * seconds)
+        await start([publisher], sinks, nursery)
+        with heartbeat(CORES[0]) as beat:
+            row = await count(server, [publisher], sinks, STALL_SECONDS * seconds)
+    if beat.longest is not None:
+        row["longest_machine_stop_ms"] = beat.longest
     return row | {"rate": most * n / 100}
 
 

@@ -121,6 +121,7 @@ def tables(results: Results, compared: str) -> Iterator[str]:
     yield from _listed(results)
     yield from _floor(results, compared)
     yield from _limit(results)
+    yield from _stalls(results)
     yield from _interference(results, compared)
     yield from _janus(results, compared)
     drawn = [case for _, case, _, _ in FORWARDING if len(results.rows.get(case, {})) > 1]
@@ -238,6 +239,23 @@ def _limit(results: Results) -> Iterator[str]:
         cost = row["cpu_us_per_packet_at_200"]
         cells += [f"{cost:.2f}", f"{calm[PACKET] / cost:.2f} of it" if calm else "-"]
         yield f"| {' | '.join(cells)} |"
+
+
+def _stalls(results: Results) -> Iterator[str]:
+    """What of the longest stalls was the server's doing."""
+    rows = [
+        (size, name, row)
+        for size in sorted(results.rows.get("b8-stall", {}), key=int)
+        for name in (KERNEL, PYTHON)
+        if (row := results.get("b8-stall", int(size), name)) is not None and "longest_stall_cpu_ms" in row
+    ]
+    if not rows:
+        return
+    yield from ("", "The longest stall, what it took of the core, and how long the machine let nobody have that core:", "")
+    yield from ("| % of saturation | server | longest turn, ms | CPU of it, ms | machine stopped, ms |", "|---|---|---|---|---|")
+    for size, name, row in rows:
+        figures = (_figure(row, f"longest_{figure}_ms") for figure in ("stall", "stall_cpu", "machine_stop"))
+        yield f"| {size} | {name} | {' | '.join(figures)} |"
 
 
 def _interference(results: Results, compared: str) -> Iterator[str]:

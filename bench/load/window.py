@@ -89,7 +89,8 @@ class Window:
         self._cpu = server.cpu()
 
     def end(self) -> Row:
-        """`cpu` and `elapsed` in seconds; `longest_stall_ms` from servers that know it."""
+        """`cpu` and `elapsed` in seconds; the longest stall by the clock, and by the CPU of the longest turn of each
+        second, from servers that know it."""
         used, share, ended = self.server.cpu() - self._cpu, self._load.share(), time.monotonic()
         elapsed = ended - self.began
         row = {
@@ -104,6 +105,7 @@ class Window:
         if loop is not None:
             seconds = [entry for entry in loop["seconds"] if int(self._loop_began) <= entry["second"] <= ended]
             row["longest_stall_ms"] = max((entry["longest_turn_ms"] for entry in seconds), default=0.0)
+            row["longest_stall_cpu_ms"] = max((entry["longest_turn_cpu_ms"] for entry in seconds), default=0.0)
             row["collector_ms_per_second"] = sum(e["collector_ms"] for e in seconds) / max(1, len(seconds))
         return row
 

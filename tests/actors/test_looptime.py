@@ -46,6 +46,19 @@ def test_the_longest_turn_of_a_window(monkeypatch) -> None:
     assert loop.longest(window=2) == 0.0625
 
 
+def test_beside_the_longest_turn_stands_its_cpu(monkeypatch) -> None:
+    """Not that of the turn that took the most: a stall with little CPU is not the server's doing."""
+    clock, cpu = Clock(), Clock()
+    monkeypatch.setattr(looptime, "monotonic", clock)
+    monkeypatch.setattr(looptime, "thread_time", cpu)
+    loop = LoopTime()
+    turn(loop, clock, 100.0, 100.0)
+    for begin, end, spent in ((100.0, 100.25, 0.25), (100.25, 100.75, 0.125), (101.0, 101.25, 0.0625)):
+        cpu.now += spent
+        turn(loop, clock, begin, end)
+    assert [(entry.longest, entry.longest_cpu) for entry in loop.since(100)] == [(0.5, 0.125), (0.25, 0.0625)]
+
+
 def test_a_turn_over_several_seconds_is_seen_where_it_ends(monkeypatch) -> None:
     clock = Clock()
     monkeypatch.setattr(looptime, "monotonic", clock)
@@ -79,6 +92,7 @@ def test_a_real_loop_and_a_real_collection() -> None:
             await trio.lowlevel.checkpoint()
             await trio.testing.wait_all_tasks_blocked()
             assert loop.longest() >= 0.02
+            assert 0 < max(entry.longest_cpu for entry in loop.since(0))
             assert loop.generations[0].collections >= 1
             assert loop.generations[0].collected >= 1
             assert loop.collecting[0] > 0
