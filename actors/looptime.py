@@ -3,7 +3,7 @@
 A turn is everything between two waits for I/O: whoever becomes ready meanwhile waits for its end, so the longest turn
 is the longest stall. The instrument is called twice a turn, not per task or packet, and costs 1.5 microseconds a turn.
 Each second is kept by itself, so that a window of any length can be judged afterwards. Beside the longest turn stands
-the CPU that it took: a turn of 500 ms with 2 ms of CPU is not the server's doing, but the machine's or another thread's.
+the CPU that it took: a turn of 500 ms with 2 ms of CPU is not this thread's doing, but another one's or the machine's.
 """
 
 from __future__ import annotations
@@ -129,9 +129,7 @@ class LoopTime(trio.abc.Instrument):
     # -- asked ------------------------------------------------------------------------------------------------------
 
     def _current(self) -> LoopSecond:
-        return LoopSecond(
-            self._second, self._turns, self._busy, self._longest, self._longest_cpu, self._collecting
-        )
+        return LoopSecond(self._second, self._turns, self._busy, self._longest, self._longest_cpu, self._collecting)
 
     def since(self, second: float) -> list[LoopSecond]:
         """Those that began at `second` (of the monotonic clock) or later, the current one included."""

@@ -29,7 +29,7 @@ _most: dict[str, float] = {}
 async def stall(server: Server, n: int, seconds: float) -> Row:
     """`n` per cent of the highest rate that the server reaches with SINKS; that is looked for in short windows.
 
-    `longest_machine_stop_ms`: for so long at a time nobody at all had the server's core; a stall may be that and no more."""
+    `longest_machine_stop_ms`: for so long at a time nobody at all had the server's core; a stall may be no more."""
     if server.name not in _most:
         _most[server.name] = (await saturation(server, SINKS, 1.0))["rate"]
     most = _most[server.name]

@@ -251,8 +251,15 @@ def _stalls(results: Results) -> Iterator[str]:
     ]
     if not rows:
         return
-    yield from ("", "The longest stall, what it took of the core, and how long the machine let nobody have that core:", "")
-    yield from ("| % of saturation | server | longest turn, ms | CPU of it, ms | machine stopped, ms |", "|---|---|---|---|---|")
+    yield from (
+        "",
+        "The longest stall, what of it was CPU, and how long the machine let nobody have the core:",
+        "",
+    )
+    yield from (
+        "| load, % of most | server | longest turn, ms | CPU of it, ms | machine stopped, ms |",
+        "|---|---|---|---|---|",
+    )
     for size, name, row in rows:
         figures = (_figure(row, f"longest_{figure}_ms") for figure in ("stall", "stall_cpu", "machine_stop"))
         yield f"| {size} | {name} | {' | '.join(figures)} |"
