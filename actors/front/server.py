@@ -23,11 +23,12 @@ from actors.front.intake import claims_of, refusal
 from actors.front.metrics import MetricsFront
 from actors.front.paths import redirect
 from actors.front.rtc import PATHS, VALIDATE_PATHS, RtcFront
-from actors.front.signalling import SignalSocket, StartSoon, request_of
+from actors.front.signalling import SignalSocket, request_of
 from actors.front.try_page import try_page
 from actors.front.twirp import PREFIX, TwirpFront
 from actors.front.types import NOT_FOUND, Receive, Request, Response, Scope, Send
 from actors.front.whip import WhipFront
+from actors.front.writing import LateWrites, StartSoon
 from actors.kernel import Actor, ActorInfo, ActorRef, Timer
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.services import Services
@@ -88,6 +89,7 @@ class FrontActor(Actor[DrainDeadline]):
         self._events = EventsFront(services)
         self._admin = AdminFront(services, spec.tree, self._drain, self._undrain)
         self._metrics = MetricsFront(services, rooms)
+        self._late = LateWrites(services.loop)
         self._deadline: Timer | None = None
         handlers = Handlers(self._call, self._app, self._failed, self._signal, services.loop.in_time)
         self._connections = Connections(handlers, self._config(), services.unix, services.ports.counters)
@@ -154,7 +156,7 @@ class FrontActor(Actor[DrainDeadline]):
     async def _signal(
         self, peer: socket.socket, address: str, upgrade: Upgrade, begun: bytes, start_soon: StartSoon
     ) -> None:
-        client = SignalSocket(peer, upgrade, begun, self._services, start_soon)
+        client = SignalSocket(peer, upgrade, begun, self._services, start_soon, self._late)
         await self._rtc.serve_plain(request_of(upgrade, address), client)
 
     async def _call(self, request: Request, body: bytes) -> Response:

@@ -1,8 +1,9 @@
 """Signal connections without a general HTTP server: `/rtc` and `/rtc/v1` on the client's own socket.
 
 Nearly every client sends a plain upgrade (`lkactor.signal.websocket`). Such a connection is one task, which reads; what
-the participant says is written from the participant's own turn, as far as the socket takes it. The rest waits, and a
-client that lets too much wait is cut off. Other upgrades (HTTP/2, odd ones) are served by `actors.front.sessions`.
+the participant says is written from the participant's own turn, as far as that and the socket allow
+(`actors.front.writing`). The rest waits, and a client that lets too much wait is cut off. Other upgrades (HTTP/2, odd
+ones) are served by `actors.front.sessions`.
 
     UPGRADE   what the participant says waits     -> accept: OPEN; deny: over
     OPEN      both directions                     -> close frame sent: CLOSING; peer gone: over
@@ -12,7 +13,6 @@ client that lets too much wait is cut off. Other upgrades (HTTP/2, odd ones) are
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ import trio
 from livekit.protocol import models, rtc
 
 from actors.front.types import Request, Response
+from actors.front.writing import LateWrites, StartSoon, Writer
 from actors.kernel import ActorDead, ActorRef, MailboxFull
 from actors.messages.participant import ParticipantMessage, SignalLost, SignalReceived
 from actors.services import Services
@@ -55,7 +56,6 @@ MALFORMED_LIMIT = 20
 MAX_READ = 64 * 1024
 TOGETHER = 32
 """Requests that are passed on at once."""
-StartSoon = Callable[..., None]
 
 
 def request_of(upgrade: Upgrade, client: str) -> Request:
@@ -67,65 +67,6 @@ def request_of(upgrade: Upgrade, client: str) -> Request:
     )
 
 
-class Writer:
-    """Bytes for a socket: at once as far as it takes them, the rest when it takes more."""
-
-    __slots__ = ("_drained", "_peer", "_rest", "_start_soon", "broken")
-
-    def __init__(self, peer: socket.socket, start_soon: StartSoon) -> None:
-        self._peer = peer
-        self._start_soon = start_soon
-        self._rest: list[bytes] = []
-        self._drained = trio.Event()
-        self._drained.set()
-        self.broken = False
-
-    @property
-    def waiting(self) -> int:
-        """Pieces that the socket has not taken."""
-        return len(self._rest)
-
-    def write(self, data: bytes) -> None:
-        if self._rest:
-            self._rest.append(data)
-            return
-        rest = self._send(data)
-        if rest:
-            self._rest.append(rest)
-            self._drained = trio.Event()
-            self._start_soon(self._flush)
-
-    async def drained(self) -> None:
-        """Until the socket has taken everything, or has broken."""
-        await self._drained.wait()
-
-    def _send(self, data: bytes) -> bytes:
-        """What is left of it."""
-        if self.broken:
-            return b""
-        try:
-            return data[self._peer.send(data) :]
-        except BlockingIOError:
-            return data
-        except OSError:
-            self.broken = True  # The reading side finds out, too, and ends the connection.
-            self._rest.clear()
-            return b""
-
-    async def _flush(self) -> None:
-        while self._rest:
-            try:
-                await trio.lowlevel.wait_writable(self._peer)
-            except trio.ClosedResourceError:
-                break
-            rest = self._send(self._rest[0])
-            if rest:
-                self._rest[0] = rest
-            elif self._rest:
-                self._rest.pop(0)
-        self._drained.set()
-
-
 class SignalSocket:
     """One client: the sending half that a participant holds (implements `SignalSink`), and the task that reads."""
 
@@ -135,14 +76,20 @@ class SignalSocket:
     )  # fmt: skip
 
     def __init__(
-        self, peer: socket.socket, upgrade: Upgrade, begun: bytes, services: Services, start_soon: StartSoon
+        self,
+        peer: socket.socket,
+        upgrade: Upgrade,
+        begun: bytes,
+        services: Services,
+        start_soon: StartSoon,
+        late: LateWrites,
     ) -> None:
         """`begun`: what was read of the connection, the upgrade included."""
         self._peer = peer
         self._upgrade = upgrade
         self._begun = begun[upgrade.size :]
         self._services = services
-        self._writer = Writer(peer, start_soon)
+        self._writer = Writer(peer, start_soon, late)
         self._reader = MessageReader(services.config.limit.signal_message_size_limit, deflate=upgrade.deflate)
         self._scope = trio.CancelScope()
         self._unsent: list[Outgoing] = []
@@ -212,7 +159,7 @@ class SignalSocket:
         frames = b"".join(response.frame(text=text, deflate=deflate) for response in unsent)
         self._services.metrics.signal.responses += len(unsent)
         self._unsent = []
-        self._writer.write(acceptance(self._upgrade) + self._date() + b"\r\n" + frames)
+        self._writer.write_now(acceptance(self._upgrade) + self._date() + b"\r\n" + frames)
         self._accepted = True
         if self._closing:
             self._say_goodbye(NORMAL)
@@ -221,7 +168,7 @@ class SignalSocket:
         """Plain HTTP instead of the upgrade."""
         fields = b"".join(b"%b: %b\r\n" % pair for pair in response.raw_headers())
         head = b"HTTP/1.1 %d \r\n%bconnection: close\r\n%b\r\n" % (response.status, fields, self._date())
-        self._writer.write(head + response.body)
+        self._writer.write_now(head + response.body)
         trio.lowlevel.notify_closing(self._peer)  # A client that does not take even this waits for nothing.
 
     def _date(self) -> bytes:
@@ -280,7 +227,7 @@ class SignalSocket:
                     self._writer.write(frame(PONG, payload))
                 case CloseReceived(code=code):
                     if not self._closing:
-                        self._writer.write(close_frame(code))
+                        self._writer.write_now(close_frame(code))
                     return
                 case Violated(code=code):
                     self._close(code)

@@ -14,6 +14,7 @@ from support.domain_world import World, world
 
 from actors.front.signalling import QUEUE, SignalSocket
 from actors.front.types import Response
+from actors.front.writing import LateWrites
 from actors.kernel import Actor, ActorRef
 from actors.messages.participant import SignalLost, SignalReceived
 from lkactor.signal.outgoing import Outgoing
@@ -60,7 +61,9 @@ class Client:
         upgrade = read_upgrade(UPGRADE)
         assert upgrade is not None
         self.ours, self.ref, self.listener = ours, ref, listener
-        self.sink = SignalSocket(ours, upgrade, UPGRADE, hall.services, nursery.start_soon)
+        self.sink = SignalSocket(
+            ours, upgrade, UPGRADE, hall.services, nursery.start_soon, LateWrites(hall.services.loop)
+        )
         self.over = trio.Event()
         self.nursery = nursery
 
