@@ -240,6 +240,9 @@ def test_publisher_learns_of_its_first_subscriber(lk_server: Server, lk_room: st
 
 
 def test_simulcast_layers_are_chosen_by_quality(lk_server: Server, lk_room: str, single_pc: bool) -> None:
+    """Layers of 960, 480 and 240 columns; libwebrtc sends two thirds of that for good where it finds itself too slow
+    to encode them (seen on a machine whose neighbours took the cores: 640 in all of 40 s)."""
+
     async def test() -> None:
         async with party(lk_server, lk_room, single_pc) as guests:
             alice, bob = await guests.pair()
@@ -247,11 +250,11 @@ def test_simulcast_layers_are_chosen_by_quality(lk_server: Server, lk_room: str,
             track = await bob.track("alice", "picture")
             publication = await bob.published("alice", "picture")
             assert publication.simulcasted
-            await sees_frame(track, lambda p: p.shape[1] == 960, limit=40)
+            await sees_frame(track, lambda p: p.shape[1] in (960, 640), limit=40)
             publication.set_video_quality(rtc.VideoQuality.VIDEO_QUALITY_LOW)
-            await sees_frame(track, lambda p: p.shape[1] < 480, limit=40)
+            await sees_frame(track, lambda p: p.shape[1] in (240, 160), limit=40)
             publication.set_video_quality(rtc.VideoQuality.VIDEO_QUALITY_HIGH)
-            await sees_frame(track, lambda p: p.shape[1] == 960, limit=40)
+            await sees_frame(track, lambda p: p.shape[1] in (960, 640), limit=40)
 
     run(test)
 
