@@ -227,6 +227,15 @@ class Published:
     async def unpublish(self, client: Client) -> None:
         await asyncio.wait_for(client.local.unpublish_track(self.publication.sid), LIMIT)
 
+    async def keep_widths(self, widths: dict[str, int]) -> None:
+        """Columns of each simulcast layer as it is sent, by rid: fewer where libwebrtc is too slow to encode more."""
+        while True:
+            for entry in await self.track.get_stats():
+                if entry.WhichOneof("stats") == "outbound_rtp":
+                    layer = entry.outbound_rtp.outbound
+                    widths[layer.rid] = layer.frame_width
+            await asyncio.sleep(0.2)
+
 
 class Party:
     """The Python clients of one test, all in one room with one signalling generation."""
