@@ -138,8 +138,8 @@ class SignalSocket:
             self._first.set()
 
     def _say_goodbye(self, code: int) -> None:
+        self._writer.write_now(close_frame(code))  # Not later: whoever would do that may be about to end, too.
         behind = self._writer.waiting > 0
-        self._writer.write(close_frame(code))
         self._scope.deadline = trio.current_time() + (FLUSH_TIMEOUT_BEHIND if behind else FLUSH_TIMEOUT)
 
     # -- the upgrade ------------------------------------------------------------------------------------------------
