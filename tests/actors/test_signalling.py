@@ -16,6 +16,7 @@ from actors.front.signalling import QUEUE, SignalSocket
 from actors.front.types import Response
 from actors.front.writing import LateWrites
 from actors.kernel import Actor, ActorRef
+from actors.looptime import LoopTime
 from actors.messages.participant import SignalLost, SignalReceived
 from lkactor.signal.outgoing import Outgoing
 from lkactor.signal.websocket import BINARY, CLOSE, PING, TEXT, close_frame, frame, read_upgrade
@@ -247,6 +248,23 @@ def test_one_that_said_goodbye_is_not_spoken_for(serving: Serving) -> None:
         assert data == frame(BINARY, rtc.SignalResponse(leave=rtc.LeaveRequest()).SerializeToString()) + close_frame(
             1000
         )
+
+    serving(test)
+
+
+def test_in_a_long_turn_news_wait_but_a_goodbye_does_not(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(client: Client) -> None:
+        client.open()
+        await client.head()
+        monkeypatch.setattr(LoopTime, "turn_so_far", lambda self: 1.0)
+        client.sink.send(PONG)
+        with pytest.raises(BlockingIOError):
+            client.peer.recv(1)
+        client.sink.close()
+        said = frame(BINARY, b"\x90\x01\x07") + close_frame(1000)
+        assert client.peer.recv(100) == said, "nothing is awaited in between"
+        client.peer.send(masked(CLOSE, b"\x03\xe8"))
+        assert await client.rest() == b""
 
     serving(test)
 
