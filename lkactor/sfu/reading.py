@@ -48,11 +48,12 @@ class FrameReader:
         return frames
 
     def again(self, packet: RtpPacket, extended: int, *, keyframe: bool) -> Frame | None:
-        """A packet that has been read before; None: nothing that could go to a leg."""
+        """A packet that has been read before; None: it was of no known payload type. Padding is a frame of nothing, so
+        that legs count over it."""
         codec, payload = self._source.codecs.get(packet.payload_type), packet.payload
-        if codec is None or not payload:
+        if codec is None:
             return None
-        descriptor = vp8.parse_descriptor(payload) if codec.mime == "video/vp8" else None
+        descriptor = vp8.parse_descriptor(payload) if payload and codec.mime == "video/vp8" else None
         return Frame(packet, extended, payload, keyframe, descriptor)
 
     def _read_video(self, receiver: LayerReceiver, packet: RtpPacket, extended: int, codec: Codec) -> Frame:

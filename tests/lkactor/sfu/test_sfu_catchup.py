@@ -65,6 +65,26 @@ def test_a_second_viewer_begins_with_the_key_frame_of_the_first() -> None:
     assert len(stage.keys) == 3, "the publisher is asked all the same, as soon as the throttle allows"
 
 
+def test_padding_in_the_past_leaves_no_hole() -> None:
+    """A publisher that looks for more bandwidth pads; nobody could send a hole again, and a player waits for it."""
+    stage = Stage()
+    stage.run(1.0)
+    stage.join(1)
+    stage.run(1.1)
+    for _ in range(3):
+        stage.forwarder.receive(0, [stage.source.padding(stage.now)], stage.now)
+    stage.run(1.3)
+    leg, second = stage.join(2)
+    seen = second.take()
+    assert leg.munger.started and seen
+    stage.run(1.4)
+    seen += second.take()
+    assert all(packet.payload for packet in seen)
+    assert [(b.sequence - a.sequence) & 0xFFFF for a, b in pairwise(seen)] == [1] * (len(seen) - 1)
+    pictures = [ids_of(packet).picture_id for packet in seen]
+    assert {(b - a) & 0x7FFF for a, b in pairwise(pictures)} <= {0, 1}
+
+
 def test_numbers_go_on_with_the_packets_of_now() -> None:
     """Also where the plane has them: the leg is in its steady state at once."""
     stage = Stage()
