@@ -9,7 +9,7 @@
 | parameter | means |
 |---|---|
 | `Last-Event-ID` (header), else `cursor` | events behind this cursor; 0: from the oldest that is kept |
-| `last` | the newest so many, then on; 0, the default: from now on |
+| `last` | the newest so many of those that are shown, then on; 0, the default: from now on |
 | `follow=0` | end when there is no more |
 | `room`, `event` (comma-separated) | only these |
 
@@ -99,15 +99,16 @@ class EventsFront:
         room = request.query.get("room") or None
         if allowed and room not in (None, allowed):
             return Response(403, b"the token is for another room"), None, None
-        position = self._position(request)
+        events = frozenset(name for name in request.query.get("event", "").split(",") if name)
+        wish = Wish(allowed or room, events, request.query.get("follow") not in ("0", "false"))
+        position = self._position(request, wish)
         if position is None:
             return Response(400, b"cursor and last are whole numbers"), None, None
         if self._streams >= MAX_STREAMS:
             return Response(503, b"too many event streams", headers=(("retry-after", "5"),)), None, None
-        events = frozenset(name for name in request.query.get("event", "").split(",") if name)
-        return None, Wish(allowed or room, events, request.query.get("follow") not in ("0", "false")), position
+        return None, wish, position
 
-    def _position(self, request: Request) -> Position | None:
+    def _position(self, request: Request, wish: Wish) -> Position | None:
         """None: it is no number."""
         journal = self._services.journal.journal
         text = request.headers.get("last-event-id") or request.query.get("cursor")
@@ -115,7 +116,7 @@ class EventsFront:
             number = _number(text)
             return None if number is None else journal.position(number)
         number = _number(request.query.get("last", "0"))
-        return None if number is None else journal.position_of_last(number)
+        return None if number is None else journal.position_of_last(number, wish.shows)
 
     # -- the stream -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from livekit.protocol.webhook import WebhookEvent
@@ -277,10 +277,13 @@ class Journal:
         """Behind `cursor`; 0: from the oldest event on; None: from now on."""
         return Position(self.last if cursor is None else max(0, cursor))
 
-    def position_of_last(self, count: int) -> Position:
-        """So that the newest `count` events follow, as far as they are in memory."""
-        keep = min(count, len(self._tail))
-        return Position(self._tail[-keep - 1].cursor if keep < len(self._tail) else self._floor)
+    def position_of_last(self, count: int, shows: Callable[[Record], bool] = lambda record: True) -> Position:
+        """So that the newest `count` events follow of those that are shown, as far as they are in memory."""
+        for record in reversed(self._tail):
+            if count <= 0:
+                return Position(record.cursor)
+            count -= shows(record)
+        return Position(self._floor)
 
     def read(self, position: Position, limit: int) -> tuple[Record, ...] | Fetch | Gap:
         """Up to `limit` records, and move on; () at the end. Fetch: read, say `fetched`, ask again. Gap: ask again."""

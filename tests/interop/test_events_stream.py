@@ -201,6 +201,17 @@ def test_tail_prints_the_last_events(lk_server: Server, lk_room: str) -> None:
     assert tail(lk_server, "--cursor", cursor, "--room", lk_room).stdout == second + "\n"
 
 
+def test_the_last_ones_are_those_of_the_room(lk_server: Server, lk_room: str) -> None:
+    """Whatever has happened elsewhere since."""
+    open_and_close(lk_server, lk_room)
+    open_and_close(lk_server, *(f"{lk_room}-{number}" for number in range(3)))
+    seen = [json.loads(frame["data"]) for frame in finished(lk_server, last=2, room=lk_room)]
+    assert [(tree["event"], tree["room"]["name"]) for tree in seen] == [
+        ("room_started", lk_room),
+        ("room_finished", lk_room),
+    ]
+
+
 def test_tail_in_json(lk_server: Server, lk_room: str) -> None:
     open_and_close(lk_server, lk_room)
     done = tail(lk_server, "--last", "2", "--json", "--room", lk_room)

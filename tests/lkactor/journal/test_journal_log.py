@@ -196,6 +196,10 @@ def test_readers_of_now_and_of_the_last() -> None:
     assert ids(drain(journal, store, now)[0]) == names(20)
     assert ids(drain(journal, store, journal.position_of_last(3))[0]) == names(18, 19, 20)
     assert len(drain(journal, store, journal.position_of_last(1000))[0]) == 21
+    fives = set(names(5, 10, 15))
+    of_some = journal.position_of_last(2, lambda record: record.event.id in fives)
+    assert ids(drain(journal, store, of_some)[0])[:6] == names(10, 11, 12, 13, 14, 15)
+    assert len(drain(journal, store, journal.position_of_last(9, lambda record: record.event.id in fives))[0]) == 21
     again = Journal.open(store, 2.0)
     assert ids(drain(again, store, again.position_of_last(2))[0]) == names(19, 20)
     assert drain(again, store, again.position())[0] == []
