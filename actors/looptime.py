@@ -118,11 +118,16 @@ class LoopTime(trio.abc.Instrument):
         """Seconds since the loop last looked at its sockets; 0.0 when nobody watches."""
         return monotonic() - self._began if self._began else 0.0
 
+    @property
+    def is_late(self) -> bool:
+        """This turn is long enough: who can wait takes the next one."""
+        return self.turn_so_far() >= TURN
+
     async def in_time(self) -> None:
         """For whoever was woken by a socket: those that were woken together are not all served in one turn of the loop,
         packets wait for its end."""
         for _ in range(MAX_YIELDS):
-            if self.turn_so_far() < TURN:
+            if not self.is_late:
                 return
             await trio.lowlevel.checkpoint()
 

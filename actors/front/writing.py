@@ -17,7 +17,7 @@ from itertools import count
 
 import trio
 
-from actors.looptime import TURN, LoopTime
+from actors.looptime import LoopTime
 
 FEWEST = 8
 """Sockets that are written to in a turn, however long it is."""
@@ -30,13 +30,8 @@ class LateWrites:
     """The writers that wait for a later turn, in the order in which they came."""
 
     def __init__(self, loop: LoopTime) -> None:
-        self._loop = loop
+        self.loop = loop
         self._writers: deque[Writer] = deque()
-
-    @property
-    def due(self) -> bool:
-        """This turn is long enough."""
-        return self._loop.turn_so_far() >= TURN
 
     def add(self, writer: Writer, start_soon: StartSoon) -> None:
         """`start_soon`: for the task that there is as long as somebody waits."""
@@ -50,7 +45,7 @@ class LateWrites:
                 self._writers.popleft().write_late()
                 if not self._writers:
                     return
-                if written >= FEWEST and self.due:
+                if written >= FEWEST and self.loop.is_late:
                     break
             await trio.lowlevel.checkpoint()
 
@@ -77,7 +72,7 @@ class Writer:
 
     def write(self, data: bytes) -> None:
         """In order; in a later turn if this one is long."""
-        if not self._rest and self._late.due:
+        if not self._rest and self._late.loop.is_late:
             self._rest.append(data)
             self._is_late = True
             self._drained = trio.Event()
