@@ -33,7 +33,15 @@ from pathlib import Path
 import trio
 from cases.api import create_and_delete, list_rooms, list_rooms_json, send_data, update_participant
 from cases.data import data, data_large
-from cases.forwarding import audio, livestream, livestream_fast, meeting, saturation
+from cases.forwarding import (
+    audio,
+    livestream,
+    livestream_fast,
+    livestream_pictures,
+    meeting,
+    meeting_pictures,
+    saturation,
+)
 from cases.janus import streaming
 from cases.joins import joins
 from cases.limit import floor, segmented, sendmmsg
@@ -42,7 +50,7 @@ from cases.stall import INTERFERENCE_SINKS, stall
 from cases.stall import api as interference_api
 from cases.stall import joins as interference_joins
 from load.janus import Janus, janus
-from load.peers import VIDEO, VIDEO_FAST, Stream
+from load.peers import PICTURES, VIDEO, VIDEO_FAST, Stream
 from load.plot import plot
 from load.results import Results
 from load.servers import CORES, Load, Server, server, wait_for
@@ -79,9 +87,11 @@ REQUESTS = ("cpu_us_per_request", "latency_p99_ms")
 CASES = (
     Case("b1-livestream-200", livestream, (1, 10, 50, 100, 200), PACKETS, planes=True, floor=VIDEO),
     Case("b1-livestream-1000", livestream_fast, (10, 30), PACKETS, planes=True, floor=VIDEO_FAST),
+    Case("b1-livestream-pictures", livestream_pictures, (1, 10, 50, 100, 200), PACKETS, planes=True, floor=PICTURES),
     Case("b1-saturation", saturation, (100,), MOST, planes=True),
     Case("b2-audio", audio, (10, 50, 100), PACKETS, planes=True),
     Case("b3-meeting", meeting, (4, 8, 12), PACKETS, planes=True),
+    Case("b3-meeting-pictures", meeting_pictures, (4, 8, 12), PACKETS, planes=True),
     Case("b4-joins", joins, (1, 8), ("cpu_ms_per_join", "to_first_media_ms", "joins_per_second")),
     Case("b5-data-1k", data, (1, 20), ("mb_per_second", "cpu_us_per_message")),
     Case("b5-data-15k", data_large, (1,), ("mb_per_second", "cpu_us_per_message")),

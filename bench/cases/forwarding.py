@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
-from load.peers import AUDIO, MEETING_VIDEO, VIDEO, VIDEO_FAST, Member, Stream
+from load.peers import AUDIO, MEETING_PICTURES, MEETING_VIDEO, PICTURES, VIDEO, VIDEO_FAST, Member, Stream
 from load.pool import Pool
 from load.servers import Load, Server
 from load.window import Row, count, crowd, join_all, measure, spread, start
@@ -41,14 +41,24 @@ async def livestream_fast(server: Server, n: int, seconds: float) -> Row:
     return await livestream(server, n, seconds, VIDEO_FAST)
 
 
+async def livestream_pictures(server: Server, n: int, seconds: float) -> Row:
+    """The same 200 packets a second, a picture's at a time, as a browser sends them."""
+    return await livestream(server, n, seconds, PICTURES)
+
+
 async def audio(server: Server, n: int, seconds: float) -> Row:
     """`n` in the room, TALKERS of them talk, everybody hears everybody else."""
     return await _conference(server, "b2", n, [[AUDIO] if i < TALKERS else [] for i in range(n)], seconds)
 
 
-async def meeting(server: Server, n: int, seconds: float) -> Row:
+async def meeting(server: Server, n: int, seconds: float, video: Stream = MEETING_VIDEO) -> Row:
     """`n` people who send sound and pictures, and get those of all others."""
-    return await _conference(server, "b3", n, [[AUDIO, MEETING_VIDEO]] * n, seconds)
+    return await _conference(server, "b3", n, [[AUDIO, video]] * n, seconds)
+
+
+async def meeting_pictures(server: Server, n: int, seconds: float) -> Row:
+    """The same, a picture's packets at a time, as browsers send them."""
+    return await meeting(server, n, seconds, MEETING_PICTURES)
 
 
 async def _conference(server: Server, case: str, n: int, streams: Sequence[Sequence[Stream]], seconds: float) -> Row:

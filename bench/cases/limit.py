@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 from cases.forwarding import climb
-from load.pace import Pace
+from load.pace import Departures
 from load.peers import VIDEO, Stream
 from load.pool import STAMP, Pool, dropped, enlarge
 from load.servers import CORES, Server
@@ -72,36 +72,32 @@ class Sink:
 
 
 class Source:
-    """Plain RTP of the size and rate of `stream`, evenly spaced; `tag` octets more, as SRTP has."""
+    """Plain RTP of the size, rate and spacing of `stream`; `tag` octets more, as SRTP has."""
 
     identity = "publisher"
 
     def __init__(self, port: int, stream: Stream, *, payload_type: int, tag: int) -> None:
         self.sent = self.crowded = 0
-        self.rate = stream.rate
+        self.rate, self._together = stream.rate, stream.together
         self._to, self._size, self._payload_type, self._tag = ("127.0.0.1", port), stream.size, payload_type, bytes(tag)
 
     async def run(self) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        padding, last = bytes(self._size - 12 - STAMP), 0.0
-        with sock, Pace(self.rate) as pace:
+        padding = bytes(self._size - 12 - STAMP)
+        with sock, Departures(self._together) as departures:
             while True:
-                for _ in range(await pace.ticks()):
-                    packet = build_rtp(
-                        payload_type=self._payload_type,
-                        sequence=self.sent & 0xFFFF,
-                        timestamp=self.sent & 0xFFFFFFFF,
-                        ssrc=1,
-                        marker=True,
-                        payload=padding + time.time_ns().to_bytes(STAMP, "big"),
-                        extensions={1: bytes(2)},
-                    )
-                    sock.sendto(packet + self._tag, self._to)
-                    self.sent += 1
-                    now = time.monotonic()
-                    self.crowded += now - last < 0.5 / pace.rate
-                    last = now
-                pace.set(self.rate)
+                self.crowded += await departures.next(self.rate)
+                packet = build_rtp(
+                    payload_type=self._payload_type,
+                    sequence=self.sent & 0xFFFF,
+                    timestamp=self.sent & 0xFFFFFFFF,
+                    ssrc=1,
+                    marker=True,
+                    payload=padding + time.time_ns().to_bytes(STAMP, "big"),
+                    extensions={1: bytes(2)},
+                )
+                sock.sendto(packet + self._tag, self._to)
+                self.sent += 1
 
 
 @contextlib.asynccontextmanager
@@ -125,12 +121,12 @@ async def forwarder(sinks: list[Sink], *, gso: bool) -> AsyncIterator[Forwarder]
 
 
 @contextlib.asynccontextmanager
-async def load(n: int, *, gso: bool) -> AsyncIterator[Callable[[float, float], Awaitable[Row]]]:
+async def load(n: int, stream: Stream, *, gso: bool) -> AsyncIterator[Callable[[float, float], Awaitable[Row]]]:
     """What counts: at so many packets a second, for so many seconds."""
     async with crowd() as (pool, nursery):
         sinks = [Sink(pool, f"sink-{i}") for i in range(n)]
         async with forwarder(sinks, gso=gso) as host:
-            source = Source(PORT, VIDEO, payload_type=96, tag=TAG)
+            source = Source(PORT, stream, payload_type=96, tag=TAG)
             nursery.start_soon(source.run)
             pool.nap = NAP
 
@@ -144,13 +140,13 @@ async def load(n: int, *, gso: bool) -> AsyncIterator[Callable[[float, float], A
 
 async def floor(n: int, seconds: float, stream: Stream) -> Row:
     """What the load of `stream` costs with nothing but what has to be."""
-    async with load(n, gso=False) as at:
+    async with load(n, stream, gso=False) as at:
         return await at(stream.rate, seconds)
 
 
 async def limit(n: int, seconds: float, *, gso: bool) -> Row:
     """CPU per packet at VIDEO's rate, and the highest rate as in B1 saturation."""
-    async with load(n, gso=gso) as at:
+    async with load(n, VIDEO, gso=gso) as at:
         calm = await at(VIDEO.rate, seconds)
         most = await climb(lambda rate: at(rate, seconds), n)
         return most | {"cpu_us_per_packet_at_200": calm["cpu_us_per_packet"]}

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 from livekit.protocol import models, rtc
-from load.pace import Pace
+from load.pace import Departures
 from load.pool import STAMP, Pool, Transport
 from load.servers import Server
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
@@ -25,6 +25,8 @@ from lkactor.wire.rtp import build_rtp
 CODECS = ("audio/opus", "video/vp8", "video/rtx")
 KEY_FRAME = b"\x90\x80\x80\x01\x10\x02\x00\x9d\x01\x2a\x00\x05\xd0\x02"
 DELTA_FRAME = b"\x90\x80\x80\x02\x11"
+REST_OF_FRAME = b"\x80\x80\x80\x02\x11"
+"""Of a packet that begins no partition."""
 SPEECH = bytes((0x80 | 30,))
 """RFC 6464: voice, at -30 dBov."""
 PROTOCOL = 16
@@ -32,15 +34,19 @@ PROTOCOL = 16
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A track of `rate` packets a second with `size` octets of RTP each."""
+    """A track of `rate` packets a second with `size` octets of RTP each. `together`: packets of a picture, which leave
+    one right after the other; 1: all are evenly spaced."""
 
     kind: str
     rate: float
     size: int
+    together: int = 1
 
 
 VIDEO, VIDEO_FAST = Stream("video", 200, 1100), Stream("video", 1000, 1100)
 MEETING_VIDEO, AUDIO = Stream("video", 150, 1100), Stream("audio", 50, 120)
+PICTURES, MEETING_PICTURES = Stream("video", 200, 1100, together=8), Stream("video", 150, 1100, together=6)
+"""25 a second."""
 
 
 class Member:
@@ -67,7 +73,7 @@ class Member:
         self.joined, self.channel_open = trio.Event(), trio.Event()
         self.sent = self.crowded = 0
         """Packets, and those of them that came less than half an interval after the one before: the generator's own
-        bursts, since it spaces packets evenly and makes up for what it is late."""
+        bursts, since it spaces packets, or pictures, evenly and makes up for what it is late."""
         self.rate = 0.0
         """Packets a second of each stream, instead of the stream's own; may change while it runs."""
         self.reliable = 0
@@ -162,7 +168,7 @@ class Member:
         return 0x10000 + list(self.streams).index(cid)
 
     async def stream(self, cid: str) -> None:
-        """Send this track until cancelled, evenly spaced. A key frame whenever one is asked for."""
+        """Send this track until cancelled. A key frame whenever one is asked for."""
         stream, transport = self.streams[cid], self.publisher
         assert transport is not None
         media = next(media for media in self._offers.send_media() if media.track_id == cid)
@@ -173,32 +179,30 @@ class Member:
         ssrc, padding = self._ssrc(cid), bytes(stream.size)
 
         def packet(number: int) -> bytes:
-            head = b""
-            if stream.kind == "video":
+            head, place = b"", number % stream.together
+            if place:
+                head = REST_OF_FRAME
+            elif stream.kind == "video":
                 head = KEY_FRAME if transport.key_frame_wanted else DELTA_FRAME
                 transport.key_frame_wanted = False
             stamp = time.time_ns().to_bytes(STAMP, "big")
             return build_rtp(
                 payload_type=payload_type,
                 sequence=number & 0xFFFF,
-                timestamp=int(number * clock / stream.rate) & 0xFFFFFFFF,
+                timestamp=int((number - place) * clock / stream.rate) & 0xFFFFFFFF,
                 ssrc=ssrc,
-                marker=stream.kind == "video",
+                marker=stream.kind == "video" and place == stream.together - 1,
                 payload=head + padding[: stream.size - 12 - len(head) - STAMP] + stamp,
                 extensions=extensions,
             )
 
-        number, last = 0, 0.0
-        with Pace(self.rate or stream.rate) as pace:
+        number = 0
+        with Departures(stream.together) as departures:
             while True:
-                for _ in range(await pace.ticks()):
-                    transport.send(packet(number))
-                    number += 1
-                    self.sent += 1
-                    now = time.monotonic()
-                    self.crowded += now - last < 0.5 / pace.rate
-                    last = now
-                pace.set(self.rate or stream.rate)
+                self.crowded += await departures.next(self.rate or stream.rate)
+                transport.send(packet(number))
+                number += 1
+                self.sent += 1
 
     # -- data -------------------------------------------------------------------------------------------------------
 

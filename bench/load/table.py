@@ -59,8 +59,10 @@ AS_FAST = Aim(1.0, 0.5)
 FORWARDING = (
     ("B1 livestream, 200 packets/s", "b1-livestream-200", (1, 10, 50, 100, 200), (190, 46, 22, 17.6, 12.9)),
     ("B1 livestream, 1000 packets/s", "b1-livestream-1000", (10, 30), (19, 9.7)),
+    ("B1 livestream, 25 pictures/s of 8 packets", "b1-livestream-pictures", (1, 10, 50, 100, 200), ()),
     ("B2 audio, 6 talkers", "b2-audio", (10, 50, 100), (33, 13.6, 12.0)),
     ("B3 meeting", "b3-meeting", (4, 8, 12), (57, 22.7, 13.6)),
+    ("B3 meeting, 25 pictures/s of 6 packets each", "b3-meeting-pictures", (4, 8, 12), ()),
 )
 LINES = (
     *(
