@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 import trio
 from livekit.protocol import models, rtc
@@ -29,7 +30,7 @@ class AdministrationDesk:
     """The part of a participant actor that changes who it is, what it may do and where it is."""
 
     def __init__(self, participant: ParticipantActor) -> None:
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
 
     def update_own(self, wanted: rtc.UpdateParticipantMetadata) -> None:
         """UpdateMetadata of the client itself."""

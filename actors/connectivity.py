@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 from livekit.protocol import models, rtc
 from trio import current_time
@@ -39,7 +40,7 @@ class ConnectivityDesk:
     """The part of a participant actor that steers its client to paths that work."""
 
     def __init__(self, participant: ParticipantActor, room: str, parameters: JoinParameters, api_key: str) -> None:
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
         self._room = room
         self._client = parameters.client
         # Who has no signalling of LiveKit's cannot be told to come another way.

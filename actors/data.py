@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 from actors.messages.room import OutboundData, PublishData
 from lkactor.room.data import DataStamper
@@ -15,7 +16,7 @@ class DataDesk:
     """The part of a participant actor that handles data packets."""
 
     def __init__(self, participant: ParticipantActor) -> None:
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
         self._stamper: DataStamper | None = None
 
     @property

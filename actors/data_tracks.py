@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 from livekit.protocol import models, rtc
 
@@ -32,7 +33,7 @@ class DataTrackDesk:
     """The part of a participant actor that handles data tracks and blobs."""
 
     def __init__(self, participant: ParticipantActor, *, auto_subscribe: bool) -> None:
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
         config, rng = participant.services.config, participant.services.rng
         self.publications = DataTrackPublications(
             rng, max_encoding_length=config.limit.max_data_track_custom_encoding_length

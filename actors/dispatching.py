@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, assert_never
+from weakref import proxy
 
 from livekit.protocol import agent, agent_dispatch, models
 
@@ -37,11 +38,12 @@ class DispatchingDesk:
 
     def __init__(self, room: RoomActor, agents: Sequence[agent_dispatch.RoomAgentDispatch]) -> None:
         services = room.services
-        self._room = room
+        self._room: RoomActor = proxy(room)
+        own = self._room
         self._wanted = tuple(agents)
         self._agents = services.agents
         self._owner = room.sid
-        self.dispatches = Dispatches(owner=room.sid, room=room.info, rng=services.rng, unix=services.unix)
+        self.dispatches = Dispatches(owner=room.sid, room=lambda: own.info(), rng=services.rng, unix=services.unix)
         self._published: set[str] = set()
 
     # -- what happens in the room -----------------------------------------------------------------------------------

@@ -118,7 +118,6 @@ class LoopTime(trio.abc.Instrument):
         """Seconds since the loop last looked at its sockets; 0.0 when nobody watches."""
         return monotonic() - self._began if self._began else 0.0
 
-    @property
     def is_late(self) -> bool:
         """This turn is long enough: who can wait takes the next one."""
         return self.turn_so_far() >= TURN
@@ -127,7 +126,7 @@ class LoopTime(trio.abc.Instrument):
         """For whoever was woken by a socket: those that were woken together are not all served in one turn of the loop,
         packets wait for its end."""
         for _ in range(MAX_YIELDS):
-            if not self.is_late:
+            if not self.is_late():
                 return
             await trio.lowlevel.checkpoint()
 

@@ -111,7 +111,8 @@ async def run_node(
         def on_event(kind: str, path: str, detail: str) -> None:
             services.events.record(trio.current_time(), "", path, f"actor.{kind}", detail)
 
-        async with ActorSystem(seed=seed, faults=faults, on_event=on_event) as system:
+        is_late = services.loop.is_late
+        async with ActorSystem(seed=seed, faults=faults, on_event=on_event, is_late=is_late) as system:
             log, rooms = await _start(system, services, doors)
             if turn is not None:
                 await system.spawn(lambda: TurnActor(turn), "turn", restart=Restart.PERMANENT)

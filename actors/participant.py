@@ -142,6 +142,8 @@ class ParticipantSpec:
 class ParticipantActor(Actor[ParticipantMessage]):
     """Requests are handled strictly one by one, so the client sees its own effects in order."""
 
+    patient = True
+
     def __init__(self, spec: ParticipantSpec) -> None:
         self._spec = spec
         self._services = spec.services

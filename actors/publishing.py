@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from sys import intern
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 from livekit.protocol import models, rtc
 
@@ -40,7 +41,7 @@ class PublishingDesk:
 
     def __init__(self, participant: ParticipantActor, codecs: Iterable[models.Codec]) -> None:
         """`codecs` are the room's."""
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
         enabled = tuple(codec.mime.lower() for codec in responses.publish_codecs(codecs))
         self.publications = Publications(participant.services.rng, enabled)
         self._regressed: set[str] = set()

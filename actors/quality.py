@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 from livekit.protocol import rtc
 
@@ -22,7 +23,7 @@ class QualityDesk:
     """The part of a participant actor that handles connection quality: the worst stream counts."""
 
     def __init__(self, participant: ParticipantActor) -> None:
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
         self._uplinks: dict[str, float] = {}
         self._downlink: float | None = None
 

@@ -126,6 +126,9 @@ class Member:
 class RoomActor(Actor[RoomMessage]):
     """Members by sid; an identity belongs to at most one of them."""
 
+    mailbox_capacity = 4096
+    """Hundreds of participants may each have something to say of each track, all at once."""
+
     def __init__(self, services: Services, model: RoomModel, rooms: ActorRef[RoomsMessage]) -> None:
         self._services = services
         self._model = model

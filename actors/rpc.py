@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 import trio
 
@@ -38,7 +39,7 @@ class RpcDesk:
     """The part of a participant actor that calls its client."""
 
     def __init__(self, participant: ParticipantActor) -> None:
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
         self._calls: dict[str, _Call] = {}
 
     def perform(self, call: PerformRpc) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import socket
 import struct
 import sys
@@ -49,6 +50,12 @@ def _find() -> SendMany | None:
 _sendmmsg = _find()
 
 
+@functools.lru_cache(maxsize=256)
+def _memory(size: int) -> type[ctypes.Array[ctypes.c_char]]:
+    """Every size is a type of its own, and a type that nobody keeps is a cycle for the garbage collector."""
+    return ctypes.c_char * size
+
+
 class Messages:
     """Made ready for some addresses and runs of one length; the memory that the structures point to."""
 
@@ -57,9 +64,9 @@ class Messages:
     def __init__(self, addresses: Sequence[bytes], parts: int, run: int) -> None:
         count = len(addresses)
         self.run = run
-        self.names = ctypes.create_string_buffer(_ADDRESS_ROOM * max(1, count))
-        self.headers = ctypes.create_string_buffer(_MESSAGE_SIZE * max(1, count))
-        self.control = ctypes.create_string_buffer(CONTROL.size)
+        self.names = _memory(_ADDRESS_ROOM * max(1, count))()
+        self.headers = _memory(_MESSAGE_SIZE * max(1, count))()
+        self.control = _memory(CONTROL.size)()
         CONTROL.pack_into(self.control, 0, _CONTROL_LENGTH, socket.SOL_UDP, UDP_SEGMENT, 0)
         self.address, names = ctypes.addressof(self.headers), ctypes.addressof(self.names)
         control = (ctypes.addressof(self.control), CONTROL.size) if run > 1 else (0, 0)
@@ -114,7 +121,7 @@ class ManySender:
         at = _MESSAGE_SIZE * index
         name, name_size, iovec, *_ = MESSAGE.unpack_from(messages.headers, at)
         for place, size in enumerate(sizes):
-            one = ctypes.create_string_buffer(_MESSAGE_SIZE)
+            one = _memory(_MESSAGE_SIZE)()
             MESSAGE.pack_into(one, 0, name, name_size, iovec + IOVEC_SIZE * place, 1, 0, 0, 0, 0)
             sent = self._call(self._fd, ctypes.addressof(one), 1, _NOW)
             if sent <= 0 and ctypes.get_errno() == errno.EMSGSIZE and self._allow_fragments():

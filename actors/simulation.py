@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 from livekit.protocol import models, rtc
 
@@ -25,7 +26,7 @@ class SimulationDesk:
     """The part of a participant actor that plays faults on request."""
 
     def __init__(self, participant: ParticipantActor) -> None:
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
         self._on_resume = ""
 
     def run(self, scenario: rtc.SimulateScenario) -> None:

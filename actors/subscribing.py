@@ -6,6 +6,7 @@ Source of the rules: livekit-surface 2.5, livekit-media 4.14.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 from livekit.protocol import models, rtc
 
@@ -32,7 +33,7 @@ class SubscribingDesk:
     """The part of a participant actor that handles the tracks of others."""
 
     def __init__(self, participant: ParticipantActor, *, auto_subscribe: bool, adaptive_stream: bool) -> None:
-        self._participant = participant
+        self._participant: ParticipantActor = proxy(participant)
         self._adaptive_stream = adaptive_stream
         permission, limit = participant.model.permission, participant.services.config.limit
         self._subscriptions: Subscriptions[TrackHandle] = Subscriptions(

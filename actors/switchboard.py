@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 from livekit.protocol import models, rtc
 
@@ -28,7 +29,7 @@ class Switchboard:
     """The part of a room actor that carries data."""
 
     def __init__(self, room: RoomActor) -> None:
-        self._room = room
+        self._room: RoomActor = proxy(room)
         self._congested: set[str] = set()
         self._handles: dict[str, dict[str, int]] = {}
         """Data track sid -> subscriber sid -> handle."""

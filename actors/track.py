@@ -70,6 +70,8 @@ class TrackSpec:
 class TrackActor(Actor[TrackMessage]):
     """Media and feedback come on links, a burst at a time; the rest is control."""
 
+    patient = True
+
     def __init__(self, spec: TrackSpec) -> None:
         self._spec = spec
         throttle = spec.rtc.pli_throttle

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 from trio import current_time, sleep_forever
@@ -41,6 +42,7 @@ from actors.messages.transport import (
 )
 from actors.net import OfThePlane, Path, Ports
 from lkactor.config import CongestionControlConfig, PlayoutDelayConfig
+from lkactor.counters import Counters
 from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
@@ -122,6 +124,8 @@ class TransportSpec:
 class TransportActor(Actor[TransportMessage]):
     """The protocol states are in `lkactor.peer`; this actor adds sockets, timers, links and the rows it grants."""
 
+    patient = True
+
     def __init__(self, spec: TransportSpec) -> None:
         self._spec = spec
         offers = spec.role == "subscriber"
@@ -169,7 +173,7 @@ class TransportActor(Actor[TransportMessage]):
         )
         self._allocation = AllocationDesk(
             self._rows,
-            self._tell_states,
+            partial(_tell_states, spec.owner, self._peer.counters),
             enabled=spec.congestion.enabled,
             allow_pause=spec.congestion.allow_pause,
             now=current_time(),
@@ -553,12 +557,6 @@ class TransportActor(Actor[TransportMessage]):
         for packet in self._peer.take_rtcp():
             self._on_rtcp(packet, now)
 
-    def _tell_states(self, states: to_owner.StreamStates) -> None:
-        try:
-            self._spec.owner.tell(states)
-        except MailboxFull:
-            self._peer.counters.count("leg.state_untold")  # What the client shows of it is all that is wrong then.
-
     def _announce_stream(self, bound: to_owner.StreamBound) -> None:
         try:
             self._spec.owner.tell(bound)
@@ -589,3 +587,12 @@ class TransportActor(Actor[TransportMessage]):
                     self._rows.on_key_frame_request(entry.ssrc, fir=True)
             case _:
                 self._peer.counters.count("rtcp.ignored")
+
+
+def _tell_states(
+    owner: ActorRef[to_owner.ParticipantMessage], counters: Counters, states: to_owner.StreamStates
+) -> None:
+    try:
+        owner.tell(states)
+    except MailboxFull:
+        counters.count("leg.state_untold")  # What the client shows of it is all that is wrong then.

@@ -45,7 +45,7 @@ class LateWrites:
                 self._writers.popleft().write_late()
                 if not self._writers:
                     return
-                if written >= FEWEST and self.loop.is_late:
+                if written >= FEWEST and self.loop.is_late():
                     break
             await trio.lowlevel.checkpoint()
 
@@ -72,7 +72,7 @@ class Writer:
 
     def write(self, data: bytes) -> None:
         """In order; in a later turn if this one is long."""
-        if not self._rest and self._late.loop.is_late:
+        if not self._rest and self._late.loop.is_late():
             self._rest.append(data)
             self._is_late = True
             self._drained = trio.Event()

@@ -100,6 +100,9 @@ class Actor(Generic[M]):
     """State, and what happens to it. One message at a time; raising is crashing."""
 
     mailbox_capacity: ClassVar[int] = DEFAULT_CAPACITY
+    patient: ClassVar[bool] = False
+    """One of a crowd that may all have something to do at once: in a turn of the event loop that is long already its
+    messages wait for a later one (`actors.kernel.turnstile`)."""
     strategy: Strategy = DEFAULT_STRATEGY
     """For its children, unless its spawner says otherwise."""
     context: ActorContext[M]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ import trio
 from actors.kernel.actor import Actor, ActorContext, Exit, Restart, Restarted, Strategy, Terminated
 from actors.kernel.errors import ActorDead, StartFailed
 from actors.kernel.link import MediaLink
-from actors.kernel.mailbox import NOT_NOW, Crash, Envelope, Mailbox, Reply, State
+from actors.kernel.mailbox import NOT_NOW, Crash, Envelope, Mailbox, Reply, State, Stop
 from actors.kernel.ref import ActorRef, handling
 from actors.kernel.supervisor import Supervision, contain, contain_call, describe
 from actors.kernel.timers import Timer
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 QUANTUM = 64
 """Mailbox items per turn of an actor."""
+QUANTUM_LATE = 8
+"""Items, when it has waited for another turn of the event loop, before it may have to wait once more."""
 
 
 class Phase(enum.Enum):
@@ -51,11 +54,11 @@ class Cell:
     """Lives as long as the ref is meant to: over restarts, until the end."""
 
     __slots__ = (
-        "_factory", "_farewell_scope", "_grace_timer", "_killed", "_leaving", "_nursery", "_receptive", "_reply",
-        "_scope", "_started", "_started_at", "_strategy", "_timers", "_verdict", "_waiting_on", "_was_started",
-        "_watchers", "_watching", "actor", "actor_type", "began", "children", "closed", "closing", "error", "exit",
-        "failures", "halted", "held", "incarnation", "mailbox", "name", "on_closed", "parent", "path", "ref",
-        "restart", "state", "stop_reason", "supervision", "system",
+        "__weakref__", "_factory", "_faded", "_farewell_scope", "_grace_timer", "_killed", "_leaving", "_nursery",
+        "_receptive", "_ref", "_reply", "_scope", "_started", "_started_at", "_strategy", "_timers", "_verdict",
+        "_waiting_on", "_was_started", "_watchers", "_watching", "actor", "actor_type", "began", "children", "closed",
+        "closing", "error", "exit", "failures", "halted", "held", "incarnation", "mailbox", "name", "on_closed",
+        "parent", "path", "restart", "state", "stop_reason", "supervision", "system",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +87,8 @@ class Cell:
         self.closed = trio.Event()
         self.on_closed: list[Callable[[], object]] = []
         self.mailbox = Mailbox(self.path, system.count_dead_letter, self._media_rings)
-        self.ref: ActorRef[Any] = ActorRef(self)
+        self._ref: ActorRef[Any] | None = ActorRef(self)
+        self._faded = weakref.ref(self._ref)
         self._factory = factory
         self._strategy = strategy
         self._watchers: dict[Cell, None] = {}
@@ -114,6 +118,15 @@ class Cell:
         self._receptive = False
 
     # -- what others see
+
+    @property
+    def ref(self) -> ActorRef[Any]:
+        """The same one for as long as anybody has it."""
+        ref = self._ref or self._faded()
+        if ref is None:
+            ref = ActorRef(self)
+            self._faded = weakref.ref(ref)
+        return ref
 
     @property
     def alive(self) -> bool:
@@ -243,14 +256,19 @@ class Cell:
         self.began.set()
 
     async def _loop(self) -> Exit:
-        mailbox, actor = self.mailbox, self.actor
+        mailbox, actor, turnstile = self.mailbox, self.actor, self.system.turnstile
         assert actor is not None
         while True:
             self._receptive = True
             item = await mailbox.next()
-            self._receptive = False
-            budget = QUANTUM
+            budget, unasked = QUANTUM, 0
             while True:
+                if unasked:
+                    unasked -= 1
+                elif actor.patient and turnstile.is_late() and isinstance(item, (Envelope, Stop)):
+                    await self._wait_with(item)
+                    unasked = QUANTUM_LATE
+                self._receptive = False
                 if self._killed:
                     # The next incarnation, if there is one, handles it.
                     mailbox.returned = None if isinstance(item, Crash) else item
@@ -270,12 +288,19 @@ class Cell:
                 if self._leaving:
                     return Exit.NORMAL
                 budget -= 1
-                if not budget:
+                if not budget or (not unasked and turnstile.is_late()):
                     break
                 try:
                     item = mailbox.receive_nowait()
                 except trio.WouldBlock:
                     break
+            del item  # Nothing is kept alive by the last one who was told of it.
+
+    async def _wait_with(self, item: Envelope | Stop) -> None:
+        """For a later turn of the event loop. Until then the actor is between two messages, and has not begun this."""
+        self.mailbox.returned = item
+        await self.system.turnstile.wait(self.system.nursery.start_soon)
+        self.mailbox.returned = None
 
     def _media_rings(self, link: MediaLink) -> None:
         turn = self.system.media_turn
@@ -416,6 +441,7 @@ class Cell:
         on_closed, self.on_closed = self.on_closed, []
         for call in on_closed:
             call()
+        self._ref = None  # It knows us: who has ended is freed at once, and nobody has to stop the loop to look for it.
 
     def _bury_children(self) -> None:
         """The nursery is closed: children that are still listed were waiting for a restart."""

@@ -139,7 +139,7 @@ class Mailbox:
         self.state = State.OPEN
         self.links: dict[str, MediaLink] = {}
         self._sweep_at = SWEEP_AT
-        self._bell = bell or self.ring
+        self._bell = bell
         self.faults: ActorFaults | None = None
         self.on_dead_letter = on_dead_letter
 
@@ -196,7 +196,7 @@ class Mailbox:
             return link
         if link is not None:
             self.retired_drops += link.dropped
-        link = MediaLink(name, capacity, self._bell)
+        link = MediaLink(name, capacity, self._bell or self.ring)
         if self.state is State.CLOSED:
             link.close()
             return link
@@ -248,5 +248,6 @@ class Mailbox:
             link.close()
             self.retired_drops += link.dropped
         self.links.clear()
+        self._bell = None
         self._send.close()
         self._receive.close()

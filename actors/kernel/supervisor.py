@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import proxy
 
 import trio
 
@@ -63,7 +64,7 @@ class Supervision:
     """One actor's supervision of its children, for one incarnation of it."""
 
     def __init__(self, owner: Cell, strategy: Strategy) -> None:
-        self.owner = owner
+        self.owner: Cell = proxy(owner)
         self.strategy = strategy
         self._restarts: list[float] = []
         self._pending: list[Cell] = []

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 from lkactor.plane.inline import InlineEgress
 from lkactor.sfu.leg import HISTORY, Leg, Sent
@@ -166,10 +167,10 @@ class RidingVp8(Vp8Munger):
 class RidingHistory:
     """Indexed like the list it stands for."""
 
-    __slots__ = ("_leg", "_over", "_past", "_ring")
+    __slots__ = ("_over", "_past", "_ring", "leg")
 
     def __init__(self, leg: RidingLeg) -> None:
-        self._leg = leg
+        self.leg = leg
         self._ring: list[Sent | None] = [None] * HISTORY
         self._over: dict[int, Logged | None] = {}
         """What was written while riding, with the entry of the log that it was written over."""
@@ -193,7 +194,7 @@ class RidingHistory:
 
     def __getitem__(self, index: int) -> Sent | None:
         self._settle()
-        leg = self._leg
+        leg = self.leg
         convoy = leg.convoy
         if convoy is not None:
             entry = convoy.log[(index + leg.munger.offset) & _MASK]
@@ -203,7 +204,7 @@ class RidingHistory:
 
     def __setitem__(self, index: int, sent: Sent | None) -> None:
         self._settle()
-        leg = self._leg
+        leg = self.leg
         if leg.convoy is not None:
             self._over[index] = leg.convoy.log[(index + leg.munger.offset) & _MASK]
         self._ring[index] = sent
@@ -228,10 +229,13 @@ def _counted(name: str) -> Any:
     return property(read, write)
 
 
+_REVOKED = _slot(Leg, "revoked")
+
+
 class RidingLeg(Leg):
     """A `Leg` that can ride."""
 
-    __slots__ = ("boarded", "cell", "convoy", "lock")
+    __slots__ = ("__weakref__", "boarded", "cell", "convoy", "lock")
 
     munger: RidingMunger
     vp8: RidingVp8
@@ -244,7 +248,6 @@ class RidingLeg(Leg):
     current_layer = _watched(Leg, "current_layer")
     need_switch = _watched(Leg, "need_switch")
     paused = _watched(Leg, "paused")
-    revoked = _watched(Leg, "revoked")
     abs_send_time_id = _watched(Leg, "abs_send_time_id")
     playout_delay = _watched(Leg, "playout_delay")
     ssrc = _watched(Leg, "ssrc")
@@ -268,6 +271,20 @@ class RidingLeg(Leg):
         self.munger = RidingMunger(self)
         self.vp8 = RidingVp8(self)
         self.history: RidingHistory = RidingHistory(self)
+
+    @property
+    def revoked(self) -> bool:
+        return bool(_REVOKED.__get__(self))
+
+    @revoked.setter
+    def revoked(self, revoked: bool) -> None:
+        with self.lock:
+            if revoked and self.convoy is not None:
+                self.alight()
+            _REVOKED.__set__(self, revoked)
+        if revoked:
+            # It has ended: what is its own does not keep it any more, so that no collector has to look for it.
+            self.munger.leg = self.vp8.leg = self.history.leg = proxy(self)
 
     @property
     def place(self) -> _Place:

@@ -211,6 +211,7 @@ class SessionDescription(AttributeList):
         if not lines or lines[0].strip() != "v=0":
             raise ProtocolViolation("sdp.no_version")
         description = cls()
+        session = AttributeList(description.attributes)  # Not the description: it knows its sections already.
         current: AttributeList = description
         for line in lines:
             kind, separator, value = line.partition("=")
@@ -219,7 +220,7 @@ class SessionDescription(AttributeList):
             if kind == "m":
                 if len(description.media) >= MAX_SECTIONS:
                     raise ProtocolViolation("sdp.too_many_sections")
-                section = MediaSection.parse_line(value, description)
+                section = MediaSection.parse_line(value, session)
                 description.media.append(section)
                 current = section
             elif kind == "a":

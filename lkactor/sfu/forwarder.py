@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
+from weakref import proxy
 
 from livekit.protocol import models
 
@@ -51,7 +52,14 @@ class TrackForwarder:
         self._switcher = Switcher(source)
         self._writer = PacketWriter(source)
         self._resender = Resender(source, self._writer)
-        self._key_frames = KeyFrameRequests(source, self._switcher, self.legs, self._catch_up, self._to_publisher)
+        me = proxy(self)  # What is ours does not keep us: nobody has to look for a track that is gone.
+        self._key_frames = KeyFrameRequests(
+            source,
+            self._switcher,
+            self.legs,
+            lambda leg, layer, now: int(me._catch_up(leg, layer, now)),
+            lambda packets: me._to_publisher(packets),
+        )
         self._recent = RecentKeyFrames()
         self._reader = FrameReader(source)
         self._meter = RateMeter(screen=format.screen)

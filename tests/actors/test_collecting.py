@@ -36,9 +36,9 @@ def test_not_while_media_flow_until_many_have_left() -> None:
     assert need.due(quiet=False)
 
 
-def test_a_full_house_waits_until_a_quarter_has_left() -> None:
+def test_a_full_house_waits_until_four_times_as_many_have_left() -> None:
     need = Need()
-    entries(need, joined=11 * MANY, left=MANY)
-    assert not need.due(quiet=False)
-    entries(need, left=2 * MANY)
+    entries(need, joined=5 * MANY, left=4 * MANY - 1)
+    assert not need.due(quiet=False), "they are 1001 still, and 3999 have left"
+    entries(need, left=1)
     assert need.due(quiet=False)

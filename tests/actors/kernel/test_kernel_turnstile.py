@@ -1,0 +1,147 @@
+"""Long turns of the event loop: patient actors go on in later ones, a few at a time; nothing is lost, media pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import trio
+from support.actor_leaks import run_actors
+from support.probe_actors import Log, Note, Probe, does, maker
+
+from actors.kernel import ActorSystem, Restart
+from actors.kernel.turnstile import AT_ONCE
+
+CROWD = 5 * AT_ONCE
+
+
+class Patient(Probe):
+    patient = True
+
+
+class Turns(trio.abc.Instrument):
+    """Which turn of the loop it is, and whether it is said to be long."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.late = False
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.number += 1
+
+    def is_late(self) -> bool:
+        return self.late
+
+
+@pytest.fixture
+def turns() -> Turns:
+    return Turns()
+
+
+async def settle() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("kind", [Patient, Probe])
+def test_of_a_crowd_a_few_go_on_in_each_turn_in_the_order_in_which_they_came(turns: Turns, kind: type[Probe]) -> None:
+    handled: list[tuple[int, str]] = []
+
+    async def main() -> None:
+        trio.lowlevel.add_instrument(turns)
+        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+            refs = [await system.spawn(lambda n=n: kind([], str(n)), str(n)) for n in range(CROWD)]
+            await settle()
+            turns.late = True
+            for ref in refs:
+                ref.tell(does(lambda probe: handled.append((turns.number, probe.name))))
+            await settle()
+            turns.late = False
+        trio.lowlevel.remove_instrument(turns)
+
+    run_actors(main)
+    in_turn = Counter(number for number, _ in handled)
+    assert sum(in_turn.values()) == CROWD
+    if kind is Patient:
+        assert max(in_turn.values()) == AT_ONCE
+    else:
+        assert len(in_turn) == 1, "who is no part of a crowd does not wait"
+
+
+def test_an_actor_with_much_to_do_leaves_the_rest_of_a_long_turn_to_others(turns: Turns) -> None:
+    handled: list[int] = []
+
+    async def main() -> None:
+        trio.lowlevel.add_instrument(turns)
+        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+            ref = await system.spawn(maker([], "busy"), "busy")
+            await settle()
+            turns.late = True
+            for _ in range(10):
+                ref.tell(does(lambda probe: handled.append(turns.number)))
+            await settle()
+            turns.late = False
+        trio.lowlevel.remove_instrument(turns)
+
+    run_actors(main)
+    assert len(handled) == len(set(handled)) == 10
+
+
+def test_what_waits_is_handled_by_the_next_incarnation_if_its_actor_is_killed(turns: Turns) -> None:
+    log: Log = []
+
+    async def main() -> None:
+        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+            ref = await system.spawn(lambda: Patient(log, "a"), "a", restart=Restart.PERMANENT)
+            others = [await system.spawn(lambda: Patient([], "b"), f"b{n}") for n in range(CROWD)]
+            await settle()
+            turns.late = True
+            for other in others:
+                other.tell(Note("before"))
+            await trio.lowlevel.checkpoint()
+            ref.tell(Note("kept"))
+            await trio.lowlevel.checkpoint()
+            assert ("a", "kept") not in log
+            ref.kill()
+            await settle()
+            turns.late = False
+            await trio.sleep(10)
+            assert ref.incarnation == 2
+
+    run_actors(main)
+    assert [what for _, what in log].count("kept") == 1
+
+
+def test_media_pass_an_actor_that_waits(turns: Turns) -> None:
+    log: Log = []
+
+    async def main() -> None:
+        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+            ref = await system.spawn(lambda: Patient(log, "a"), "a")
+            others = [await system.spawn(lambda: Patient([], "b"), f"b{n}") for n in range(CROWD)]
+            link = ref.link("media")
+            await settle()
+            turns.late = True
+            for other in others:
+                other.tell(Note("before"))
+            await trio.lowlevel.checkpoint()
+            ref.tell(Note("control"))
+            await trio.lowlevel.checkpoint()
+            with system.media_turn:
+                link.push(1)
+            assert log[-1] == ("a", ("media", (1,)))
+            await settle()
+            assert log[-1] == ("a", "control")
+            turns.late = False
+
+    run_actors(main)
+
+
+def test_a_system_whose_turns_are_all_long_still_ends(turns: Turns) -> None:
+    turns.late = True
+
+    async def main() -> None:
+        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+            for n in range(CROWD):
+                await system.spawn(lambda: Patient([], "a"), f"a{n}")
+
+    run_actors(main)
