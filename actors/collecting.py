@@ -70,7 +70,7 @@ class CollectorActor(Actor[None]):
 
     async def started(self) -> None:
         self._packets = self._total()
-        self.context.schedule(PERIOD, None, loosely=True)
+        self.context.schedule(PERIOD, None)
 
     async def receive(self, message: None) -> None:
         total = self._total()
@@ -79,7 +79,7 @@ class CollectorActor(Actor[None]):
         if self._need.due(quiet=quiet):
             self._need.done()
             gc.collect()
-        self.context.schedule(PERIOD, None, loosely=True)
+        self.context.schedule(PERIOD, None)
 
     def _total(self) -> int:
         ports = self._services.ports

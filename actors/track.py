@@ -48,9 +48,6 @@ from lkactor.sfu.quality import WINDOW, StreamScore, loss_weight
 from lkactor.wire import extensions
 from lkactor.wire.rtp import RtpPacket
 
-FAR = 0.5
-"""Seconds. What is due so much later has no hurry."""
-
 
 @dataclass(frozen=True, slots=True)
 class TrackSpec:
@@ -112,7 +109,7 @@ class TrackActor(Actor[TrackMessage]):
             self._dynacast = Dynacast(renditions.codecs, pause_delay=self._spec.pause_delay)
             self._dynacast.add_codec(renditions.codecs[0], current_time())
             self._dynacast.set_muted(self._spec.info.muted)
-        self.context.schedule(WINDOW, QualityWindow(), loosely=True)
+        self.context.schedule(WINDOW, QualityWindow())
         self._schedule(current_time())
 
     async def _keep_plane(self) -> None:
@@ -170,7 +167,7 @@ class TrackActor(Actor[TrackMessage]):
                 if self._level_told and self._level.level(now) == 0.0:
                     self._tell_level(0.0)
             case QualityWindow():
-                self.context.schedule(WINDOW, message, loosely=True)
+                self.context.schedule(WINDOW, message)
                 self._end_window(now)
                 self._measure_latency = True
                 self._take_latency()
@@ -325,6 +322,5 @@ class TrackActor(Actor[TrackMessage]):
             return
         if self._timer is not None:
             self._timer.cancel()
-        delay = deadline - now
-        self._timer = self.context.schedule(delay, TrackTick(), loosely=delay > FAR)
-        self._timer_at = self._timer.deadline
+        self._timer_at = deadline
+        self._timer = self.context.schedule(max(0.0, deadline - now), TrackTick())

@@ -7,6 +7,7 @@ keys: a transport is never restarted in place, the client's reconnect is its res
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,8 +80,9 @@ OWNER_RETRY = 0.01
 """Seconds until received data is offered again to an owner whose mailbox was full."""
 IN_VAIN = 0.05
 """Seconds by which a timer may be early. One that would be more so is set anew: a turn for nothing costs more."""
-FAR = 1.0
-"""Seconds. What is due so much later has no hurry: many connections have nothing to do but keep alive."""
+FAR, TOGETHER = 1.0, 0.25
+"""Seconds. Timers that are further away than the first go off at multiples of the second: those of many connections
+that have nothing to do but keep alive share a turn of the event loop."""
 INBOUND_LINK_CAPACITY = 2048
 """Datagrams that may wait for this actor: a quarter of a second of a 60 Mbit/s publisher."""
 
@@ -472,9 +474,10 @@ class TransportActor(Actor[TransportMessage]):
             return
         if self._timer is not None:
             self._timer.cancel()
-        delay = deadline - now
-        self._timer = self.context.schedule(delay, Tick(), loosely=delay > FAR)
-        self._timer_at = self._timer.deadline
+        if deadline - now > FAR:
+            deadline = math.ceil(deadline / TOGETHER) * TOGETHER
+        self._timer_at = deadline
+        self._timer = self.context.schedule(max(0.0, deadline - now), Tick())
 
     # -- data -------------------------------------------------------------------------------------------------------
 

@@ -167,12 +167,9 @@ class ActorContext(Generic[M]):
     def unwatch(self, ref: ActorRef[Any]) -> None:
         self._cell.unwatch(ref.cell)
 
-    def schedule(self, delay: float, message: M, *, loosely: bool = False) -> Timer:
-        """Tell this actor `message` in `delay` seconds. Gone with this incarnation.
-
-        `loosely`: or up to a quarter of a second later, together with others who have no hurry. To wake up for one
-        costs more than most of what is then done."""
-        return self._cell.schedule(delay, message, loosely=loosely)
+    def schedule(self, delay: float, message: M) -> Timer:
+        """Tell this actor `message` in `delay` seconds. Gone with this incarnation."""
+        return self._cell.schedule(delay, message)
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any, name: str | None = None) -> None:
         """Run a helper task until this incarnation ends. An error in it is this actor's error."""

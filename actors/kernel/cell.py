@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import math
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from actors.kernel.link import MediaLink
 from actors.kernel.mailbox import NOT_NOW, Crash, Envelope, Mailbox, Reply, State, Stop
 from actors.kernel.ref import ActorRef, handling
 from actors.kernel.supervisor import Supervision, contain, contain_call, describe
-from actors.kernel.timers import TOGETHER, Timer
+from actors.kernel.timers import Timer
 
 if TYPE_CHECKING:
     from actors.kernel.system import ActorSystem
@@ -289,7 +288,7 @@ class Cell:
                 if self._leaving:
                     return Exit.NORMAL
                 budget -= 1
-                if not budget or (not unasked and turnstile.is_late()):
+                if not budget or (not unasked and not isinstance(item, MediaLink) and turnstile.is_late()):
                     break
                 try:
                     item = mailbox.receive_nowait()
@@ -520,14 +519,11 @@ class Cell:
         self._watching.pop(target, None)
         target._watchers.pop(self, None)
 
-    def schedule(self, delay: float, message: object, *, loosely: bool) -> Timer:
+    def schedule(self, delay: float, message: object) -> Timer:
         def due() -> None:
             self.mailbox.put_system(message, timer)
 
-        deadline = trio.current_time() + max(0.0, delay)
-        if loosely:
-            deadline = math.ceil(deadline / TOGETHER) * TOGETHER
-        timer = self.system.timers.at(deadline, due, self._timers)
+        timer = self.system.timers.at(trio.current_time() + max(0.0, delay), due, self._timers)
         timer.incarnation = self.incarnation
         if self.state not in (Phase.STARTING, Phase.RUNNING):
             timer.cancel()

@@ -16,9 +16,6 @@ AT_ONCE = 8
 """Timers that go off in one turn of the event loop. Whoever they wake runs in one turn, too, a quarter of a millisecond
 each, and those of many connections are often due together (actors/transport.py)."""
 
-TOGETHER = 0.25
-"""Seconds. Timers that have no hurry go off at multiples of it."""
-
 
 class Timer:
     """A pending call. `cancel()` may come at any time, also after it fired."""

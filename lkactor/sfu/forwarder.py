@@ -391,9 +391,8 @@ class TrackForwarder:
             self._legs_due = now
             self._measure(now)
             self._key_frames.look(now)
-            # Also while nothing comes: what comes then may not be shown to this object. Counted from when it was due:
-            # who is a little late each time does not come less often.
-            self._report_due = max(self._report_due, now - REPORT_INTERVAL / 2) + REPORT_INTERVAL
+            # Also while nothing comes: what comes then may not be shown to this object.
+            self._report_due = now + REPORT_INTERVAL
         if self._legs_due is not None and now >= self._legs_due:
             self._report_to_legs(now)
 
