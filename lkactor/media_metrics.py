@@ -103,8 +103,8 @@ class MediaMetrics:
         for kind in ("AUDIO", "VIDEO"):
             tracks = [track for track in self._tracks.values() if track.kind == kind]
             legs = sum(1 for track in tracks for leg in track.legs if not leg.revoked)
-            self._published.labels(**self._labels, kind=kind).set(len(tracks))
-            self._subscribed.labels(**self._labels, kind=kind).set(legs)
+            self._of(self._published, kind).set(len(tracks))
+            self._of(self._subscribed, kind).set(legs)
 
     # -- what tracks say --------------------------------------------------------------------------------------------
 
@@ -141,13 +141,13 @@ class MediaMetrics:
     def latency(self, seconds: float) -> None:
         """One sample of how long packets have been in this server."""
         ns = seconds * 1e9
-        self._forward_ns.labels(**self._labels).observe(ns)
+        self._of(self._forward_ns).observe(ns)
         if self._latency is None:
             self._latency = ns
         self._variation += (abs(ns - self._latency) - self._variation) * SMOOTHING
         self._latency += (ns - self._latency) * SMOOTHING
-        self._forward_latency.labels(**self._labels).set(round(self._latency))
-        self._forward_jitter.labels(**self._labels).set(round(self._variation))
+        self._of(self._forward_latency).set(round(self._latency))
+        self._of(self._forward_jitter).set(round(self._variation))
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

@@ -229,7 +229,7 @@ def _counted(name: str) -> Any:
     return property(read, write)
 
 
-_REVOKED = _slot(Leg, "revoked")
+_REVOKED = _watched(Leg, "revoked")
 
 
 class RidingLeg(Leg):
@@ -278,10 +278,7 @@ class RidingLeg(Leg):
 
     @revoked.setter
     def revoked(self, revoked: bool) -> None:
-        with self.lock:
-            if revoked and self.convoy is not None:
-                self.alight()
-            _REVOKED.__set__(self, revoked)
+        _REVOKED.__set__(self, revoked)
         if revoked:
             # It has ended: what is its own does not keep it any more, so that no collector has to look for it.
             self.munger.leg = self.vp8.leg = self.history.leg = proxy(self)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import trio
 from support.actor_leaks import run_actors
 from support.probe_actors import Log, Note, Probe, does, maker
 
-from actors.kernel import ActorSystem, Restart
+from actors.kernel import ActorRef, ActorSystem, Restart
 from actors.kernel.turnstile import AT_ONCE
 
 CROWD = 5 * AT_ONCE
@@ -40,6 +41,22 @@ def turns() -> Turns:
 
 async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked()
+
+
+async def one_that_waits(
+    system: ActorSystem, turns: Turns, log: Log, message: Note, restart: Restart = Restart.TEMPORARY
+) -> ActorRef[Any]:
+    """An actor that has come to `message` in a long turn, behind a crowd."""
+    ref = await system.spawn(lambda: Patient(log, "a"), "a", restart=restart)
+    others = [await system.spawn(lambda: Patient([], "b"), f"b{n}") for n in range(CROWD)]
+    await settle()
+    turns.late = True
+    for other in others:
+        other.tell(Note("before"))
+    await trio.lowlevel.checkpoint()
+    ref.tell(message)
+    await trio.lowlevel.checkpoint()
+    return ref
 
 
 @pytest.mark.parametrize("kind", [Patient, Probe])
@@ -91,15 +108,7 @@ def test_what_waits_is_handled_by_the_next_incarnation_if_its_actor_is_killed(tu
 
     async def main() -> None:
         async with ActorSystem(seed=0, is_late=turns.is_late) as system:
-            ref = await system.spawn(lambda: Patient(log, "a"), "a", restart=Restart.PERMANENT)
-            others = [await system.spawn(lambda: Patient([], "b"), f"b{n}") for n in range(CROWD)]
-            await settle()
-            turns.late = True
-            for other in others:
-                other.tell(Note("before"))
-            await trio.lowlevel.checkpoint()
-            ref.tell(Note("kept"))
-            await trio.lowlevel.checkpoint()
+            ref = await one_that_waits(system, turns, log, Note("kept"), Restart.PERMANENT)
             assert ("a", "kept") not in log
             ref.kill()
             await settle()
@@ -116,16 +125,8 @@ def test_media_pass_an_actor_that_waits(turns: Turns) -> None:
 
     async def main() -> None:
         async with ActorSystem(seed=0, is_late=turns.is_late) as system:
-            ref = await system.spawn(lambda: Patient(log, "a"), "a")
-            others = [await system.spawn(lambda: Patient([], "b"), f"b{n}") for n in range(CROWD)]
+            ref = await one_that_waits(system, turns, log, Note("control"))
             link = ref.link("media")
-            await settle()
-            turns.late = True
-            for other in others:
-                other.tell(Note("before"))
-            await trio.lowlevel.checkpoint()
-            ref.tell(Note("control"))
-            await trio.lowlevel.checkpoint()
             with system.media_turn:
                 link.push(1)
             assert log[-1] == ("a", ("media", (1,)))
