@@ -536,11 +536,10 @@ class Ports:
 
     # -- what the forwarding plane hands up -------------------------------------------------------------------------
 
-    def take(self, pump: Pump, most: int) -> int:
-        """Push up to `most` datagrams of what waits on the links they belong to; how many there were."""
-        numbers, taken = self._numbers, 0
+    def take(self, pump: Pump, most: int) -> bool:
+        """Push up to `most` datagrams of what waits on the links they belong to. False: there is nothing left."""
+        numbers = self._numbers
         for socket_number, number, address, data, arrival, opened in pump.take(most):
-            taken += 1
             route = numbers.get(number)
             if route is None or data[0] < 4:
                 sockaddr = _sockaddr(address) if isinstance(address, bytes) else address
@@ -548,7 +547,7 @@ class Ports:
                 if route is None:
                     continue
             self._push(route, data, arrival, opened)
-        return taken
+        return pump.has_more
 
     def _push(self, route: Route, data: bytes, arrival: float, opened: int) -> None:
         if opened:

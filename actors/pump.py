@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from lkactor.plane import HandedUp, InlineIngress, InlineSocket, Intake
+from lkactor.plane import OPENED, HandedUp, InlineIngress, InlineSocket, Intake
 from lkactor.srtp import PacketBuffer
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtp
 
@@ -78,6 +78,7 @@ class PythonPump:
         self._intake, self._lock = intake, lock
         self._offset = now - time.perf_counter()
         self._sources = {source.sock.fileno(): (number, source) for number, source in enumerate(sources)}
+        self._numbered = tuple(sources)
         self._up: deque[HandedUp] = deque()
         self._told, self._sleeping = False, True
         self._cost = TURN / MOST
@@ -125,11 +126,38 @@ class PythonPump:
         except BlockingIOError:
             pass
         self._told = False
-        up = self._up
-        taken = [up.popleft() for _ in range(min(len(up), most))]
+        up, clock, taken = self._up, time.perf_counter, list[HandedUp]()
+        with self._lock:
+            end = clock() + TURN  # To come by the lock takes longer than what most of them need.
+            while up and len(taken) < most and clock() < end:
+                left = self._take_again(up.popleft())
+                if left is not None:
+                    taken.append(left)
+            self._end_batch()
         if up:
             self._tell()
         return taken
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._up)
+
+    def _take_again(self, datagram: HandedUp) -> HandedUp | None:
+        """What followed a packet that Python had to look at has waited only until that one was numbered. It goes to the
+        legs now: otherwise a loop that was late once would stay so, with all packets of all streams behind it."""
+        number, _, sockaddr, data, arrival, opened = datagram
+        route = self._numbered[number].routes.get(sockaddr) if opened == OPENED else None
+        if route is None or route.ingress is None:
+            return datagram
+        rest = route.ingress.take(data, arrival)
+        return (number, 0, sockaddr, data, arrival, rest) if rest else None
+
+    def _end_batch(self) -> bool:
+        """What it brought goes to the legs. True: there is news, and nobody knows of it."""
+        self._intake.flush(self._offset, time.perf_counter)
+        unknown = self._sleeping and bool(self._intake.news)
+        self._sleeping = self._sleeping and not unknown
+        return unknown
 
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""
@@ -185,9 +213,7 @@ class PythonPump:
         count = 1 if began - self._ended > AT_ONCE else max(FEWEST, min(MOST, int(TURN / self._cost)))
         with self._lock.thread:
             drained = self._drain(number, source, began + self._offset, count)
-            self._intake.flush(self._offset, clock)
-            if self._sleeping and self._intake.news:
-                self._sleeping = False
+            if self._end_batch():
                 self._tell()
         if self._up:
             self._tell()

@@ -45,14 +45,14 @@ class UdpActor(Actor[object]):
     async def receive(self, message: object) -> object:
         raise TypeError(f"the UDP actor takes no messages, got {type(message).__name__}")
 
-    def _turn(self, drain: Callable[[int], int]) -> None:
-        """Let `drain` push datagrams on, burst by burst, until TURN is over with all that follows from them. It says
-        how many there were."""
+    def _turn(self, drain: Callable[[int], bool]) -> None:
+        """Let `drain` push datagrams on, burst by burst, until TURN is over with all that follows from them. False:
+        there are no more."""
         end = trio.current_time() + TURN
         for _ in range(MOST // BURST):
             with self.context.media_turn:
-                drained = drain(BURST)
-            if drained < BURST or trio.current_time() >= end:
+                more = drain(BURST)
+            if not more or trio.current_time() >= end:
                 return
 
     # -- what the forwarding plane hands up -------------------------------------------------------------------------
@@ -81,15 +81,15 @@ class UdpActor(Actor[object]):
             await trio.lowlevel.wait_readable(udp.sock)
             self._turn(partial(self._drain, udp, trio.current_time()))
 
-    def _drain(self, udp: UdpPort, now: float, count: int) -> int:
-        """Push up to `count` datagrams on; how many there were."""
+    def _drain(self, udp: UdpPort, now: float, count: int) -> bool:
+        """Push up to `count` datagrams on. False: there are no more."""
         ports, sock = self._ports, udp.sock
         impairment = ports.impairment
-        for drained in range(count):
+        for _ in range(count):
             try:
                 data, sockaddr = sock.recvfrom(MAX_DATAGRAM)
             except BlockingIOError:
-                return drained
+                return False
             except OSError:
                 # An ICMP error of an earlier send (ECONNREFUSED and friends) surfaces on the next receive.
                 ports.counters.count("udp.receive_error")
@@ -103,4 +103,4 @@ class UdpActor(Actor[object]):
                 route.link.push((data, route.address, now))
             else:
                 impairment.receive(route.link, (data, route.address, now))
-        return count
+        return True

@@ -35,7 +35,12 @@ class Pump(Protocol):
         """Returns when it has ended; before the sockets are closed."""
 
     def take(self, most: int) -> Iterable[HandedUp]:
-        """Up to `most` of what waits; if there is more, it rings again."""
+        """Up to `most` of what waits and still has to be handed up; what only had to wait for the packet before it is
+        forwarded instead. If there is more, it rings again."""
+
+    @property
+    def has_more(self) -> bool:
+        """The last `take` did not look at everything."""
 
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""

@@ -246,6 +246,7 @@ class KernelPump:
         self._buffer = bytearray(_TAKEN)
         self._buffer_cell = ffi.from_buffer("uint8_t[]", self._buffer)
         self._ids = ffi.new("uint32_t[]", _MOST_NEWS)
+        self._more = ffi.new("int *")
 
     def start(self) -> None:
         """Raises OSError."""
@@ -267,13 +268,17 @@ class KernelPump:
         return int(lib.lk_dropped(self._pump))
 
     def take(self, most: int) -> Iterator[HandedUp]:
-        end = lib.lk_take(self._pump, self._buffer_cell, _TAKEN, most)
+        end = lib.lk_take(self._pump, self._buffer_cell, _TAKEN, most, self._more)
         at, buffer, head = 0, self._buffer, HANDED_UP
         while at < end:
             arrival, route, socket, size, opened, length, address = head.unpack_from(buffer, at)
             at += head.size
             yield socket, route, address[:length], bytes(buffer[at : at + size]), arrival, opened
             at += size + 7 & ~7
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._more[0])
 
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""

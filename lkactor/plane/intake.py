@@ -3,8 +3,8 @@
 As `steady.c`: a packet is *steady* if it is the next one of a known stream, of a payload type that can be read here
 (Opus, RED, VP8, H264), no key frame, and without anything unusual in its header. It is kept for retransmission,
 counted, its transport-wide number and audio level are noted, and it goes to the legs with the rest of its burst.
-Everything else goes up, opened. Since what is not the next in order goes up, all that follows it goes up, too, until it
-has been numbered.
+Everything else goes up, opened. Since what is not the next in order goes up, all that follows it waits with it until it
+has been numbered, and goes to the legs then (`InlineIngress.take`).
 """
 
 from __future__ import annotations
@@ -125,11 +125,14 @@ class InlineIngress:
                 self._refused[violation.reason] = self._refused.get(violation.reason, 0) + 1
                 self._intake.news[self] = None
                 return None
-        source = self._sources.get(data[8:12])
-        if source is None:
-            return data, OPENED
-        rest = source.take(self, self._intake, data, now)
+        rest = self.take(data, now)
         return (data, rest) if rest else None
+
+    def take(self, data: bytes, now: float) -> int:
+        """RTP of this peer, unprotected: OPENED, REST, or 0, nothing of it has to go up. What had to may be tried again
+        when that which came before it has been numbered."""
+        source = self._sources.get(data[8:12])
+        return source.take(self, self._intake, data, now) if source is not None else OPENED
 
     def note(self, sequence: int, arrival: float, ssrc: int, marker: bool) -> None:
         """A transport-wide number."""

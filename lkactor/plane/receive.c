@@ -16,11 +16,19 @@ static int unprotect(const lk_pump *pump, const lk_ingress *ingress, uint8_t *pa
     return pump->unprotect != NULL ? pump->unprotect((void *)ingress->srtp, packet, size) : 0;
 }
 
+/* Of RTP of this peer, opened: 0, LK_OPENED or LK_REST. */
+static int take_opened(lk_pump *pump, lk_ingress *ingress, const uint8_t *data, uint32_t size, double now) {
+    for (int i = 0; i < ingress->source_count; i++)
+        if (ingress->sources[i]->ssrc == get32(data + 8))
+            return take_steady(pump, ingress, ingress->sources[i], data, size, now);
+    return LK_OPENED;
+}
+
 static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, uint8_t *data,
                         uint32_t size, double now) {
     lk_socket *socket = pump->socket[at];
     lk_ingress *ingress = route != NULL ? route->ingress : NULL;
-    int length = (int)size, status, rest = LK_OPENED;
+    int length = (int)size, status, rest;
     socket->packets_in++;
     socket->bytes_in += size;
     if (size == 0) return;
@@ -35,12 +43,7 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
         refuse(pump, ingress, status);
         return;
     }
-    for (int i = 0; i < ingress->source_count; i++) {
-        lk_source *source = ingress->sources[i];
-        if (source->ssrc != get32(data + 8)) continue;
-        rest = take_steady(pump, ingress, source, data, (uint32_t)length, now);
-        break;
-    }
+    rest = take_opened(pump, ingress, data, (uint32_t)length, now);
     if (rest) hand_up(pump, at, from, route, data, (uint32_t)length, rest, now);
 }
 
@@ -75,20 +78,75 @@ static void prepare_messages(lk_pump *pump, int count) {
     }
 }
 
+static void begin_batch(lk_pump *pump, const uint8_t *arena, double since) {
+    pump->batch++;
+    pump->arena = arena;
+    pump->since = since;
+}
+
 static int receive(lk_pump *pump, int at, int count) {
     lk_socket *socket = pump->socket[at];
     count = recvmmsg(socket->fd, pump->messages, (unsigned)count, MSG_DONTWAIT, NULL);
     if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) socket->receive_errors++;
     if (count <= 0) return 0;                   /* an ICMP error of an earlier send surfaces here once */
     lk_lock(pump->kernel);
-    pump->batch++;
     pump->began = monotonic();
+    begin_batch(pump, pump->buffers, pump->began);
     for (int i = 0; i < count; i++) receive_message(pump, at, i, pump->began + pump->clock_offset);
     flush_steady(pump);
     lk_unlock(pump->kernel);
     prepare_messages(pump, count);
     return count;
 }
+
+/* -- what Python takes -------------------------------------------------------------------------------------------- */
+
+/* Where a datagram came from, if that is still so. */
+static const lk_entry *route_of(const lk_pump *pump, const lk_up *up) {
+    uint8_t key[22], size = key_of(up->address, up->address_size, key);
+    for (int i = 0; i < pump->sockets; i++) {
+        const lk_entry *entry = pump->number[i] == up->socket ? find_entry(pump->socket[i]->routes, key, size) : NULL;
+        if (entry != NULL) return entry->id == up->route ? entry : NULL;
+    }
+    return NULL;
+}
+
+/* What followed a packet that Python had to look at has waited only until that one was numbered. It goes to the rows
+   now: otherwise a loop that was late once would stay so, with all packets of all streams behind it. */
+static int take_again(lk_pump *pump, const lk_up *up) {
+    const lk_entry *route = up->opened == LK_OPENED ? route_of(pump, up) : NULL;
+    if (route == NULL || route->ingress == NULL) return up->opened;
+    return take_opened(pump, route->ingress, (const uint8_t *)(up + 1), up->size, up->arrival);
+}
+
+int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more) {
+    uint64_t count;
+    int taken = 0;
+    if (read(pump->told_fd, &count, sizeof count) < 0) count = 0;
+    lk_lock(pump->kernel);
+    pump->told = 0;
+    if (pump->up_taken < pump->up_used)
+        begin_batch(pump, pump->up, ((const lk_up *)(pump->up + pump->up_taken))->arrival - pump->clock_offset);
+    for (; most > 0 && pump->up_taken < pump->up_used; most--) {
+        const lk_up *up = (const lk_up *)(pump->up + pump->up_taken);
+        int room = (int)sizeof *up + ((up->size + 7) & ~7), rest;
+        if (taken + room > size) break;
+        pump->up_taken += room;
+        rest = take_again(pump, up);
+        if (rest == 0 && up->opened) continue;
+        memcpy(buffer + taken, up, (size_t)room);
+        ((lk_up *)(buffer + taken))->opened = (uint8_t)rest;
+        taken += room;
+    }
+    flush_steady(pump);
+    if (pump->up_taken == pump->up_used) pump->up_taken = pump->up_used = 0;
+    *more = pump->up_used > 0;
+    if (*more) tell(pump);
+    lk_unlock(pump->kernel);
+    return taken;
+}
+
+/* -- turns -------------------------------------------------------------------------------------------------------- */
 
 /* Who waits for the lock gets it: without this the thread could take it again before the other one is awake. */
 static void give_way(const lk_kernel *kernel) {

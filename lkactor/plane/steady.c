@@ -2,9 +2,10 @@
 
    A datagram of a known peer is opened (SRTP) here. If it is a *steady* packet it goes to the rows at once: RTP of a
    known stream, the next in order, no key frame. Everything else goes up to Python: as it came, or, of a known peer's
-   RTP, opened. Since a packet that is not the next in order goes up, all that follows one in Python's hands goes up, too,
-   until Python has numbered it: nothing overtakes. It is the same for a row: one that has a decision to make, or cannot be
-   written to from here, is left, and Python serves it with this packet, and with all that follow until it has caught up.
+   RTP, opened. Since a packet that is not the next in order goes up, all that follows one in Python's hands waits with it
+   until Python has numbered it: nothing overtakes. What has only waited then goes to the rows when Python comes to take it
+   (receive.c). It is the same for a row: one that has a decision to make, or cannot be written to from here, is left, and
+   Python serves it with this packet, and with all that follow until it has caught up.
 
    Whatever Python and this thread share is touched under the kernel's lock, for one batch at a time. */
 
@@ -49,6 +50,8 @@ struct lk_pump {
     struct sockaddr_storage from[MESSAGES];
     control controls[MESSAGES];
     uint8_t *buffers;               /* MESSAGES * BUFFER */
+    const uint8_t *arena;           /* where the packets of this batch lie: `buffers` or `up` */
+    double since;                   /* when they came, of the monotonic clock */
     uint64_t batch;
     int steady;
     lk_packet packets[BURST], run[BURST];
@@ -194,26 +197,6 @@ static void hand_up(lk_pump *pump, int at, const struct msghdr *from, const lk_e
     tell(pump);
 }
 
-int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most) {
-    uint64_t count;
-    int taken = 0;
-    if (read(pump->told_fd, &count, sizeof count) < 0) count = 0;
-    lk_lock(pump->kernel);
-    for (; most > 0 && pump->up_taken + taken < pump->up_used; most--) {
-        const lk_up *up = (const lk_up *)(pump->up + pump->up_taken + taken);
-        int room = (int)sizeof *up + ((up->size + 7) & ~7);
-        if (taken + room > size) break;
-        taken += room;
-    }
-    memcpy(buffer, pump->up + pump->up_taken, (size_t)taken);
-    pump->up_taken += taken;
-    if (pump->up_taken == pump->up_used) pump->up_taken = pump->up_used = 0;
-    pump->told = 0;
-    if (pump->up_used) tell(pump);
-    lk_unlock(pump->kernel);
-    return taken;
-}
-
 int lk_take_news(lk_pump *pump, uint32_t *ids, int size) {
     int taken = 0;
     lk_lock(pump->kernel);
@@ -251,9 +234,9 @@ static void flush_steady(lk_pump *pump) {
             pump->left = grown;
             pump->left_room = source->fanout->count;
         }
-        forward(pump->kernel, source->fanout->rows, source->fanout->count, pump->run, count, pump->buffers,
+        forward(pump->kernel, source->fanout->rows, source->fanout->count, pump->run, count, pump->arena,
                 source->layer, source->fanout->video, 0, 1, stamp, now, pump->left);
-        source->latency = monotonic() - pump->began;
+        source->latency = monotonic() - pump->since;
     }
     pump->steady = 0;
 }
@@ -333,7 +316,7 @@ static int take_steady(lk_pump *pump, lk_ingress *ingress, lk_source *source, co
     }
     if (extensions != NULL) note_extensions(pump, ingress, source, &packet, extensions, payload, now);
     if (!source->fanout->muted && source->fanout->count > left) {
-        packet.payload += (uint32_t)(data - pump->buffers);
+        packet.payload += (uint32_t)(data - pump->arena);
         pump->packets[pump->steady] = packet;
         pump->sources[pump->steady++] = source;
         if (pump->steady == BURST) flush_steady(pump);

@@ -213,8 +213,9 @@ typedef struct {
     uint8_t unused[2];
 } lk_up;
 
-/* Everything that waits for Python, as many whole ones as fit; octets written. */
-int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most);
+/* Looks at up to `most` of what waits for Python, as many whole ones as fit, and hands out what still has to go up;
+   octets written. `more`: if there is more. */
+int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more);
 /* The peers with arrivals, levels or refusals to tell of. 0 at last: the next one rings. */
 int lk_take_news(lk_pump *pump, uint32_t *ids, int size);
 int lk_rings(const lk_pump *pump);  /* the last answer was 0, and nothing has come since */

@@ -129,6 +129,22 @@ def test_it_forwards_while_the_loop_does_nothing(stage: Stage) -> None:
     assert stage.cell.received[0] == 12
 
 
+def test_what_waited_behind_a_gap_goes_to_the_legs_when_it_is_taken(stage: Stage) -> None:
+    stage.pump.start()
+    stage.send(audio(1))
+    stage.handle()
+    stage.send(*(audio(number) for number in (5, 6, 7)))
+    deadline = time.monotonic() + PATIENCE
+    while stage.cell.received[0] < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    ((*_, data, arrival, _),) = stage.pump.take(1)
+    assert stage.pump.has_more
+    with stage.lock:
+        stage.forwarder.receive(0, [parse_rtp(data, arrival)], arrival)
+    assert stage.pump.take(64) == [] and not stage.pump.has_more
+    assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, 5, 6, 7]
+
+
 def test_what_is_no_rtp_of_a_known_peer_is_handed_up_as_it_came(stage: Stage) -> None:
     stage.pump.start()
     stranger = udp()

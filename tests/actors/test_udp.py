@@ -25,10 +25,10 @@ def test_a_turn_is_bounded_by_what_its_datagrams_cost(cost: float, first: int, l
         actor: Any = UdpActor(Ports())
         actor.context = SimpleNamespace(media_turn=contextlib.nullcontext())
 
-        def drain(count: int) -> int:
+        def drain(count: int) -> bool:
             turns[-1] += count
             clock.jump(count * cost)
-            return count
+            return True
 
         for _ in range(40):
             turns.append(0)
@@ -45,7 +45,7 @@ def test_a_turn_ends_when_nothing_is_left() -> None:
     async def main() -> None:
         actor: Any = UdpActor(Ports())
         actor.context = SimpleNamespace(media_turn=contextlib.nullcontext())
-        actor._turn(lambda count: counts.append(count) or 3)
+        actor._turn(lambda count: bool(counts.append(count)))
 
     trio.run(main)
     assert counts == [BURST]

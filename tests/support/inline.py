@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.sending import sender_for
-from lkactor.plane import HandedUp, IngressCell, InlineIngress, InlineSocket, Plane, PythonPlane
+from lkactor.plane import OPENED, HandedUp, IngressCell, InlineIngress, InlineSocket, Plane, PythonPlane
 from lkactor.srtp import PacketBuffer
 from lkactor.wire.rtp import is_rtp
 
@@ -82,7 +82,21 @@ class InlinePump:
 
     def take(self, most: int) -> list[HandedUp]:
         up, self._up = self._up[:most], self._up[most:]
-        return up
+        taken = [left for datagram in up if (left := self._take_again(datagram)) is not None]
+        self._intake.flush(0.0, self._clock)
+        return taken
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._up)
+
+    def _take_again(self, datagram: HandedUp) -> HandedUp | None:
+        number, route, address, data, arrival, opened = datagram
+        _, ingress = self._cells[number].routes.get(address, (0, None))  # type: ignore[arg-type]
+        if opened != OPENED or not isinstance(ingress, InlineIngress):
+            return datagram
+        rest = ingress.take(data, arrival)
+        return (number, route, address, data, arrival, rest) if rest else None
 
     def tell_news(self) -> bool:
         told = self._intake.tell_news()

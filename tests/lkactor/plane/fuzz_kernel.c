@@ -249,10 +249,12 @@ static void send_some(stage *on) {
 static int take_all(stage *on) {
     static uint8_t buffer[1 << 16];
     uint32_t ids[2];
-    int end, total = 0;
-    while ((end = lk_take(on->pump, buffer, (int)sizeof buffer, 3)) > 0)
+    int end, total = 0, more;
+    do {
+        end = lk_take(on->pump, buffer, (int)sizeof buffer, 3, &more);
         for (int at = 0; at < end; at += (int)sizeof(lk_up) + ((((lk_up *)(buffer + at))->size + 7) & ~7))
             total += ((lk_up *)(buffer + at))->opened != LK_REST;
+    } while (more);
     while (lk_take_news(on->pump, ids, 2) > 0) {}
     on->taken += (unsigned)total;
     return total;

@@ -119,10 +119,10 @@ class Stage:
             pass
         return self.handle_up(layer)
 
-    def handle_up(self, layer: int = 0) -> int:
-        """`layer` for every packet; -1: its SSRC says it."""
+    def handle_up(self, layer: int = 0, most: int = 4096) -> int:
+        """What `most` of those that wait have left. `layer` for every packet; -1: its SSRC says it."""
         handled = 0
-        for entry in self.pump.take(4096):
+        for entry in self.pump.take(most):
             self.up.append(entry)
             *_, data, arrival, opened = entry
             if opened:
@@ -310,6 +310,21 @@ def test_nothing_overtakes_what_python_has_to_decide(stage: Stage) -> None:
     assert stage.run(video(2), video(3, key=True), video(4), video(5)) == 3
     assert stage.run(video(6), video(7)) == 0
     assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_what_has_only_waited_for_a_number_needs_no_more_of_python_than_that(stage: Stage) -> None:
+    """Or a loop that was late once stays so: all that comes meanwhile waits behind what waits."""
+    stage.run(video(1, key=True))
+    stage.publisher.send(*(video(number) for number in (2, 4, 5, 6)), video(7, key=True), video(8), video(9))
+    while stage.pump.once():
+        pass
+    assert stage.handle_up(most=1) == 1, "behind the gap"
+    assert stage.handle_up(most=3) == 1 and stage.pump.has_more, "5 and 6 went; the key frame has to be looked at"
+    assert stage.handle_up() == 0 and not stage.pump.has_more
+    for sink in stage.sinks:
+        assert [packet.sequence for packet in sink.rtp] == [1, 2, 4, 5, 6, 7, 8, 9]
+    (receiver,) = stage.forwarder.receivers
+    assert (receiver.packets, steady(receiver)) == (8, 5)
 
 
 def test_a_gap_goes_up_and_is_asked_for(stage: Stage) -> None:
