@@ -46,7 +46,7 @@ from cases.janus import streaming
 from cases.joins import joins
 from cases.limit import floor, segmented, sendmmsg
 from cases.memory import memory
-from cases.stall import INTERFERENCE_SINKS, stall
+from cases.stall import INTERFERENCE_SINKS, pause, stall
 from cases.stall import api as interference_api
 from cases.stall import joins as interference_joins
 from load.janus import Janus, janus
@@ -102,6 +102,7 @@ CASES = (
     Case("b6-list-rooms-json", list_rooms_json, (1000,), REQUESTS),
     Case("b7-memory", memory, (50,), ("per_participant_kb", "after_start_mb", "idle_cpu_us_per_participant_second")),
     Case("b8-stall", stall, (50, 100), STALL, planes=True, alone=True),
+    Case("b8-pause", pause, (12,), ("latency_p50_ms", "p50_by_before", "cpu_us_per_packet", "loss"), planes=True),
     Case("b8-interference-api", interference_api, (INTERFERENCE_SINKS,), MEANWHILE, planes=True),
     Case("b8-interference-joins", interference_joins, (INTERFERENCE_SINKS,), MEANWHILE, planes=True),
 )

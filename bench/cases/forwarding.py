@@ -63,12 +63,17 @@ async def meeting_pictures(server: Server, n: int, seconds: float) -> Row:
 
 async def _conference(server: Server, case: str, n: int, streams: Sequence[Sequence[Stream]], seconds: float) -> Row:
     async with crowd() as (pool, nursery):
-        members = [
-            Member(server, pool, f"{case}-{n}", f"member-{i}", streams=own, full=full)
-            for i, (own, full) in enumerate(zip(streams, spread(n), strict=True))
-        ]
+        members = gathering(server, pool, f"{case}-{n}", streams)
         await join_all(members, nursery)
         return await measure(server, [member for member in members if member.streams], members, nursery, seconds)
+
+
+def gathering(server: Server, pool: Pool, room: str, streams: Sequence[Sequence[Stream]]) -> list[Member]:
+    """Who takes part in a conference: one for each of `streams`, who sends these."""
+    return [
+        Member(server, pool, room, f"member-{i}", streams=own, full=full)
+        for i, (own, full) in enumerate(zip(streams, spread(len(streams)), strict=True))
+    ]
 
 
 async def saturation(server: Server, n: int, seconds: float) -> Row:

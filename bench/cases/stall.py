@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import trio
-from cases.forwarding import cast, saturation
+from cases.forwarding import cast, gathering, saturation
 from load.heartbeat import heartbeat
-from load.peers import VIDEO, VIDEO_FAST, Stream
+from load.peers import AUDIO, MEETING_VIDEO, VIDEO, VIDEO_FAST, Stream
 from load.servers import CORES, Server
 from load.window import Row, count, crowd, join_all, start
 
@@ -22,6 +24,8 @@ INTERFERENCE_SINKS = 50
 CONNECTIONS, JOINS_PER_SECOND = 32, 20
 LEAD = 3.0
 """Seconds that the second generator has to get under way, and goes on after the window."""
+PAUSE, RECOVERED = 0.6, 3.0
+"""Seconds that nobody runs the server, and until it is to be what it was."""
 _most: dict[str, float] = {}
 """By server, the rate at saturation: it is looked for once."""
 
@@ -43,6 +47,27 @@ async def stall(server: Server, n: int, seconds: float) -> Row:
     if beat.longest is not None:
         row["longest_machine_stop_ms"] = beat.longest
     return row | {"rate": most * n / 100}
+
+
+async def pause(server: Server, n: int, seconds: float) -> Row:
+    """A meeting of `n` before and after nobody ran the server for PAUSE, as when a machine is moved. What was lost
+    meanwhile is a gap in every stream, and what came waits: a server that does not get through it stays behind."""
+    async with crowd() as (pool, nursery):
+        members = gathering(server, pool, f"b8-pause-{n}", [[AUDIO, MEETING_VIDEO]] * n)
+        await join_all(members, nursery)
+        await start(members, members, nursery)
+        before = await count(server, members, members, seconds)
+        os.kill(server.pid, signal.SIGSTOP)
+        await trio.sleep(PAUSE)
+        os.kill(server.pid, signal.SIGCONT)
+        await trio.sleep(RECOVERED)
+        after = await count(server, members, members, seconds)
+    return {
+        **after,
+        "before_p50_ms": before["latency_p50_ms"],
+        "before_cpu_us_per_packet": before["cpu_us_per_packet"],
+        "p50_by_before": round(after["latency_p50_ms"] / before["latency_p50_ms"], 2),
+    }
 
 
 async def api(server: Server, n: int, seconds: float) -> Row:
