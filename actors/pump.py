@@ -133,7 +133,7 @@ class PythonPump:
                 left = self._take_again(up.popleft())
                 if left is not None:
                     taken.append(left)
-            self._end_batch()
+            self._end_batch()  # Who takes looks for news after it.
         if up:
             self._tell()
         return taken

@@ -93,6 +93,10 @@ class Server:
                     os.sched_setaffinity(int(task.name), {CORES[0]})
 
 
+MOST_STOLEN = 0.25
+"""Of the servers' core, as a share. With more no row says what a server can do."""
+
+
 def stolen() -> float:
     """Seconds for which the machine under this one has had the servers' core for itself, since the start."""
     for line in Path("/proc/stat").read_text().splitlines():
