@@ -77,8 +77,9 @@ class PythonPump:
         """`sources` are numbered from 0. `now`: of Trio's clock. Raises OSError."""
         self._intake, self._lock = intake, lock
         self._offset = now - time.perf_counter()
-        self._sources = {source.sock.fileno(): (number, source) for number, source in enumerate(sources)}
-        self._numbered = tuple(sources)
+        self._sources = tuple(sources)
+        self._numbers = {source.sock.fileno(): number for number, source in enumerate(sources)}
+        """By descriptor."""
         self._up: deque[HandedUp] = deque()
         self._told, self._sleeping = False, True
         self._cost = TURN / MOST
@@ -146,7 +147,7 @@ class PythonPump:
         """What followed a packet that Python had to look at has waited only until that one was numbered. It goes to the
         legs now: otherwise a loop that was late once would stay so, with all packets of all streams behind it."""
         number, _, sockaddr, data, arrival, opened = datagram
-        route = self._numbered[number].routes.get(sockaddr) if opened == OPENED else None
+        route = self._sources[number].routes.get(sockaddr) if opened == OPENED else None
         if route is None or route.ingress is None:
             return datagram
         rest = route.ingress.take(data, arrival)
@@ -195,14 +196,15 @@ class PythonPump:
     def _read(self) -> None:
         """Until it is told to stop."""
         poll = select.poll()
-        for fd in (*self._sources, self._halted.fileno()):
+        for fd in (*self._numbers, self._halted.fileno()):
             poll.register(fd, select.POLLIN)
-        lock, sources = self._lock, self._sources
+        lock, sources, numbers = self._lock, self._sources, self._numbers
         while True:
             for fd, _ in poll.poll():
-                if fd not in sources:
+                if fd not in numbers:
                     return
-                self._turn(*sources[fd])
+                number = numbers[fd]
+                self._turn(number, sources[number])
             while lock.waiting:
                 time.sleep(0)
 

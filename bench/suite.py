@@ -56,15 +56,17 @@ from load.janus import Janus, janus
 from load.peers import PICTURES, VIDEO, VIDEO_FAST, Stream
 from load.plot import plot
 from load.results import Results
-from load.servers import CORES, MOST_STOLEN, Load, Server, server, wait_for
+from load.servers import CORES, MOST_STOLEN, Server, server, wait_for
 from load.table import FLOOR, replace, tables
-from load.window import Row
+from load.window import Row, marks
 
 ATTEMPTS = 3
 MOST_CROWDED = 0.25
 """Packets that left together with another one, as a share, unless the rate was to be found out."""
 CALMER = 5.0
 """Seconds until a row is taken again: who disturbs is often gone then."""
+ALOUD = {"generator": "THE GENERATOR WAS THE LIMIT", "machine": "THE MACHINE TOOK THE CORE AWAY"}
+"""What `marks` say."""
 Measure = Callable[[Server, int, float], Awaitable[Row]]
 Start = Callable[[], contextlib.AbstractContextManager[Server]]
 
@@ -162,7 +164,9 @@ def _measure(case: Case, size: int, start: Start, seconds: float) -> Row:
 def attempt(what: str, measure: Callable[[], Row]) -> list[Row]:
     """The best row of ATTEMPTS, or none when all failed. The first one that nothing spoils is good enough."""
     rows: list[Row] = []
-    for _ in range(ATTEMPTS):
+    for tried in range(ATTEMPTS):
+        if tried:
+            time.sleep(CALMER)
         try:
             rows.append(measure())
         except* (trio.TooSlowError, OSError, RuntimeError) as group:
@@ -171,7 +175,6 @@ def attempt(what: str, measure: Callable[[], Row]) -> list[Row]:
             print(f"  {what}: {json.dumps(rows[-1])}", file=sys.stderr, flush=True)
             if _spoilt(rows[-1]) <= 1:
                 return rows[-1:]
-        time.sleep(CALMER)
     return sorted(rows, key=_spoilt)[:1]
 
 
@@ -212,10 +215,7 @@ def report(name: str, size: int, figures: tuple[str, ...], medians: dict[str, Ro
             base = medians.get(compared, {}).get(figure)
             ratio = f" ({row[figure] / base:.2f})" if base and server_name != compared else ""
             parts.append(f"{figure} {row[figure]:g}{ratio}")
-        if row.get("generator_core", 0.0) > Load.LIMIT or row.get("stopped_by_the_generator"):
-            parts.append("THE GENERATOR WAS THE LIMIT")
-        if row.get("server_core_stolen", 0.0) > MOST_STOLEN:
-            parts.append("THE MACHINE TOOK THE CORE AWAY")
+        parts += [ALOUD[mark] for mark in marks(row)]
         print("  ".join(parts), flush=True)
 
 

@@ -58,8 +58,10 @@ async def pause(server: Server, n: int, seconds: float) -> Row:
         await start(members, members, nursery)
         before = await count(server, members, members, seconds)
         os.kill(server.pid, signal.SIGSTOP)
-        await trio.sleep(PAUSE)
-        os.kill(server.pid, signal.SIGCONT)
+        try:
+            await trio.sleep(PAUSE)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)  # Who is stopped does not end when it is told to.
         await trio.sleep(RECOVERED)
         after = await count(server, members, members, seconds)
     return {

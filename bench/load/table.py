@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from load.results import Results
-from load.servers import MOST_STOLEN, Load
-from load.window import Row
+from load.window import Row, marks
 
 BEGIN, END = "<!-- begin: written by bench/suite.py --markdown -->", "<!-- end -->"
 KERNEL, PYTHON = "lkactor kernel", "lkactor python"
@@ -169,12 +168,10 @@ def _judged(line: Line, aim: Aim, row: Row | None, base: Row | None) -> list[str
 
 
 def _figure(row: Row | None, figure: str) -> str:
-    """With a mark if it was the generator's limit, or the machine took the core away."""
+    """With its row's marks."""
     if row is None or figure not in row:
         return "-"
-    limited = row.get("generator_core", 0.0) > Load.LIMIT or row.get("stopped_by_the_generator", 0.0) > 0
-    stolen = row.get("server_core_stolen", 0.0) > MOST_STOLEN
-    return f"{_short(row[figure])}{' (generator)' if limited else ''}{' (machine)' if stolen else ''}"
+    return _short(row[figure]) + "".join(f" ({mark})" for mark in marks(row))
 
 
 def _short(value: float) -> str:

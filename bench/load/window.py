@@ -10,7 +10,7 @@ from typing import Protocol
 import trio
 from load.peers import Member
 from load.pool import Pool
-from load.servers import Load, Server, stolen
+from load.servers import MOST_STOLEN, Load, Server, stolen
 
 JOIN_LIMIT = 60.0
 SETTLE = 2.0
@@ -164,6 +164,14 @@ async def count(server: Server, publishers: Sequence[Sending], members: Sequence
         "latency_p99_ms": round(_part(latencies, 0.99) * 1000, 3),
         **used,
     }
+
+
+def marks(row: Row) -> list[str]:
+    """Who had a hand in a row that says nothing about the server: "generator": it was the limit; "machine": it took the
+    core away."""
+    limited = row.get("generator_core", 0.0) > Load.LIMIT or row.get("stopped_by_the_generator", 0.0) > 0
+    stolen = row.get("server_core_stolen", 0.0) > MOST_STOLEN
+    return ["generator"] * limited + ["machine"] * stolen
 
 
 def _part(ordered: Sequence[float], share: float) -> float:
