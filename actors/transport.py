@@ -46,7 +46,7 @@ from lkactor.counters import Counters
 from lkactor.dtls import Certificate
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Candidate
-from lkactor.peer import KeysReady, PathChanged, PeerConnection, PeerEvent, PeerState, PeerStateChanged
+from lkactor.peer import KeysReady, Moved, PathChanged, PeerConnection, PeerEvent, PeerState, PeerStateChanged
 from lkactor.peer.backlog import SHORT_WINDOW, SLICE_INTERVAL, Received
 from lkactor.peer.channels import DATA_TRACK, LOSSY, RELIABLE, UNLABELLED, DataChannels, as_user_packet
 from lkactor.peer.either import EitherNegotiation
@@ -83,6 +83,8 @@ IN_VAIN = 0.05
 FAR, TOGETHER = 1.0, 0.25
 """Seconds. Timers that are further away than the first go off at multiples of the second: those of many connections
 that have nothing to do but keep alive share a turn of the event loop."""
+OF_DATA = (SendData, SendDataTrack, PauseData, FlushData)
+"""Messages that move the data channels and nothing else."""
 INBOUND_LINK_CAPACITY = 2048
 """Datagrams that may wait for this actor: a quarter of a second of a 60 Mbit/s publisher."""
 
@@ -221,24 +223,29 @@ class TransportActor(Actor[TransportMessage]):
         except ProtocolViolation as violation:
             self._peer.counters.count(violation.reason)
             self._spec.owner.tell(to_owner.NegotiationFailed(self._spec.role, str(violation)))
-        self._pump(now)
+        if isinstance(message, OF_DATA):
+            self._pump_data(now)
+        else:
+            self._pump(now)
         return None
 
     def receive_media(self, link: MediaLink) -> None:
-        peer, media_only = self._peer, True
+        peer, moved = self._peer, Moved.MEDIA
         for data, address, arrival in link.drain():
             if not isinstance(address, OfThePlane):
-                media_only = peer.receive_datagram(data, address, arrival) and media_only
+                moved = max(moved, peer.receive_datagram(data, address, arrival))
             elif address is OfThePlane.NEWS:
                 self._take_news()
             else:
                 peer.receive_rtp(data, arrival, rest=address is OfThePlane.REST)
         now = current_time()
-        if media_only:
+        if moved is Moved.MEDIA:
             # By far the most bursts: nothing in them can have moved ICE, DTLS or SCTP.
             self._forward_media(now)
             self._send_datagrams(peer.answers(now))
             self._schedule_at(self._twcc.next_timeout(), now)
+        elif moved is Moved.DATA:
+            self._pump_data(now)
         else:
             self._pump(now)
 
@@ -368,22 +375,43 @@ class TransportActor(Actor[TransportMessage]):
 
     def _pump(self, now: float) -> None:
         """Everything the peer connection has to say: media, events, datagrams, the next timer."""
+        self._take_in(now)
+        while (step := self._negotiation.next_event()) is not None:
+            self._on_negotiation(step)
+        self._send_out(now)
+        self.egress.set_consent(self._peer.ice.consent)
+        self._schedule(now)
+
+    def _pump_data(self, now: float) -> None:
+        """The same where data channels have moved and nothing else but media has. What was scheduled for later than it
+        is due now stays scheduled: the acknowledgement of one message is the next one's timer."""
+        self._take_in(now)
+        self._send_out(now)
+        sctp = self._peer.sctp
+        self._schedule_at(
+            _earliest(
+                sctp.next_timeout() if sctp is not None else None,
+                self._twcc.next_timeout(),
+                self._channels.next_timeout(now),
+            ),
+            now,
+        )
+
+    def _take_in(self, now: float) -> None:
         self._forward_media(now)
         received: list[tuple[bool, bytes]] = []
         while (event := self._peer.next_event()) is not None:
             self._on_peer_event(event, received, now)
-        while (step := self._negotiation.next_event()) is not None:
-            self._on_negotiation(step)
         if received:
             self._unsent_to_owner.extend(received)
             self._flush_to_owner()
         if self._data_track_in:
             self._hand_up_data_track()
+
+    def _send_out(self, now: float) -> None:
         self._send_datagrams(self._peer.datagrams_to_send(now))
-        self.egress.set_consent(self._peer.ice.consent)
         if self._channels.water_mark_crossed(self._peer.sctp, now):
             self._spec.owner.tell(to_owner.DataCongestion(self._channels.congested))
-        self._schedule(now)
 
     def _on_peer_event(self, event: PeerEvent, received: list[tuple[bool, bytes]], now: float) -> None:
         match event:
@@ -454,7 +482,7 @@ class TransportActor(Actor[TransportMessage]):
         return path
 
     def _schedule(self, now: float) -> None:
-        deadlines = (
+        deadline = _earliest(
             self._peer.next_timeout(),
             self._negotiation.next_timeout(),
             self._twcc.next_timeout(),
@@ -462,7 +490,6 @@ class TransportActor(Actor[TransportMessage]):
             self._allocation.next_timeout(),
             self._channels.next_timeout(now),
         )
-        deadline = min((at for at in deadlines if at is not None), default=None)
         if self._timer is not None and (deadline is None or deadline > self._timer_at + IN_VAIN):
             # What it was set for has been done: most often a check that was answered at once.
             self._timer.cancel()
@@ -596,3 +623,8 @@ def _tell_states(
         owner.tell(states)
     except MailboxFull:
         counters.count("leg.state_untold")  # What the client shows of it is all that is wrong then.
+
+
+def _earliest(*deadlines: float | None) -> float | None:
+    due = [deadline for deadline in deadlines if deadline is not None]
+    return min(due) if due else None

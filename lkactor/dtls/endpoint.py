@@ -40,6 +40,8 @@ MAX_LAST_FLIGHTS = 32
 """How often the last flight is repeated to a client that has not got it."""
 HANDSHAKE_TIMEOUT = 60.0
 READ_SIZE = 16384
+RECORD_HEADER, APPLICATION_DATA = 13, 23
+"""Octets, of which the last two are the length of what follows (RFC 6347 section 4.1); a record's type."""
 _PROFILES = {profile.openssl_name.encode(): profile for profile in SrtpProfile}
 EXPORTER_LABEL = b"EXTRACTOR-dtls_srtp"
 
@@ -129,11 +131,16 @@ class DtlsEndpoint:
             if self._deadline is None:
                 self._deadline = now + HANDSHAKE_TIMEOUT
             self._handshake(now)
-        if self._state == "connected" and not self._read():
+        if self._state == "connected" and not self._read(_application_records(data)):
             # OpenSSL drops what does not authenticate without a word; late handshake flights end here, too.
             self.counters.count("dtls.no_data")
         if repeated and not self._collect():
             self._repeat_last_flight(now)
+
+    @property
+    def open(self) -> bool:
+        """Connected: it has no timer, and data may come."""
+        return self._state == "connected"
 
     def send(self, data: bytes) -> None:
         """One application record in a datagram of its own size plus 37 bytes. DTLS does not split: the caller's MTU.
@@ -219,26 +226,29 @@ class DtlsEndpoint:
                 return fingerprint_of(certificate, algorithm).value in wanted
         return False
 
-    def _read(self) -> bool:
-        """All there is; False if there was nothing."""
-        found = False
-        self._written = True  # An alert, an answer to a late flight.
-        while True:
+    def _read(self, records: int | None) -> bool:
+        """All there is; False if there was nothing. `records`: how many that can be at most, all of them application
+        data; None: who knows. To ask OpenSSL once more costs an exception, which is as much as to read a record."""
+        found = 0
+        self._written = self._written or records is None  # An alert, an answer to a late flight.
+        while found != records:
             try:
                 self._events.append(DtlsData(self._ssl.recv(READ_SIZE)))
                 self._flight = []  # The peer has our Finished: it sends data.
-                found = True
+                found += 1
             except SSL.WantReadError:
-                return found
+                break
             except SSL.ZeroReturnError:
                 self._notify()  # RFC 5246 section 7.2.1: answered in kind.
                 self._close("close_notify")
                 return True
             except SSL.Error as error:
+                self._written = True
                 self.counters.count("dtls.record")
                 if self._ssl.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
                     self._close(f"alert: {_reason(error)}")
                 return True
+        return found > 0
 
     # -- flights
 
@@ -273,9 +283,9 @@ class DtlsEndpoint:
 
     def _collect(self) -> list[bytes]:
         """Move what OpenSSL wrote to the queue. A BIO is a stream of records: they become datagrams again, whole."""
-        chunks = []
+        chunks = list[bytes]()
         self._written = False
-        while True:
+        while not chunks or len(chunks[-1]) == READ_SIZE:
             try:
                 chunks.append(self._ssl.bio_read(READ_SIZE))
             except SSL.WantReadError:
@@ -304,12 +314,21 @@ def _is_handshake(data: bytes) -> bool:
     return data[:1] in (b"\x14", b"\x16")  # change_cipher_spec, handshake
 
 
+def _application_records(data: bytes) -> int | None:
+    """How many records a datagram of nothing but application data holds; None: there is something else in it."""
+    records, at, size = 0, 0, len(data)
+    while at + RECORD_HEADER <= size and data[at] == APPLICATION_DATA:
+        at += RECORD_HEADER + (data[at + 11] << 8 | data[at + 12])
+        records += 1
+    return records if at == size else None
+
+
 def _datagrams(stream: bytes) -> list[bytes]:
-    """Records (13 bytes of header, the length at 11) into datagrams of at most MTU."""
+    """Records into datagrams of at most MTU."""
     datagrams: list[bytes] = []
     start = at = 0
-    while at + 13 <= len(stream):
-        end = at + 13 + ((stream[at + 11] << 8) | stream[at + 12])
+    while at + RECORD_HEADER <= len(stream):
+        end = at + RECORD_HEADER + ((stream[at + 11] << 8) | stream[at + 12])
         if end - start > MTU and at > start:
             datagrams.append(stream[start:at])
             start = at

@@ -2,6 +2,7 @@
 
 from lkactor.peer.connection import (
     KeysReady,
+    Moved,
     PathChanged,
     PeerConnection,
     PeerEvent,
@@ -9,4 +10,4 @@ from lkactor.peer.connection import (
     PeerStateChanged,
 )
 
-__all__ = ["KeysReady", "PathChanged", "PeerConnection", "PeerEvent", "PeerState", "PeerStateChanged"]
+__all__ = ["KeysReady", "Moved", "PathChanged", "PeerConnection", "PeerEvent", "PeerState", "PeerStateChanged"]

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from typing import Literal
 
 from lkactor.counters import Counters
@@ -48,6 +48,16 @@ EARLY_HANDSHAKE, EARLY_SIZE = 4, 2048
 """Handshake datagrams, and their octets, that outrun the check of their path wait for it; of more the last are kept."""
 HANDSHAKE_TIME = (10.0, 20.0)
 """Seconds for the handshake once ICE has a path: three times what ICE took, within these (livekit-media 1.3)."""
+
+
+class Moved(IntEnum):
+    """What a datagram can have changed; of several the highest counts."""
+
+    MEDIA = 0
+    """There is something for `take_rtp`, `take_rtcp` or `answers`, no more."""
+    DATA = 1
+    """There are events and datagrams, too, and of all that has timers only `sctp` may have moved."""
+    ALL = 2
 
 
 class PeerState(Enum):
@@ -208,28 +218,27 @@ class PeerConnection:
 
     # -- verbs ------------------------------------------------------------------------------------------------------
 
-    def receive_datagram(self, data: bytes, addr: Address, now: float) -> bool:
-        """True: media, for `take_rtp` and `take_rtcp`, or a check of a path that works, for `answers`; nothing else can
-        have changed."""
+    def receive_datagram(self, data: bytes, addr: Address, now: float) -> Moved:
+        """Bad ones are counted."""
         if not data:
             self.counters.count("peer.empty")
-            return True
+            return Moved.MEDIA
         first = data[0]
         if first >= 128:
             if first < 192:
                 self._receive_srtp(data, now)
             else:
                 self.counters.count("peer.unknown_protocol")
-            return True
+            return Moved.MEDIA
         if first < 4:
             if self.ice.receive_datagram(data, addr, now):
-                return True
+                return Moved.MEDIA
             self._drain(now)
         elif 20 <= first < 64:
-            self._receive_dtls(data, addr, now)
+            return self._receive_dtls(data, addr, now)
         else:
             self.counters.count("peer.unknown_protocol")
-        return False
+        return Moved.ALL
 
     def answers(self, now: float) -> list[tuple[bytes, Address]]:
         """All there is to send where nothing but media and checks of a path that works have come."""
@@ -326,20 +335,22 @@ class PeerConnection:
             packet.rest = rest
             self._rtp.append(packet)
 
-    def _receive_dtls(self, data: bytes, addr: Address, now: float) -> None:
-        valid = self.ice.path_is_valid(addr)
-        if self.dtls is None or not (valid or self._dtls_up):
+    def _receive_dtls(self, data: bytes, addr: Address, now: float) -> Moved:
+        valid, dtls = self.ice.path_is_valid(addr), self.dtls
+        if dtls is None or not (valid or self._dtls_up):
             # A ClientHello may outrun the check that validates its path, and its sender's next try is far away.
             self.counters.count("dtls.unvalidated_path")
             if len(data) <= EARLY_SIZE:
                 self._early_handshake.append((data, addr))
-            return
+            return Moved.ALL
         if valid:
             self._dtls_path = addr
         # Once it is up its records are authentic wherever they come from. In an ICE restart Chrome sends by new ports
         # that it still pairs with our old credentials, and refuses checks of ours there.
-        self.dtls.receive_datagram(data, now)
+        was_open = dtls.open
+        dtls.receive_datagram(data, now)
         self._drain(now)
+        return Moved.DATA if was_open and dtls.open else Moved.ALL
 
     def _drain(self, now: float) -> None:
         """Move what one layer produced into the next, until all are quiet."""
@@ -407,7 +418,7 @@ class PeerConnection:
                         self.counters.count("dtls.close_notify")
 
     def _drain_sctp(self, sctp: SctpAssociation) -> None:
-        while (event := sctp.next_event()) is not None:
+        for event in sctp.take_events():
             if isinstance(event, SctpClosed):
                 self.counters.count("sctp.closed")
             self._events.append(event)

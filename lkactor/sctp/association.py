@@ -228,7 +228,8 @@ class SctpAssociation:
 
     def next_timeout(self) -> float | None:
         timers = (self._t1, self._t2, self._sender.t3, self._sack_timer, self._reset_timer, self._heartbeat_timer)
-        return min((timer for timer in timers if timer is not None), default=None)
+        running = [timer for timer in timers if timer is not None]
+        return min(running) if running else None
 
     def handle_timeout(self, now: float) -> None:
         if self._t1 is not None and now >= self._t1:
@@ -251,6 +252,10 @@ class SctpAssociation:
 
     def next_event(self) -> SctpEvent | None:
         return self._channels.next_event()
+
+    def take_events(self) -> list[SctpEvent]:
+        """All there are."""
+        return self._channels.take_events()
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
