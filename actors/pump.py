@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from lkactor.plane import OPENED, HandedUp, InlineIngress, InlineSocket, Intake
+from lkactor.plane import DTLS_DATA, OPENED, RECORDS, HandedUp, InlineIngress, InlineSocket, Intake
 from lkactor.srtp import PacketBuffer
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtp
 
@@ -130,10 +130,12 @@ class PythonPump:
         up, clock, taken = self._up, time.perf_counter, list[HandedUp]()
         with self._lock:
             end = clock() + TURN  # To come by the lock takes longer than what most of them need.
-            while up and len(taken) < most and clock() < end:
+            room = most * RECORDS
+            while up and room > 0 and clock() < end:
                 left = self._take_again(up.popleft())
                 if left is not None:
                     taken.append(left)
+                    room -= 1 if left[3][:1] == DTLS_DATA else RECORDS
             self._end_batch()  # Who takes looks for news after it.
         if up:
             self._tell()

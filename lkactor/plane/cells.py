@@ -13,6 +13,9 @@ from lkactor.srtp import SrtpReceiver, SrtpSender
 OPENED, REST = 1, 2
 """What became of a datagram before it is handed up, 0: nothing; it is RTP and unprotected; and all but some rows have
 it."""
+RECORDS, DTLS_DATA = 4, b"\x17"
+"""So many records of data channels count as one datagram when what is handed up is counted: they cost less than most of
+the rest, and who is handed many at once answers them by one turn. What they begin with (RFC 5246 section 6.2.1)."""
 PackedAddress = bytes
 """A `struct sockaddr_in` or `sockaddr_in6`."""
 HandedUp = tuple[int, int, "PackedAddress | tuple[Any, ...]", bytes, float, int]

@@ -35,8 +35,8 @@ class Pump(Protocol):
         """Returns when it has ended; before the sockets are closed."""
 
     def take(self, most: int) -> Iterable[HandedUp]:
-        """Up to `most` of what waits and still has to be handed up; what only had to wait for the packet before it is
-        forwarded instead. If there is more, it rings again."""
+        """Up to `most` of what waits and still has to be handed up, with RECORDS; what only had to wait for the packet
+        before it is forwarded instead. If there is more, it rings again."""
 
     @property
     def has_more(self) -> bool:

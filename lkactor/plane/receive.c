@@ -121,17 +121,18 @@ static int take_again(lk_pump *pump, const lk_up *up) {
 
 int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more) {
     uint64_t count;
-    int taken = 0;
+    int taken = 0, left = most * LK_RECORDS;
     if (read(pump->told_fd, &count, sizeof count) < 0) count = 0;
     lk_lock(pump->kernel);
     pump->told = 0;
     if (pump->up_taken < pump->up_used)
         begin_batch(pump, pump->up, ((const lk_up *)(pump->up + pump->up_taken))->arrival - pump->clock_offset);
-    for (; most > 0 && pump->up_taken < pump->up_used; most--) {
+    while (left > 0 && pump->up_taken < pump->up_used) {
         const lk_up *up = (const lk_up *)(pump->up + pump->up_taken);
         int room = (int)sizeof *up + ((up->size + 7) & ~7), rest;
         if (taken + room > size) break;
         pump->up_taken += room;
+        left -= *(const uint8_t *)(up + 1) == LK_DTLS_DATA ? 1 : LK_RECORDS;
         rest = take_again(pump, up);
         if (rest == 0 && up->opened) continue;
         memcpy(buffer + taken, up, (size_t)room);

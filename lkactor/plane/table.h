@@ -214,7 +214,8 @@ typedef struct {
 } lk_up;
 
 /* Looks at up to `most` of what waits for Python, as many whole ones as fit, and hands out what still has to go up;
-   octets written. `more`: if there is more. */
+   octets written. Of records of data channels LK_RECORDS count as one. `more`: if there is more. */
+enum { LK_RECORDS = 4, LK_DTLS_DATA = 23 };
 int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more);
 /* The peers with arrivals, levels or refusals to tell of. 0 at last: the next one rings. */
 int lk_take_news(lk_pump *pump, uint32_t *ids, int size);

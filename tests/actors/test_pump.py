@@ -145,6 +145,19 @@ def test_what_waited_behind_a_gap_goes_to_the_legs_when_it_is_taken(stage: Stage
     assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, 5, 6, 7]
 
 
+def test_records_of_data_channels_count_less_than_what_may_need_a_decision(stage: Stage) -> None:
+    stage.pump.start()
+    record, other = b"\x17" + bytes(100), b"\x16" + bytes(100)
+    stage.send(*[record] * 10, *[other] * 2, b"", record, record)
+    deadline = time.monotonic() + PATIENCE
+    while stage.cell.received[0] < 15 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    taken = []
+    while more := [entry[3][:1] for entry in stage.pump.take(2)]:
+        taken.append(more)
+    assert taken == [[b"\x17"] * 8, [b"\x17"] * 2 + [b"\x16"] * 2, [b"", b"\x17", b"\x17"]]
+
+
 def test_what_is_no_rtp_of_a_known_peer_is_handed_up_as_it_came(stage: Stage) -> None:
     stage.pump.start()
     stranger = udp()

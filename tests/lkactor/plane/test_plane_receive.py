@@ -538,6 +538,23 @@ def test_what_python_is_too_slow_for_is_dropped_and_counted(talk: Stage) -> None
     assert len(list(talk.pump.take(64))) == 1
 
 
+@by_kernel_alone
+def test_records_of_data_channels_count_less_than_what_may_need_a_decision(talk: Stage) -> None:
+    record, other = b"\x17" + bytes(100), b"\x16" + bytes(100)
+    for datagram in [record] * 10 + [other] * 3 + [record] * 2:
+        talk.publisher.send(datagram)
+        talk.pump.once()
+    taken = []
+    while more := [entry[3] for entry in talk.pump.take(2)]:
+        taken.append([datagram[:1] for datagram in more])
+    assert taken == [[b"\x17"] * 8, [b"\x17"] * 2 + [b"\x16"] * 2, [b"\x16"] + [b"\x17"] * 2]
+
+
+def test_an_empty_datagram_is_nothing(talk: Stage) -> None:
+    assert talk.run(b"", b"\x17" + bytes(20)) == 0
+    assert [entry[3][:1] for entry in talk.up if entry[3]] == [b"\x17"]
+
+
 # -- news --------------------------------------------------------------------------------------------------------------
 
 
