@@ -16,6 +16,7 @@ from lkactor.signal import responses
 
 if TYPE_CHECKING:
     from actors.participant import ParticipantActor
+    from actors.tokens import TokenDesk
 
 METADATA_RESPONSE_DELAY = 0.02
 """The Rust SDK registers for the response after it has sent the request; sooner is missed (livekit-clients 4)."""
@@ -29,8 +30,9 @@ Reason = rtc.RequestResponse.Reason
 class AdministrationDesk:
     """The part of a participant actor that changes who it is, what it may do and where it is."""
 
-    def __init__(self, participant: ParticipantActor) -> None:
+    def __init__(self, participant: ParticipantActor, tokens: TokenDesk) -> None:
         self._participant: ParticipantActor = proxy(participant)
+        self._tokens = tokens
 
     def update_own(self, wanted: rtc.UpdateParticipantMetadata) -> None:
         """UpdateMetadata of the client itself."""
@@ -70,7 +72,7 @@ class AdministrationDesk:
         info = participant.info()
         participant.send(responses.update([info]))
         participant.room.tell(ParticipantChanged(participant.sid, info))
-        participant.refresh_token()
+        self._tokens.refresh()
         return info
 
     def forward_to(self, name: str, room: ActorRef[RoomMessage]) -> bool:
@@ -86,7 +88,7 @@ class AdministrationDesk:
         """The client takes the token, and its full reconnect takes it there: keys and numbers are of this session."""
         participant = self._participant
         participant.log("moved", room.name)
-        token = participant.new_token(room.name)
+        token = self._tokens.issue(room.name)
         # The Rust SDK keeps only the token of a refresh.
         participant.send(rtc.SignalResponse(refresh_token=token))
         if participant.protocol >= MOVE_PROTOCOL:

@@ -92,8 +92,8 @@ from actors.rpc import RpcDesk
 from actors.services import Services
 from actors.simulation import SimulationDesk
 from actors.subscribing import SubscribingDesk
+from actors.tokens import TokenDesk
 from actors.transport import TransportActor, TransportSpec
-from lkactor.auth import issue_refresh_token
 from lkactor.config import CongestionControlConfig
 from lkactor.peer import PeerState
 from lkactor.room.model import RoomModel
@@ -113,7 +113,6 @@ FAILED_GRACE = 5.0
 """After a transport failed the client has this long to resume."""
 RESTART_GRACE = 20.0
 """And so long to restart ICE, once it has resumed."""
-REFRESH_INTERVAL = 300.0
 MISSED_DEPARTURES_PROTOCOL = 9
 MAX_MISSED = 5000
 IDENTITY_PROTOCOL = 12
@@ -147,7 +146,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
     def __init__(self, spec: ParticipantSpec) -> None:
         self._spec = spec
         self._services = spec.services
-        self._claims = spec.intent.claims
         self._parameters = spec.intent.parameters
         self._connection = spec.connection
         self.room = RoomPort(spec.room)
@@ -174,7 +172,8 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._data_tracks = DataTrackDesk(self, auto_subscribe=spec.intent.parameters.auto_subscribe_data_track)
         self._quality = QualityDesk(self)
         self._rpc = RpcDesk(self)
-        self._administration = AdministrationDesk(self)
+        self._tokens = TokenDesk(self, spec.intent.claims)
+        self._administration = AdministrationDesk(self, self._tokens)
         self._simulation = SimulationDesk(self)
         self._connectivity = ConnectivityDesk(
             self, spec.room_model.name, spec.intent.parameters, spec.intent.claims.api_key
@@ -205,7 +204,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
         self._data_tracks.observe(self._spec.others)
         self._publishing.observe(self._spec.others)
         self.start_timer("join", JOIN_TIMEOUT)
-        self.refresh_token()
+        self._tokens.refresh()
         for request in self._parameters.add_tracks:
             await self._publishing.add_track(request)
         if self._parameters.offer is not None:
@@ -795,17 +794,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
             self._sink.close()
             self._sink = None
 
-    def refresh_token(self) -> None:
-        self._send(rtc.SignalResponse(refresh_token=self.new_token()))
-        self.start_timer("refresh", REFRESH_INTERVAL)
-
-    def new_token(self, room: str = "") -> str:
-        """For this session as it is now; for another room if one is named."""
-        keys, claims = self._services.config.keys, self._claims
-        if room and claims.video is not None:
-            claims = replace(claims, video=replace(claims.video, room=room))
-        return issue_refresh_token(claims, self.model.info((), ()), keys, self._services.unix())
-
     def start_timer(self, what: str, delay: float) -> None:
         self.cancel_timer(what)
         self._timers[what] = self.context.schedule(delay, ParticipantTick(what))
@@ -817,7 +805,7 @@ class ParticipantActor(Actor[ParticipantMessage]):
 
     def _on_timer(self, what: str) -> None:
         self._timers.pop(what, None)
-        if self._rpc.on_timer(what) or self._subscribing.on_timer(what):
+        if self._rpc.on_timer(what) or self._subscribing.on_timer(what) or self._tokens.on_timer(what):
             return
         match what:
             case "joined":
@@ -834,8 +822,6 @@ class ParticipantActor(Actor[ParticipantMessage]):
                     send_leave=True,
                     why="transport failed",
                 )
-            case "refresh":
-                self.refresh_token()
             case "scenario":
                 self._simulation.window_over()
             case "speaker":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import jwt
 import pytest
 import trio
 from livekit.protocol import models, rtc
@@ -15,9 +16,10 @@ from actors.kernel import FailNext
 from actors.messages.participant import Disconnect, UpdateParticipant
 from actors.messages.room import CloseRoom, GetRoom, ListParticipants, OutboundData, PublishData, UpdateRoomMetadata
 from actors.messages.rooms import Drain
-from actors.participant import JOIN_TIMEOUT, JOINED_NOTICE, REFRESH_INTERVAL
+from actors.participant import JOIN_TIMEOUT, JOINED_NOTICE
 from actors.room import QUALITY_FIRST, ROOM_UPDATE_INTERVAL
 from actors.subscribing import NOT_FOUND_AFTER
+from actors.tokens import AHEAD, INTERVAL, PACE
 
 State = models.ParticipantInfo.State
 Reason = models.DisconnectReason
@@ -187,8 +189,33 @@ def test_tokens_are_fresh_every_five_minutes() -> None:
     async def test(hall: World) -> None:
         ann = await hall.join("ann")
         assert len(ann.heard("refresh_token")) == 1
-        await trio.sleep(REFRESH_INTERVAL * 3 + 1)
+        await trio.sleep(INTERVAL * 3 + 1)
         assert len(ann.heard("refresh_token")) == 4
+
+    virtual(test)
+
+
+def test_who_is_changed_all_the_time_hears_of_its_token_now_and_then_and_the_last_one_has_it_all() -> None:
+    async def test(hall: World) -> None:
+        ann = await hall.join("ann")
+        await trio.sleep(1)
+        before, began = len(ann.heard("refresh_token")), trio.current_time()
+        for number in range(100):
+            await ann.ref.ask(UpdateParticipant("", f"m{number}", {}, None), timeout=5.0)
+            await settle()
+            if number < AHEAD / PACE:
+                assert len(ann.heard("refresh_token")) == before + 1 + number, "a few changes are told at once"
+            await trio.sleep(PACE / 5)
+        took = trio.current_time() - began
+        await trio.sleep(2 * PACE)
+        told = ann.heard("refresh_token")[before:]
+        assert took / PACE <= len(told) <= (took + AHEAD) / PACE + 3
+        said = jwt.decode(told[-1], options={"verify_signature": False})
+        assert said["metadata"] == "m99"
+        await trio.sleep(INTERVAL - 1)
+        assert len(ann.heard("refresh_token")) == before + len(told)
+        await trio.sleep(2)
+        assert len(ann.heard("refresh_token")) == before + len(told) + 1
 
     virtual(test)
 
