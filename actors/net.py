@@ -24,6 +24,7 @@ from lkactor.ice import Candidate
 from lkactor.plane import (
     OPENED,
     REST,
+    RTCP,
     IngressCell,
     InlineIngress,
     InlineSocket,
@@ -95,11 +96,13 @@ class OfThePlane(Enum):
     """RTP, unprotected."""
     REST = auto()
     """Likewise, and all but some legs have it."""
+    RTCP = auto()
+    """RTCP, unprotected."""
     NEWS = auto()
     """No datagram: packets that were not handed up have left something to take."""
 
 
-OF_THE_PLANE = {OPENED: OfThePlane.OPENED, REST: OfThePlane.REST}
+OF_THE_PLANE = {OPENED: OfThePlane.OPENED, REST: OfThePlane.REST, RTCP: OfThePlane.RTCP}
 
 
 class Path(Protocol):

@@ -7,6 +7,7 @@ the packet. So a thread of its own waits for the sockets. RTP of known peers goe
 
 from __future__ import annotations
 
+import math
 import select
 import signal
 import socket
@@ -17,8 +18,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from lkactor.plane import DTLS_DATA, OPENED, RECORDS, HandedUp, InlineIngress, InlineSocket, Intake
+from lkactor.plane import DTLS_DATA, OPENED, RECORDS, RTCP, HandedUp, InlineIngress, InlineSocket, Intake
 from lkactor.srtp import PacketBuffer
+from lkactor.wire.rtcp import can_wait
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtp
 
 TURN = 0.002
@@ -29,6 +31,9 @@ AT_ONCE = 50e-6
 """Seconds for which nobody has waited who comes back from `poll` within them."""
 MOST_WAITING = 2048
 """Datagrams for the UDP actor; more are dropped and counted."""
+REPORTS_WAIT = 0.1
+"""Seconds for which reports wait for others: who watches says several times a second how that goes, and to wake the
+loop for each costs more than to read it."""
 SWITCH_INTERVAL = 0.0005
 """Seconds for which one thread may keep the interpreter while another one waits for it."""
 MAX_DATAGRAM = 2048
@@ -82,6 +87,10 @@ class PythonPump:
         """By descriptor."""
         self._up: deque[HandedUp] = deque()
         self._told, self._sleeping = False, True
+        self._urgent = False
+        """Something has been put there that cannot wait."""
+        self._reports_due = math.inf
+        """When the loop has to be told of reports that wait."""
         self._cost = TURN / MOST
         """Seconds a datagram, the average of the last turns."""
         self._ended = 0.0
@@ -126,7 +135,7 @@ class PythonPump:
                 pass
         except BlockingIOError:
             pass
-        self._told = False
+        self._told, self._reports_due = False, math.inf
         up, clock, taken = self._up, time.perf_counter, list[HandedUp]()
         with self._lock:
             end = clock() + TURN  # To come by the lock takes longer than what most of them need.
@@ -135,7 +144,7 @@ class PythonPump:
                 left = self._take_again(up.popleft())
                 if left is not None:
                     taken.append(left)
-                    room -= 1 if left[3][:1] == DTLS_DATA else RECORDS
+                    room -= 1 if left[5] == RTCP or left[3][:1] == DTLS_DATA else RECORDS
             self._end_batch()  # Who takes looks for news after it.
         if up:
             self._tell()
@@ -200,13 +209,17 @@ class PythonPump:
         poll = select.poll()
         for fd in (*self._numbers, self._halted.fileno()):
             poll.register(fd, select.POLLIN)
-        lock, sources, numbers = self._lock, self._sources, self._numbers
+        lock, sources, numbers, clock = self._lock, self._sources, self._numbers, time.perf_counter
         while True:
-            for fd, _ in poll.poll():
+            due = self._reports_due
+            for fd, _ in poll.poll(None if due == math.inf else max(0.0, due - clock()) * 1000):
                 if fd not in numbers:
                     return
                 number = numbers[fd]
                 self._turn(number, sources[number])
+            if clock() >= self._reports_due:
+                self._reports_due = math.inf
+                self._tell()
             while lock.waiting:
                 time.sleep(0)
 
@@ -219,7 +232,8 @@ class PythonPump:
             drained = self._drain(number, source, began + self._offset, count)
             if self._end_batch():
                 self._tell()
-        if self._up:
+        if self._urgent:
+            self._urgent = False
             self._tell()
         self._ended = ended = clock()
         if drained:
@@ -227,7 +241,7 @@ class PythonPump:
 
     def _drain(self, number: int, source: Source, now: float, count: int) -> int:
         """Up to `count` datagrams; how many there were."""
-        receive, routes, cell, up = source.sock.recvfrom_into, source.routes, source.cell, self._up
+        receive, routes, cell = source.sock.recvfrom_into, source.routes, source.cell
         buffer, view = self._buffer, self._buffer.view
         packets = octets = errors = 0
         opened: tuple[bytes, int] | None
@@ -243,16 +257,25 @@ class PythonPump:
             octets += size
             route = routes.get(sockaddr)
             ingress = route.ingress if route is not None else None
-            if ingress is not None and ingress.ready and size >= RTP_HEADER_SIZE and is_rtp(view) and not cell.divert:
-                opened = ingress.receive(buffer, size, now)
-                if opened is None:
-                    continue
-            else:
+            if ingress is None or not ingress.ready or cell.divert:
                 opened = view[:size].tobytes(), 0
-            if len(up) < MOST_WAITING:
-                up.append((number, 0, sockaddr, opened[0], now, opened[1]))
+            elif size >= RTP_HEADER_SIZE and is_rtp(view):
+                opened = ingress.receive(buffer, size, now)
             else:
-                self.dropped += 1
+                opened = ingress.open_other(view[:size].tobytes())
+            if opened is not None:
+                self._put_up((number, 0, sockaddr, opened[0], now, opened[1]))
         before = cell.received
         cell.received = before[0] + packets, before[1] + octets, before[2] + errors
         return packets
+
+    def _put_up(self, datagram: HandedUp) -> None:
+        """For when the loop comes."""
+        if len(self._up) >= MOST_WAITING:
+            self.dropped += 1
+            return
+        self._up.append(datagram)
+        if datagram[5] != RTCP or not can_wait(datagram[3]):
+            self._urgent = True
+        elif self._reports_due == math.inf:
+            self._reports_due = time.perf_counter() + REPORTS_WAIT

@@ -236,6 +236,8 @@ class TransportActor(Actor[TransportMessage]):
                 moved = max(moved, peer.receive_datagram(data, address, arrival))
             elif address is OfThePlane.NEWS:
                 self._take_news()
+            elif address is OfThePlane.RTCP:
+                peer.receive_rtcp(data, arrival)
             else:
                 peer.receive_rtp(data, arrival, rest=address is OfThePlane.REST)
         now = current_time()
@@ -581,8 +583,8 @@ class TransportActor(Actor[TransportMessage]):
                 self._announce_stream(to_owner.StreamBound(*bound))
         for feedback in self._twcc.feedback(now):
             self.egress.send_rtcp(build_rtcp([feedback]))
-        for packet in self._peer.take_rtcp():
-            self._on_rtcp(packet, now)
+        for packet, came in self._peer.take_rtcp():
+            self._on_rtcp(packet, came, now)
 
     def _announce_stream(self, bound: to_owner.StreamBound) -> None:
         try:
@@ -590,7 +592,8 @@ class TransportActor(Actor[TransportMessage]):
         except MailboxFull:
             self._peer.counters.count("rtp.stream_untold")  # The number is for information only.
 
-    def _on_rtcp(self, packet: RtcpPacket, now: float) -> None:
+    def _on_rtcp(self, packet: RtcpPacket, arrival: float, now: float) -> None:
+        """Reports may have waited for a moment (`lkactor.wire.rtcp.can_wait`): what they say is of when they came."""
         match packet:
             case SenderReport():
                 found = self._router.lookup(packet.ssrc)
@@ -598,10 +601,10 @@ class TransportActor(Actor[TransportMessage]):
                 if binding is None or found is None:
                     self._peer.counters.count("rtcp.sr_unknown_ssrc")
                 else:
-                    binding.link.push(PublisherReport(found[1], packet, now, binding.codec))
-                self._rows.on_blocks(packet.reports, now)
+                    binding.link.push(PublisherReport(found[1], packet, arrival, binding.codec))
+                self._rows.on_blocks(packet.reports, arrival)
             case ReceiverReport():
-                self._rows.on_blocks(packet.reports, now)
+                self._rows.on_blocks(packet.reports, arrival)
             case Nack():
                 self._rows.on_nack(packet, now)
             case Remb(bitrate=bitrate):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 from load.peers import AUDIO, MEETING_PICTURES, MEETING_VIDEO, PICTURES, VIDEO, VIDEO_FAST, Member, Stream
 from load.pool import Pool
+from load.reports import INTERVAL, report
 from load.servers import Load, Server
 from load.window import Row, count, crowd, join_all, measure, spread, start
 
@@ -44,6 +45,16 @@ async def livestream_fast(server: Server, n: int, seconds: float) -> Row:
 async def livestream_pictures(server: Server, n: int, seconds: float) -> Row:
     """The same 200 packets a second, a picture's at a time, as a browser sends them."""
     return await livestream(server, n, seconds, PICTURES)
+
+
+async def livestream_reports(server: Server, n: int, seconds: float) -> Row:
+    """The same pictures, and all who watch report on them as browsers do."""
+    async with crowd() as (pool, nursery):
+        publisher, sinks = cast(server, pool, f"b1-reports-{n}", n, PICTURES)
+        await join_all([publisher, *sinks], nursery)
+        for number, sink in enumerate(sinks):
+            nursery.start_soon(report, sink.subscriber, INTERVAL * number / n)
+        return await measure(server, [publisher], sinks, nursery, seconds)
 
 
 async def audio(server: Server, n: int, seconds: float) -> Row:

@@ -103,6 +103,8 @@ class Transport:
         self.missing = 0
         """Packets that a full sink never saw, by sequence number."""
         self._expected: dict[int, int] = {}
+        self.ssrc = self._before = 0
+        """Of the first stream that came, and the sequence number before the first packet."""
         self.key_frame_wanted = True
         self.on_event: Callable[[PeerEvent], None] = lambda _: None
         self.due = 0.0
@@ -117,6 +119,11 @@ class Transport:
     def packets(self) -> int:
         """RTP datagrams that have come, opened or not."""
         return int(self._receiver.media[self.socket.fileno()])
+
+    @property
+    def highest_sequence(self) -> int:
+        """Of a transport with one stream that nothing of is lost."""
+        return self._before + self.packets
 
     def flush(self) -> None:
         now, peer = trio.current_time(), self.peer
@@ -139,13 +146,18 @@ class Transport:
         if sender is not None and path is not None:
             self.socket.sendto(sender.protect_rtp(packet), (path.ip, path.port))
 
+    def send_rtcp(self, compound: bytes) -> None:
+        sender, path = self.peer.sender, self.peer.ice.selected
+        if sender is not None and path is not None:
+            self.socket.sendto(sender.protect_rtcp(compound), (path.ip, path.port))
+
     def take(self, data: bytes, source: Address, arrived: int, now: float) -> None:
         """One datagram that was kept. `arrived`: nanoseconds, 0 when the kernel was not asked."""
         self.peer.receive_datagram(data, source, now)
         for packet in self.peer.take_rtp():
             self._open(packet, arrived)
         if not (data[0] >= 128 and not 192 <= data[1] <= 223):
-            if any(isinstance(packet, Pli) for packet in self.peer.take_rtcp()):
+            if any(isinstance(packet, Pli) for packet, _ in self.peer.take_rtcp()):
                 self.key_frame_wanted = True
             self.flush()
 
@@ -154,6 +166,7 @@ class Transport:
         if sent < 1 << 32:
             return  # Padding, which some servers begin with: no media yet.
         if not self.first_media.is_set():
+            self.ssrc, self._before = packet.ssrc, packet.sequence - self.packets
             self.first_media.set()
             self._receiver.keep[self.socket.fileno()] = self.full
         if self.full:

@@ -263,7 +263,7 @@ class Transport:
         if rtp := self.peer.take_rtp():
             self.on_rtp(rtp)
         if rtcp := self.peer.take_rtcp():
-            self.on_rtcp(rtcp)
+            self.on_rtcp([packet for packet, _ in rtcp])
         self.on_turn(now)
         self._send(now)
 

@@ -143,7 +143,7 @@ class PeerConnection:
         self._dtls_path: Address | None = None
         self._events: deque[PeerEvent] = deque()
         self._rtp: list[RtpPacket] = []
-        self._rtcp: list[RtcpPacket] = []
+        self._rtcp: list[tuple[RtcpPacket, float]] = []
         self._early: deque[tuple[bytes, float]] = deque()
         self._early_handshake: deque[tuple[bytes, Address]] = deque(maxlen=EARLY_HANDSHAKE)
         self._dtls_up = False
@@ -283,7 +283,8 @@ class PeerConnection:
         packets, self._rtp = self._rtp, []
         return packets
 
-    def take_rtcp(self) -> list[RtcpPacket]:
+    def take_rtcp(self) -> list[tuple[RtcpPacket, float]]:
+        """Each with when it came."""
         packets, self._rtcp = self._rtcp, []
         return packets
 
@@ -317,7 +318,7 @@ class PeerConnection:
             if is_rtcp(data):
                 with self._lock:
                     opened = receiver.unprotect_rtcp(data)
-                self._rtcp.extend(parse_rtcp(opened))
+                self._rtcp.extend((packet, now) for packet in parse_rtcp(opened))
             else:
                 with self._lock:
                     opened = receiver.unprotect_rtp(data)
@@ -334,6 +335,13 @@ class PeerConnection:
         else:
             packet.rest = rest
             self._rtp.append(packet)
+
+    def receive_rtcp(self, data: bytes, now: float) -> None:
+        """A compound that has been opened elsewhere, with this peer's keys."""
+        try:
+            self._rtcp.extend((packet, now) for packet in parse_rtcp(data))
+        except ProtocolViolation as violation:
+            self.counters.count(violation.reason)
 
     def _receive_dtls(self, data: bytes, addr: Address, now: float) -> Moved:
         valid, dtls = self.ice.path_is_valid(addr), self.dtls

@@ -15,7 +15,7 @@ late packets, retransmission, RED that has to be taken apart, paths that are no 
 run the same cases through both.
 """
 
-from lkactor.plane.cells import DTLS_DATA, OPENED, RECORDS, REST, EgressCell, HandedUp, IngressCell, SocketCell
+from lkactor.plane.cells import DTLS_DATA, OPENED, RECORDS, REST, RTCP, EgressCell, HandedUp, IngressCell, SocketCell
 from lkactor.plane.choice import Plane, Pump, PythonPlane, choose
 from lkactor.plane.inline import InlineSocket
 from lkactor.plane.intake import InlineIngress, Intake
@@ -25,6 +25,7 @@ __all__ = [
     "OPENED",
     "RECORDS",
     "REST",
+    "RTCP",
     "EgressCell",
     "HandedUp",
     "IngressCell",

@@ -10,17 +10,18 @@ from typing import Any, Protocol
 from lkactor.ice import Consent
 from lkactor.srtp import SrtpReceiver, SrtpSender
 
-OPENED, REST = 1, 2
+OPENED, REST, RTCP = 1, 2, 3
 """What became of a datagram before it is handed up, 0: nothing; it is RTP and unprotected; and all but some rows have
-it."""
+it; it is RTCP and unprotected."""
 RECORDS, DTLS_DATA = 4, b"\x17"
-"""So many records of data channels count as one datagram when what is handed up is counted: they cost less than most of
-the rest, and who is handed many at once answers them by one turn. What they begin with (RFC 5246 section 6.2.1)."""
+"""So much RTCP, or so many records of data channels, count as one datagram when what is handed up is counted: they cost
+less than most of the rest, and who is handed many at once answers them by one turn. What records begin with (RFC 5246
+section 6.2.1)."""
 PackedAddress = bytes
 """A `struct sockaddr_in` or `sockaddr_in6`."""
 HandedUp = tuple[int, int, "PackedAddress | tuple[Any, ...]", bytes, float, int]
 """The number of the socket, that of the route, 0 if it is not known, from whom, packed or as `recvfrom` has it, the
-datagram, when, and 0 or OPENED or REST."""
+datagram, when, and 0, OPENED, REST or RTCP."""
 
 
 class SocketCell(Protocol):

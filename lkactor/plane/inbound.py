@@ -233,9 +233,10 @@ class _Release:
 class KernelPump:
     """The thread that receives. `fd` becomes readable when there is something to take."""
 
-    def __init__(self, kernel: Any, unprotect: int, sockets: Sequence[Any], now: float) -> None:
-        """`sockets`: cells, numbered from 0; they must stay open until `stop`. Raises OSError."""
-        pump = lib.lk_pump_new(kernel, unprotect, now)
+    def __init__(self, kernel: Any, unprotecting: Sequence[int], sockets: Sequence[Any], now: float) -> None:
+        """`unprotecting`: the functions for RTP and RTCP, as of `kernel_access`. `sockets`: cells, numbered from 0;
+        they must stay open until `stop`. Raises OSError."""
+        pump = lib.lk_pump_new(kernel, *unprotecting, now)
         if pump == ffi.NULL:
             raise OSError("no memory or no descriptor left for the receiving thread")
         self._pump = ffi.gc(pump, _Release(lib.lk_pump_free, sockets))

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Consent
-from lkactor.plane.cells import OPENED, REST, PackedAddress, SocketCell
+from lkactor.plane.cells import OPENED, REST, RTCP, PackedAddress, SocketCell
 from lkactor.plane.convoy import MAX_PAYLOAD, Packet
 from lkactor.plane.fed import H264, UP, VP8, FedReceiver
 from lkactor.plane.inline import Clock
 from lkactor.srtp import PacketBuffer, SrtpReceiver
 from lkactor.wire.codecs import vp8
+from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtcp
 
 if TYPE_CHECKING:
     from lkactor.plane.steady import SteadyFanout
@@ -37,7 +38,7 @@ Elements = tuple[int, int, int, Sequence[tuple[int, int]], int, int]
 """The header extension elements of a packet: the ids of transport-wide numbers and audio levels, the extension's end,
 where elements begin and with what, up to the last one sought, and where the two values are, 0: nowhere."""
 Opened = tuple[bytes, int]
-"""RTP, unprotected, and OPENED or REST."""
+"""A datagram and what became of it: unprotected, and OPENED, REST or RTCP; or as it came, and 0."""
 
 
 class Intake:
@@ -127,6 +128,17 @@ class InlineIngress:
                 return None
         rest = self.take(data, now)
         return (data, rest) if rest else None
+
+    def open_other(self, data: bytes) -> Opened:
+        """What is no RTP. RTCP that cannot be opened goes up as it came: whoever reads it counts why."""
+        if not is_rtcp(data) or data[0] >> 6 != 2 or len(data) < RTP_HEADER_SIZE:
+            return data, 0
+        if not self._protect:
+            return data, RTCP
+        try:
+            return (data, 0) if self._srtp is None else (self._srtp.unprotect_rtcp(data), RTCP)
+        except ProtocolViolation:
+            return data, 0
 
     def take(self, data: bytes, now: float) -> int:
         """RTP of this peer, unprotected: OPENED, REST, or 0, nothing of it has to go up. What had to may be tried again

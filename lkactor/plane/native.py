@@ -323,12 +323,12 @@ class KernelPlane:
 
     def __init__(self, *, protect: bool = True) -> None:
         """`protect` False: packets leave as they are, for tests."""
-        access = kernel_access() if protect else (0, 0)
+        access = kernel_access() if protect else (0, 0, 0)
         sizes = (ffi.sizeof("lk_packet"), ffi.sizeof("lk_up"))
         kinds = (lib.LK_UP, lib.LK_AUDIO, lib.LK_VP8, lib.LK_H264)
         if access is None or sizes != (PACKET.size, HANDED_UP.size) or kinds != (UP, AUDIO, VP8, H264):
             raise RuntimeError("the C kernel does not fit this Python or this libsrtp")
-        protecting, self._unprotect = access
+        protecting, *self._unprotecting = access
         self.kernel = ffi.gc(lib.lk_new(protecting), lib.lk_free)
         lib.lk_sign_with(self.kernel, *signing_access())
         self.lock: AbstractContextManager[object] = KernelLock(self.kernel)
@@ -352,7 +352,7 @@ class KernelPlane:
 
     def pump(self, sockets: Sequence[SocketCell], now: float) -> Pump:
         """Not started. Raises OSError."""
-        return KernelPump(self.kernel, self._unprotect, sockets, now)
+        return KernelPump(self.kernel, self._unprotecting, sockets, now)
 
     def leg(self, **row: Any) -> Leg:
         return KernelLeg(**row)

@@ -34,8 +34,10 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
     if (size == 0) return;
     if (socket->divert) ingress = NULL;
     if (ingress != NULL && answer_check(pump->kernel, socket, ingress, from, data, size, now)) return;
+    if (ingress != NULL && put_up_rtcp(pump, at, from, route, data, size, now)) return;
     if (ingress == NULL || !ingress->ready || !is_rtp(data, size) || size > LK_DATAGRAM) {
-        hand_up(pump, at, from, route, data, size, 0, now);
+        put_up(pump, at, from, route, data, size, 0, now);
+        tell(pump);
         return;
     }
     status = unprotect(pump, ingress, data, &length);
@@ -44,7 +46,9 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
         return;
     }
     rest = take_opened(pump, ingress, data, (uint32_t)length, now);
-    if (rest) hand_up(pump, at, from, route, data, (uint32_t)length, rest, now);
+    if (!rest) return;
+    put_up(pump, at, from, route, data, (uint32_t)length, rest, now);
+    tell(pump);
 }
 
 /* One message: a datagram, or several of one peer that the kernel has merged (UDP_GRO). */
@@ -94,6 +98,7 @@ static int receive(lk_pump *pump, int at, int count) {
     begin_batch(pump, pump->buffers, pump->began);
     for (int i = 0; i < count; i++) receive_message(pump, at, i, pump->began + pump->clock_offset);
     flush_steady(pump);
+    ring_for_reports(pump);
     lk_unlock(pump->kernel);
     prepare_messages(pump, count);
     return count;
@@ -125,6 +130,7 @@ int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more) {
     if (read(pump->told_fd, &count, sizeof count) < 0) count = 0;
     lk_lock(pump->kernel);
     pump->told = 0;
+    pump->reports_since = 0;
     if (pump->up_taken < pump->up_used)
         begin_batch(pump, pump->up, ((const lk_up *)(pump->up + pump->up_taken))->arrival - pump->clock_offset);
     while (left > 0 && pump->up_taken < pump->up_used) {
@@ -132,7 +138,7 @@ int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more) {
         int room = (int)sizeof *up + ((up->size + 7) & ~7), rest;
         if (taken + room > size) break;
         pump->up_taken += room;
-        left -= *(const uint8_t *)(up + 1) == LK_DTLS_DATA ? 1 : LK_RECORDS;
+        left -= up->opened == LK_RTCP || *(const uint8_t *)(up + 1) == LK_DTLS_DATA ? 1 : LK_RECORDS;
         rest = take_again(pump, up);
         if (rest == 0 && up->opened) continue;
         memcpy(buffer + taken, up, (size_t)room);
@@ -198,7 +204,9 @@ static int receive_all(lk_pump *pump) {
 }
 
 int lk_pump_once(lk_pump *pump) {
-    return poll(pump->polled, (nfds_t)pump->sockets, 0) > 0 ? receive_all(pump) : 0;
+    if (poll(pump->polled, (nfds_t)pump->sockets, 0) > 0) return receive_all(pump);
+    look_after_reports(pump);
+    return 0;
 }
 
 /* -- the thread --------------------------------------------------------------------------------------------------- */
@@ -225,7 +233,10 @@ static void *pump_main(void *context) {
     lk_pump *pump = context;
     ask_for_short_slices();
     for (;;) {
-        if (poll(pump->polled, (nfds_t)(pump->sockets + 1), -1) < 0 && errno != EINTR) return NULL;
+        int ready = poll(pump->polled, (nfds_t)(pump->sockets + 1), pump->patience);
+        if (ready < 0 && errno != EINTR) return NULL;
+        if (ready == 0) look_after_reports(pump);
+        if (ready <= 0) continue;
         if (pump->polled[pump->sockets].revents) return NULL;
         gather(pump);
         receive_all(pump);
@@ -258,12 +269,14 @@ void lk_ingress_free(lk_ingress *ingress) {
     lk_free(kernel);
 }
 
-lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, double now) {
+lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, uintptr_t unprotect_rtcp, double now) {
     lk_pump *pump = calloc(1, sizeof *pump);
     if (pump == NULL) return NULL;
     pump->kernel = kernel;
     atomic_fetch_add(&kernel->users, 1);
     pump->unprotect = (protect_fn)unprotect;
+    pump->unprotect_rtcp = (protect_fn)unprotect_rtcp;
+    pump->patience = -1;
     pump->clock_offset = now - monotonic();
     pump->cost = TURN / MESSAGES;
     pump->sleeping = 1;

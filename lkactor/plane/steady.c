@@ -35,10 +35,11 @@
 #define FULL_LOAD 0.8
 #define SLICE 100000                /* nanoseconds; the shortest that Linux takes */
 #define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
+#define REPORTS_WAIT 0.1            /* seconds for which reports wait for others */
 
 struct lk_pump {
     lk_kernel *kernel;
-    protect_fn unprotect;
+    protect_fn unprotect, unprotect_rtcp;
     double clock_offset, began;
     int told_fd, stop_fd, running, sockets;
     pthread_t thread;
@@ -61,6 +62,8 @@ struct lk_pump {
     int behind;                     /* the last batch may have left something in a socket */
     uint8_t *up, told, sleeping;
     int up_used, up_taken;
+    double reports_since;           /* the first that waits, of the monotonic clock; 0: none does */
+    int patience;                   /* milliseconds until somebody has to be told of them, -1: for ever */
     uint64_t dropped;
     lk_ingress *news;
     uint8_t *left;
@@ -172,8 +175,9 @@ static void has_news(lk_pump *pump, lk_ingress *ingress) {
     }
 }
 
-static void hand_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
-                    uint32_t size, int opened, double now) {
+/* For when Python comes. */
+static void put_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
+                   uint32_t size, int opened, double now) {
     uint32_t room;
     lk_up *up = (lk_up *)(pump->up + pump->up_used);
     if (size > LK_DATAGRAM) size = LK_DATAGRAM;
@@ -194,7 +198,6 @@ static void hand_up(lk_pump *pump, int at, const struct msghdr *from, const lk_e
     memcpy(up->address, from->msg_name, up->address_size);
     memcpy(pump->up + pump->up_used + sizeof *up, data, size);
     pump->up_used += (int)room;
-    tell(pump);
 }
 
 int lk_take_news(lk_pump *pump, uint32_t *ids, int size) {

@@ -188,8 +188,9 @@ int lk_open(lk_cipher *cipher, void *packet, int *size);
 
 /* -- receiving (receive.c) -- */
 
-/* unprotect: srtp_unprotect of libsrtp 2, or 0. `now`: of Trio's clock. NULL when there is no memory or descriptor. */
-lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, double now);
+/* unprotect, unprotect_rtcp: srtp_unprotect and srtp_unprotect_rtcp of libsrtp 2, or 0. `now`: of Trio's clock. NULL
+   when there is no memory or descriptor. */
+lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, uintptr_t unprotect_rtcp, double now);
 void lk_pump_free(lk_pump *pump);
 /* Before the start; 0, or -1 if there are too many. `number` says in `lk_up` where a datagram came in. */
 int lk_pump_add(lk_pump *pump, lk_socket *socket, int number);
@@ -201,6 +202,7 @@ int lk_pump_once(lk_pump *pump);
 
 #define LK_OPENED 1                 /* RTP, unprotected */
 #define LK_REST 2                   /* likewise, and all but some rows have it */
+#define LK_RTCP 3                   /* RTCP, unprotected */
 
 /* One datagram for Python. `size` octets follow it, and padding to 8. */
 typedef struct {
@@ -214,7 +216,7 @@ typedef struct {
 } lk_up;
 
 /* Looks at up to `most` of what waits for Python, as many whole ones as fit, and hands out what still has to go up;
-   octets written. Of records of data channels LK_RECORDS count as one. `more`: if there is more. */
+   octets written. Of RTCP and records of data channels LK_RECORDS count as one. `more`: if there is more. */
 enum { LK_RECORDS = 4, LK_DTLS_DATA = 23 };
 int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more);
 /* The peers with arrivals, levels or refusals to tell of. 0 at last: the next one rings. */

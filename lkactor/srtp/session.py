@@ -43,13 +43,14 @@ PROTECT_TYPE = "<ctype 'srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *
 IN_PLACE = ffi is not None and str(ffi.typeof(lib.srtp_protect)) == PROTECT_TYPE and hasattr(Session(), "_srtp")
 
 
-def kernel_access() -> tuple[int, int] | None:
-    """The addresses of libsrtp's srtp_protect and srtp_unprotect, for the C kernel of the forwarding plane; None if
-    they cannot be had."""
+def kernel_access() -> tuple[int, int, int] | None:
+    """The addresses of libsrtp's srtp_protect, srtp_unprotect and srtp_unprotect_rtcp, for the C kernel of the
+    forwarding plane; None if they cannot be had."""
     if not IN_PLACE:
         return None
-    protect, unprotect = (ffi.cast("uintptr_t", ffi.addressof(lib, f"srtp_{verb}protect")) for verb in ("", "un"))
-    return int(protect), int(unprotect)
+    names = ("srtp_protect", "srtp_unprotect", "srtp_unprotect_rtcp")
+    protect, unprotect, unprotect_rtcp = (int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in names)
+    return protect, unprotect, unprotect_rtcp
 
 
 def signing_access() -> tuple[int, int]:

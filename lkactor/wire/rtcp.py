@@ -13,6 +13,9 @@ from lkactor.errors import ProtocolViolation
 from lkactor.wire import twcc
 
 SR, RR, SDES, BYE, RTPFB, PSFB, XR = 200, 201, 202, 203, 205, 206, 207
+AFB = 15
+"""Application layer feedback: the format of a REMB."""
+_REPORTS = frozenset((SR, RR, SDES, XR))
 _BLOCK = struct.Struct(">IIIIII")
 _SENDER = struct.Struct(">IIIIII")
 _U16U16 = struct.Struct(">HH")
@@ -142,6 +145,21 @@ def parse_rtcp(data: bytes) -> list[RtcpPacket]:
         packets.append(_parse_one(data[at + 1], data[at] & 31, data[at + 4 : body_end]))
         at = end
     return packets
+
+
+def can_wait(compound: bytes) -> bool:
+    """Reports and estimates of the bitrate (REMB), no requests: nobody is worse off if they are read a moment later.
+    As `lkactor/plane/reports.c`."""
+    at, size = 0, len(compound)
+    while at + 4 <= size:
+        end = at + 4 + 4 * ((compound[at + 2] << 8) | compound[at + 3])
+        if compound[at] >> 6 != 2 or end > size:
+            return False
+        estimate = compound[at + 1] == PSFB and compound[at] & 31 == AFB and compound[at + 12 : at + 16] == b"REMB"
+        if not (estimate and end >= at + 20) and compound[at + 1] not in _REPORTS:
+            return False
+        at = end
+    return at == size
 
 
 def _parse_one(kind: int, count: int, body: bytes) -> RtcpPacket:

@@ -15,9 +15,10 @@ from support.media import Bench, Sink, audio_format, audio_leg, audio_packet, fo
 from actors.net import Ports
 from actors.pump import MOST_WAITING, PlaneLock, PythonPump, Source
 from actors.sending import sender_for
-from lkactor.plane import OPENED, InlineIngress, InlineSocket, PythonPlane
+from lkactor.plane import OPENED, RTCP, InlineIngress, InlineSocket, PythonPlane
 from lkactor.sfu import TrackForwarder
 from lkactor.srtp import SLOTS_AVAILABLE
+from lkactor.wire.rtcp import Nack, ReceiverReport, ReportBlock, build_rtcp
 from lkactor.wire.rtp import parse_rtp
 
 pytestmark = pytest.mark.skipif(not SLOTS_AVAILABLE, reason="libsrtp's functions cannot be reached")
@@ -161,7 +162,7 @@ def test_records_of_data_channels_count_less_than_what_may_need_a_decision(stage
 def test_what_is_no_rtp_of_a_known_peer_is_handed_up_as_it_came(stage: Stage) -> None:
     stage.pump.start()
     stranger = udp()
-    for sender, datagram in ((stage.sock, b"\x16dtls"), (stage.sock, b"\x80\xc9" + bytes(10)), (stranger, audio(1))):
+    for sender, datagram in ((stage.sock, b"\x16dtls"), (stage.sock, b"\x80\xc9" + bytes(9)), (stranger, audio(1))):
         sender.sendto(datagram, stage.server.getsockname())
         ((number, route, address, data, _, opened),) = stage.up()
         assert (number, route, address, data, opened) == (0, 0, sender.getsockname(), datagram, 0)
@@ -169,6 +170,21 @@ def test_what_is_no_rtp_of_a_known_peer_is_handed_up_as_it_came(stage: Stage) ->
     stage.send(audio(1))
     assert stage.up()[0][5] == 0
     stranger.close()
+
+
+def test_reports_wait_for_each_other_and_nothing_waits_behind_them(stage: Stage) -> None:
+    report = build_rtcp([ReceiverReport(1, (ReportBlock(2, 0, 0, 3, 4, 5, 6),))])
+    source = stage.pump._sources[0]
+    stage.send(report)
+    stage.pump._turn(0, source)
+    assert not select.select([stage.pump.fd], [], [], 0)[0]
+    stage.send(build_rtcp([Nack(1, 2, (3,))]))
+    stage.pump._turn(0, source)
+    assert [entry[5] for entry in stage.up()] == [RTCP, RTCP], "a request waits for nobody, and takes what waits along"
+    stage.pump.start()
+    for _ in range(3):
+        stage.send(report)
+        assert [entry[3] for entry in stage.up()] == [report], "nothing else comes: it rings when it has waited"
 
 
 def test_nothing_is_touched_by_it_while_somebody_else_holds_the_lock(stage: Stage) -> None:

@@ -77,6 +77,9 @@ class InlinePump:
             opened = ingress.receive(self._buffer, len(data), now)
             if opened is not None:
                 self._up.append((number, route, address, opened[0], now, opened[1]))
+        elif isinstance(ingress, InlineIngress) and ingress.ready and not cell.divert:
+            other, rtcp = ingress.open_other(data)
+            self._up.append((number, route, address, other, now, rtcp))
         else:
             self._up.append((number, route, address, data, now, 0))
 

@@ -10,6 +10,7 @@
 #include "routes.c"
 #include "steady.c"
 #include "consent.c"
+#include "reports.c"
 #include "receive.c"
 
 #include <arpa/inet.h>
@@ -309,7 +310,7 @@ static int fuzz_receiving(lk_kernel *kernel, lk_row **rows, int rounds, int thre
     on.fanout.video = 1;
     on.socket = (lk_socket){.fd = open_udp(&on.to), .gso = 1};
     lk_sign_with(kernel, (uintptr_t)sign_badly, 0);
-    on.pump = lk_pump_new(kernel, (uintptr_t)unprotect_badly, 5.0);
+    on.pump = lk_pump_new(kernel, (uintptr_t)unprotect_badly, (uintptr_t)unprotect_badly, 5.0);
     lk_pump_add(on.pump, &on.socket, 0);
     for (uint32_t i = 0; i < PEERS; i++) open_peer(&on, &on.peers[i], i + 1);
     if (threaded && lk_pump_start(on.pump)) return 4;

@@ -30,12 +30,13 @@ from support.media import (
     vp8_payload,
 )
 
-from lkactor.plane import REST, Plane, PythonPlane
+from lkactor.plane import OPENED, REST, RTCP, Plane, PythonPlane
 from lkactor.plane.intake import InlineReceiver
 from lkactor.sdp import Codec
 from lkactor.sfu import Leg, TrackForwarder
 from lkactor.sfu.leg import HISTORY
 from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
+from lkactor.wire.rtcp import Nack, Pli, ReceiverReport, Remb, ReportBlock, Sdes, UnknownRtcp, build_rtcp, can_wait
 from lkactor.wire.rtp import RtpPacket, build_rtp, parse_rtp
 
 FAST = available_planes()[1:]
@@ -125,7 +126,7 @@ class Stage:
         for entry in self.pump.take(most):
             self.up.append(entry)
             *_, data, arrival, opened = entry
-            if opened:
+            if opened in (OPENED, REST):
                 packet = parse_rtp(data, arrival)
                 packet.rest = opened == REST
                 self.forwarder.receive(layer if layer >= 0 else packet.ssrc - 1, [packet], arrival)
@@ -451,7 +452,7 @@ def test_h264_goes_up_where_a_decoder_can_start(fast: Any) -> None:
 
 
 def test_what_is_no_rtp_of_a_known_peer_goes_up_as_it_came(talk: Stage) -> None:
-    stun, dtls, rtcp = b"\x00\x01" + bytes(18), b"\x16" + bytes(30), b"\x80\xc9" + bytes(10)
+    stun, dtls, rtcp = b"\x00\x01" + bytes(18), b"\x16" + bytes(30), b"\x80\xc9" + bytes(9)
     talk.run(stun, dtls, rtcp, b"\xff" * 20, b"\x80")
     stranger = udp()
     stranger.sendto(audio(1), talk.server.getsockname())
@@ -553,6 +554,96 @@ def test_records_of_data_channels_count_less_than_what_may_need_a_decision(talk:
 def test_an_empty_datagram_is_nothing(talk: Stage) -> None:
     assert talk.run(b"", b"\x17" + bytes(20)) == 0
     assert [entry[3][:1] for entry in talk.up if entry[3]] == [b"\x17"]
+
+
+# -- RTCP --------------------------------------------------------------------------------------------------------------
+
+REPORT = ReceiverReport(1, (ReportBlock(2, 0, 0, 3, 4, 5, 6),))
+ESTIMATE = Remb(1, 1_000_000, (2,))
+
+
+@by_kernel_alone
+def test_reports_wait_for_each_other_and_nothing_waits_behind_them(talk: Stage) -> None:
+    def rings() -> bool:
+        while talk.pump.once():
+            pass
+        return bool(select.select([talk.pump.fd], [], [], 0)[0])
+
+    def taken() -> list[bytes]:
+        entries = list(talk.pump.take(64))
+        assert all(entry[5] == RTCP for entry in entries)
+        return [entry[3] for entry in entries]
+
+    report, estimate = build_rtcp([REPORT]), build_rtcp([REPORT, ESTIMATE])
+    talk.publisher.send(report)
+    assert not rings()
+    talk.publisher.send(estimate)
+    time.sleep(0.12)
+    assert rings(), "the first one has waited long enough"
+    assert taken() == [report, estimate] and not rings()
+    talk.publisher.send(report, build_rtcp([REPORT, Nack(1, 2, (3,))]))
+    assert rings() and len(taken()) == 2, "a request waits for nobody"
+    time.sleep(0.12)
+    assert not rings(), "nothing waits"
+
+
+@by_kernel_alone
+def test_the_thread_rings_for_a_report_though_nothing_else_comes(talk: Stage) -> None:
+    talk.pump.start()
+    for _ in range(3):
+        talk.publisher.send(build_rtcp([REPORT]))
+        assert select.select([talk.pump.fd], [], [], PATIENCE)[0]
+        assert len(list(talk.pump.take(64))) == 1
+
+
+@by_kernel_alone
+def test_what_can_wait_is_the_same_in_both_planes(talk: Stage) -> None:
+    rng = random.Random(5)
+    packets = [
+        REPORT,
+        ESTIMATE,
+        Sdes(((1, ((1, b"ab"),)),)),
+        UnknownRtcp(207, 0, bytes(8)),
+        Nack(1, 2, (3,)),
+        Pli(1, 2),
+    ]
+    seen = set()
+    for _ in range(600):
+        compound = bytearray(build_rtcp(rng.choices(packets, k=rng.randint(1, 3))))
+        if rng.random() < 0.5:
+            compound[rng.randrange(2, len(compound))] = rng.randrange(256)
+        if rng.random() < 0.2:
+            del compound[rng.randrange(12, len(compound) + 1) :]
+        talk.publisher.send(bytes(compound))
+        while talk.pump.once():
+            pass
+        rings = bool(select.select([talk.pump.fd], [], [], 0)[0])
+        assert rings != can_wait(bytes(compound)), compound.hex()
+        seen.add(rings)
+        assert [entry[3] for entry in talk.pump.take(64)] == [bytes(compound)]
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_rtcp_is_opened_and_what_cannot_be_opened_goes_up_as_it_came(name: str) -> None:
+    stage = Stage(plane_named(name, protect=True), "audio")
+    sender, opener, stranger = sessions()
+    try:
+        stage.publisher.ingress.set_keys(opener)
+        plain = build_rtcp([REPORT, ESTIMATE])
+        protected, foreign = sender.protect_rtcp(plain), stranger.protect_rtcp(plain)
+        for datagram in (protected, protected, foreign, protected[:11], sender.protect_rtcp(plain)):
+            stage.run(datagram)
+        assert [(data, opened) for *_, data, _, opened in stage.up] == [
+            (plain, RTCP),
+            (protected, 0),
+            (foreign, 0),
+            (protected[:11], 0),
+            (plain, RTCP),
+        ]
+    finally:
+        stage.close()
+        Bench.plane = plane_named("plain")
 
 
 # -- news --------------------------------------------------------------------------------------------------------------
