@@ -76,6 +76,8 @@ class AllocationDesk:
     def _tell_states(self) -> None:
         """Only held back for want of bandwidth, and no more; muted is neither."""
         tracks = self._control.allocator.tracks
+        if not self._paused and not any(track.paused for track in tracks.values()):
+            return
         paused = frozenset(sid for sid, track in tracks.items() if track.paused and not track.muted)
         going = {sid for sid in self._paused if sid in tracks and not (tracks[sid].paused or tracks[sid].muted)}
         told = (self._paused - going) & tracks.keys() | paused

@@ -20,6 +20,7 @@ from lkactor.sfu import Leg
 from lkactor.sfu.downlink import DownlinkScores
 from lkactor.sfu.playout import PlayoutDelay
 from lkactor.sfu.quality import WINDOW
+from lkactor.sfu.reports import note_round_trip
 from lkactor.wire import extensions
 from lkactor.wire.rtcp import Nack, ReportBlock
 
@@ -226,7 +227,9 @@ class LegTable:
                     self._window_ends = now + WINDOW
                 leg.report = block
                 self._scores.report(leg, block, now)
-                self.feed_back(leg, LegReport(leg, block, now))
+                note_round_trip(leg, block.lsr, block.dlsr, now)
+                if leg.playout is not None:
+                    self.feed_back(leg, LegReport(leg, block, now))
 
     def feed_back(self, leg: Leg, item: LegNack | LegKeyFrameRequest | LegReport | LegProbe) -> None:
         track = self._wanted.get(leg.track_id)

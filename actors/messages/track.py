@@ -53,7 +53,7 @@ class LegKeyFrameRequest:
 
 @dataclass(frozen=True, slots=True)
 class LegReport:
-    """A receiver report block about one leg."""
+    """A receiver report block about one leg whose player is told how long to wait."""
 
     leg: Leg
     block: ReportBlock

@@ -20,7 +20,7 @@ change is allocated within it, and clearing it lets the tracks rise at once, not
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lkactor.sfu.layers import MAX_LAYERS
@@ -64,6 +64,8 @@ class AllocatedTrack:
     limit: Layer = UNLIMITED
     """The decision: no better than this; NOTHING with `paused`: the channel has no room for it."""
     paused: bool = False
+    _found: tuple[object, Layer] | None = field(default=None, repr=False)
+    """The target, and what it was found from: it is asked for with every report of the subscriber."""
 
     def rate(self, layer: Layer) -> int:
         spatial, temporal = layer
@@ -95,6 +97,12 @@ class AllocatedTrack:
         """What it gets now."""
         if self.muted or self.paused:
             return NOTHING
+        given = self.rates, self.wanted, self.limit
+        if self._found is None or self._found[0] != given:
+            self._found = given, self._find_target()
+        return self._found[1]
+
+    def _find_target(self) -> Layer:
         choices = self.choices()
         within = [layer for layer in choices if layer <= self.limit]
         return within[-1] if within else (choices[0] if choices else NOTHING)
@@ -211,6 +219,9 @@ class StreamAllocator:
     ) -> None:
         """What is known of a track now. Rates that only grow or shrink change no decision by themselves."""
         track = self.tracks[sid]
+        same = (track.wanted, track.muted, track.rates, track.priority) == (wanted, muted, rates, priority)
+        if same and track.managed == managed and not self.imposed:
+            return
         before, target, reordered = (track.wanted, track.muted, list(track.sent())), track.target, False
         if track.priority != priority or track.managed != managed:
             track.priority, track.managed, reordered = priority, managed, True

@@ -24,7 +24,7 @@ from lkactor.sfu.leg import MAX_TEMPORAL, Egress, Leg
 from lkactor.sfu.rates import Offer, RateMeter
 from lkactor.sfu.reading import FrameReader
 from lkactor.sfu.receiver import LayerReceiver
-from lkactor.sfu.reports import PAUSE, due_nacks, note_round_trip, receiver_reports, report_to_legs
+from lkactor.sfu.reports import PAUSE, due_nacks, receiver_reports, report_to_legs
 from lkactor.sfu.resending import Resender
 from lkactor.sfu.source import Source
 from lkactor.sfu.svc import Rewrite, select
@@ -343,7 +343,6 @@ class TrackForwarder:
             self._key_frames.want(now)
 
     def on_report_block(self, leg: Leg, block: ReportBlock, now: float) -> None:
-        note_round_trip(leg, block.lsr, block.dlsr, now)
         if leg.playout is not None:
             screen, rate = self._source.format.screen, self._source.clock_rate
             jitter = None if screen else block.jitter * 1000 // rate

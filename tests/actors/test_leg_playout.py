@@ -13,6 +13,7 @@ from actors.messages.transport import OutgoingTrack
 from lkactor.config import PlayoutDelayConfig
 from lkactor.sdp import Codec, SendMedia
 from lkactor.wire.extensions import ABS_SEND_TIME, PLAYOUT_DELAY
+from lkactor.wire.rtcp import ReportBlock
 
 pytestmark = pytest.mark.usefixtures("plane")
 VP8 = Codec("video/vp8", 100, 90000)
@@ -69,3 +70,16 @@ def test_what_was_acknowledged_stays_so_in_the_next_round() -> None:
     video.playout_delay = video.playout.element
     assert negotiate(legs, 9) == [0, 0]
     assert negotiate(legs, 4) == [4 << 28 | 2 << 24 | 10 << 12 | 200, 0]
+
+
+def test_a_report_tells_the_round_trip_and_its_track_only_where_a_player_is_told_how_long_to_wait() -> None:
+    told: list[Any] = []
+    legs = table(ASKED)
+    negotiate(legs, 9)
+    setattr(legs, "feed_back", lambda leg, item: told.append(item))  # noqa: B010
+    for leg in legs.legs():
+        leg.report_ntp, leg.report_sent_at = 7 << 16, 1.0
+        legs.on_blocks([ReportBlock(leg.ssrc, 0, 0, 5, 0, 7, 65536 // 2)], 1.6)
+        assert leg.rtt == pytest.approx(0.07 + (0.1 - 0.07) / 4) and leg.report is not None
+    assert [item.leg.kind for item in told] == ["video"]
+    assert legs.next_timeout() is not None

@@ -18,8 +18,8 @@ from support.media import (
 )
 
 from lkactor.sfu.leg import HISTORY
-from lkactor.sfu.reports import AT_ONCE
-from lkactor.wire.rtcp import Nack, Pli, ReceiverReport, ReportBlock, Sdes, SenderReport
+from lkactor.sfu.reports import AT_ONCE, note_round_trip
+from lkactor.wire.rtcp import Nack, Pli, ReceiverReport, Sdes, SenderReport
 from lkactor.wire.rtp import unwrap_rtx
 
 
@@ -365,9 +365,9 @@ def test_round_trip_time_from_report_blocks():
     forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 0, 0, 0), 0.0)
     sent = sink.take_rtcp(SenderReport)[0]
     lsr = sent.ntp >> 16 & 0xFFFFFFFF
-    forwarder.on_report_block(leg, ReportBlock(leg.ssrc, 0, 0, 0, 0, lsr, 65536 // 2), 0.6)
+    note_round_trip(leg, lsr, 65536 // 2, 0.6)
     assert leg.rtt == pytest.approx(0.070 + (0.1 - 0.070) / 4)
-    forwarder.on_report_block(leg, ReportBlock(leg.ssrc, 0, 0, 0, 0, lsr ^ 1, 0), 9.0)
+    note_round_trip(leg, lsr ^ 1, 0, 9.0)
     assert leg.rtt == pytest.approx(0.070 + (0.1 - 0.070) / 4)
 
 
