@@ -131,17 +131,29 @@ static uint32_t write_answer(const lk_kernel *kernel, const lk_consent *consent,
     return at + 8;
 }
 
+/* From where the peer's checks come. */
+static int is_its_path(const lk_consent *consent, const lk_socket *socket, const struct msghdr *from) {
+    uint8_t key[22];
+    if (consent->key_size == 0 || consent->socket != socket) return 0;
+    return key_of(from->msg_name, from->msg_namelen, key) == consent->key_size
+           && memcmp(key, consent->key, consent->key_size) == 0;
+}
+
+/* On a path that works to a check of ours: whether it is right is Python's to say, and it may say so a moment later. */
+static int is_answer(const lk_ingress *ingress, const lk_socket *socket, const struct msghdr *from, const uint8_t *data,
+                     uint32_t size) {
+    return size >= STUN_HEADER && get16(data) == BINDING_SUCCESS && is_its_path(&ingress->consent, socket, from);
+}
+
 /* 1: that was one, and it has its answer. */
 static int answer_check(const lk_kernel *kernel, lk_socket *socket, lk_ingress *ingress, const struct msghdr *from,
                         const uint8_t *data, uint32_t size, double now) {
     lk_consent *consent = &ingress->consent;
-    uint8_t key[22], answer[LONGEST_ANSWER];
+    uint8_t answer[LONGEST_ANSWER];
     struct iovec part = {.iov_base = answer};
     struct msghdr message = {.msg_name = from->msg_name, .msg_namelen = from->msg_namelen, .msg_iov = &part,
                              .msg_iovlen = 1};
-    if (data[0] >= 4 || consent->key_size == 0 || consent->socket != socket) return 0;
-    if (key_of(from->msg_name, from->msg_namelen, key) != consent->key_size) return 0;
-    if (memcmp(key, consent->key, consent->key_size) != 0 || !is_consent(kernel, consent, data, size)) return 0;
+    if (data[0] >= 4 || !is_its_path(consent, socket, from) || !is_consent(kernel, consent, data, size)) return 0;
     part.iov_len = write_answer(kernel, consent, data, answer);
     if (part.iov_len == 0) return 0;
     send_singly(socket, &message);

@@ -35,6 +35,11 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
     if (socket->divert) ingress = NULL;
     if (ingress != NULL && answer_check(pump->kernel, socket, ingress, from, data, size, now)) return;
     if (ingress != NULL && put_up_rtcp(pump, at, from, route, data, size, now)) return;
+    if (ingress != NULL && is_answer(ingress, socket, from, data, size)) {
+        put_up(pump, at, from, route, data, size, 0, now);
+        wait_for_others(pump);
+        return;
+    }
     if (ingress == NULL || !ingress->ready || !is_rtp(data, size) || size > LK_DATAGRAM) {
         put_up(pump, at, from, route, data, size, 0, now);
         tell(pump);
@@ -98,7 +103,7 @@ static int receive(lk_pump *pump, int at, int count) {
     begin_batch(pump, pump->buffers, pump->began);
     for (int i = 0; i < count; i++) receive_message(pump, at, i, pump->began + pump->clock_offset);
     flush_steady(pump);
-    ring_for_reports(pump);
+    ring_for_waiting(pump);
     lk_unlock(pump->kernel);
     prepare_messages(pump, count);
     return count;
@@ -130,7 +135,7 @@ int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more) {
     if (read(pump->told_fd, &count, sizeof count) < 0) count = 0;
     lk_lock(pump->kernel);
     pump->told = 0;
-    pump->reports_since = 0;
+    pump->waits_since = 0;
     if (pump->up_taken < pump->up_used)
         begin_batch(pump, pump->up, ((const lk_up *)(pump->up + pump->up_taken))->arrival - pump->clock_offset);
     while (left > 0 && pump->up_taken < pump->up_used) {
@@ -205,7 +210,7 @@ static int receive_all(lk_pump *pump) {
 
 int lk_pump_once(lk_pump *pump) {
     if (poll(pump->polled, (nfds_t)pump->sockets, 0) > 0) return receive_all(pump);
-    look_after_reports(pump);
+    look_after_waiting(pump);
     return 0;
 }
 
@@ -235,7 +240,7 @@ static void *pump_main(void *context) {
     for (;;) {
         int ready = poll(pump->polled, (nfds_t)(pump->sockets + 1), pump->patience);
         if (ready < 0 && errno != EINTR) return NULL;
-        if (ready == 0) look_after_reports(pump);
+        if (ready == 0) look_after_waiting(pump);
         if (ready <= 0) continue;
         if (pump->polled[pump->sockets].revents) return NULL;
         gather(pump);

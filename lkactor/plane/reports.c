@@ -1,5 +1,5 @@
-/* RTCP is opened by the thread, so that it can tell what has to be looked at now from what can wait a moment: who
-   watches says several times a second how that goes, and to wake Python for each costs it more than to read it. */
+/* What can wait a moment, so that Python reads many at once: who watches says several times a second how that goes, and
+   to be woken for each costs more than to read it. RTCP is opened by the thread, so that it can tell which that is. */
 
 enum { SR = 200, RR = 201, SDES = 202, PSFB = 206, XR = 207, AFB = 15 };
 
@@ -21,19 +21,23 @@ static int can_wait(const uint8_t *data, uint32_t size) {
     return at == size;
 }
 
+static void wait_for_others(lk_pump *pump) {
+    if (pump->waits_since == 0) pump->waits_since = monotonic();
+}
+
 /* Under the lock, after something has come: the ring for what has waited long enough, or how long it still can. */
-static void ring_for_reports(lk_pump *pump) {
+static void ring_for_waiting(lk_pump *pump) {
     double left;
     pump->patience = -1;
-    if (pump->reports_since == 0) return;
-    left = pump->reports_since + REPORTS_WAIT - monotonic();
+    if (pump->waits_since == 0) return;
+    left = pump->waits_since + LONGEST_WAIT - monotonic();
     if (left <= 0) tell(pump);
     else pump->patience = (int)(left * 1000) + 1;
 }
 
-static void look_after_reports(lk_pump *pump) {
+static void look_after_waiting(lk_pump *pump) {
     lk_lock(pump->kernel);
-    ring_for_reports(pump);
+    ring_for_waiting(pump);
     lk_unlock(pump->kernel);
 }
 
@@ -48,6 +52,6 @@ static int put_up_rtcp(lk_pump *pump, int at, const struct msghdr *from, const l
     if (pump->unprotect_rtcp != NULL && pump->unprotect_rtcp((void *)ingress->srtp, opened, &length) != 0) return 0;
     put_up(pump, at, from, route, opened, (uint32_t)length, LK_RTCP, now);
     if (!can_wait(opened, (uint32_t)length)) tell(pump);
-    else if (pump->reports_since == 0) pump->reports_since = monotonic();
+    else wait_for_others(pump);
     return 1;
 }

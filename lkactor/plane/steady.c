@@ -35,7 +35,7 @@
 #define FULL_LOAD 0.8
 #define SLICE 100000                /* nanoseconds; the shortest that Linux takes */
 #define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
-#define REPORTS_WAIT 0.1            /* seconds for which reports wait for others */
+#define LONGEST_WAIT 0.1            /* seconds for which what need not be read at once waits for others */
 
 struct lk_pump {
     lk_kernel *kernel;
@@ -62,8 +62,8 @@ struct lk_pump {
     int behind;                     /* the last batch may have left something in a socket */
     uint8_t *up, told, sleeping;
     int up_used, up_taken;
-    double reports_since;           /* the first that waits, of the monotonic clock; 0: none does */
-    int patience;                   /* milliseconds until somebody has to be told of them, -1: for ever */
+    double waits_since;             /* the first that waits for others, of the monotonic clock; 0: none does */
+    int patience;                   /* milliseconds until Python has to be told of it, -1: for ever */
     uint64_t dropped;
     lk_ingress *news;
     uint8_t *left;

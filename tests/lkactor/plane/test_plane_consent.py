@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import select
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -127,6 +128,24 @@ def test_answers_are_those_of_the_agent(peers: Peers) -> None:
     assert (peers.cell.packets, peers.cell.errors) == (3, 0)
     peers.ingress.set_consent(None, b"", None)
     assert peers.send(peers.check()) is None
+
+
+def test_the_answer_to_a_check_of_ours_waits_for_others_on_a_path_that_works_alone(peers: Peers) -> None:
+    def rings(data: bytes) -> bool:
+        peers.client.sendto(data, peers.server.getsockname())
+        while not peers.pump.once():
+            pass
+        rung = bool(select.select([peers.pump.fd], [], [], 0)[0])
+        assert [entry[3] for entry in peers.pump.take(64)] == [data]
+        return rung
+
+    answer = stun.build(stun.BINDING_SUCCESS, bytes(12), [], "key")
+    assert rings(answer)
+    peers.share()
+    assert not rings(answer)
+    assert rings(b"\x01\x11" + answer[2:]), "an error"
+    peers.ingress.set_consent(None, b"", None)
+    assert rings(answer)
 
 
 def rebuilt(rng: random.Random, check: bytes, password: str) -> bytes:
