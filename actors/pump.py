@@ -211,13 +211,13 @@ class PythonPump:
             poll.register(fd, select.POLLIN)
         lock, sources, numbers, clock = self._lock, self._sources, self._numbers, time.perf_counter
         while True:
-            due = self._reports_due
+            due = self._reports_due if self._sleeping else math.inf
             for fd, _ in poll.poll(None if due == math.inf else max(0.0, due - clock()) * 1000):
                 if fd not in numbers:
                     return
                 number = numbers[fd]
                 self._turn(number, sources[number])
-            if clock() >= self._reports_due:
+            if self._sleeping and clock() >= self._reports_due:  # Else the loop comes by itself.
                 self._reports_due = math.inf
                 self._tell()
             while lock.waiting:

@@ -68,6 +68,7 @@ class UdpActor(Actor[object]):
         while True:
             with self.context.media_turn:
                 more = pump.tell_news()
+            self._turn(partial(self._ports.take, pump))  # What waits for others.
             if more:
                 await trio.sleep(LOOK)
             else:

@@ -43,6 +43,7 @@ from cases.forwarding import (
     livestream_pictures,
     livestream_reports,
     meeting,
+    meeting_browsers,
     meeting_pictures,
     saturation,
 )
@@ -101,6 +102,7 @@ CASES = (
     Case("b2-audio", audio, (10, 50, 100), PACKETS, planes=True),
     Case("b3-meeting", meeting, (4, 8, 12), PACKETS, planes=True),
     Case("b3-meeting-pictures", meeting_pictures, (4, 8, 12), PACKETS, planes=True),
+    Case("b3-meeting-browsers", meeting_browsers, (4, 8, 12), PACKETS, planes=True),
     Case("b4-joins", joins, (1, 8), ("cpu_ms_per_join", "to_first_media_ms", "joins_per_second")),
     Case("b5-data-1k", data, (1, 20), ("mb_per_second", "cpu_us_per_message")),
     Case("b5-data-15k", data_large, (1,), ("mb_per_second", "cpu_us_per_message")),

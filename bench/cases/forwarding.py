@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 from load.peers import AUDIO, MEETING_PICTURES, MEETING_VIDEO, PICTURES, VIDEO, VIDEO_FAST, Member, Stream
 from load.pool import Pool
-from load.reports import INTERVAL, report
+from load.reports import INTERVAL, estimate, report
 from load.servers import Load, Server
 from load.window import Row, count, crowd, join_all, measure, spread, start
 
@@ -72,17 +72,28 @@ async def meeting_pictures(server: Server, n: int, seconds: float) -> Row:
     return await meeting(server, n, seconds, MEETING_PICTURES)
 
 
-async def _conference(server: Server, case: str, n: int, streams: Sequence[Sequence[Stream]], seconds: float) -> Row:
+async def meeting_browsers(server: Server, n: int, seconds: float) -> Row:
+    """The same, and what browsers say of it: transport-wide numbers up, estimates down."""
+    return await _conference(server, "b3", n, [[AUDIO, MEETING_PICTURES]] * n, seconds, browsers=True)
+
+
+async def _conference(
+    server: Server, case: str, n: int, streams: Sequence[Sequence[Stream]], seconds: float, *, browsers: bool = False
+) -> Row:
     async with crowd() as (pool, nursery):
-        members = gathering(server, pool, f"{case}-{n}", streams)
+        members = gathering(server, pool, f"{case}-{n}", streams, browsers=browsers)
         await join_all(members, nursery)
+        for number, member in enumerate(members if browsers else ()):
+            nursery.start_soon(estimate, member.subscriber, INTERVAL * number / n)
         return await measure(server, [member for member in members if member.streams], members, nursery, seconds)
 
 
-def gathering(server: Server, pool: Pool, room: str, streams: Sequence[Sequence[Stream]]) -> list[Member]:
+def gathering(
+    server: Server, pool: Pool, room: str, streams: Sequence[Sequence[Stream]], *, browsers: bool = False
+) -> list[Member]:
     """Who takes part in a conference: one for each of `streams`, who sends these."""
     return [
-        Member(server, pool, room, f"member-{i}", streams=own, full=full)
+        Member(server, pool, room, f"member-{i}", streams=own, full=full, browser=browsers)
         for i, (own, full) in enumerate(zip(streams, spread(len(streams)), strict=True))
     ]
 

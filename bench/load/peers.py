@@ -11,6 +11,7 @@ import trio
 from livekit.protocol import models, rtc
 from load.pace import Departures
 from load.pool import STAMP, Pool, Transport
+from load.reports import TRANSPORT_CC_ID, with_transport_cc
 from load.servers import Server
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
@@ -50,7 +51,8 @@ PICTURES, MEETING_PICTURES = Stream("video", 200, 1100, together=8), Stream("vid
 
 
 class Member:
-    """One participant. `full`: what it receives is decrypted and checked; others only count."""
+    """One participant. `full`: what it receives is decrypted and checked; others only count. `browser`: its packets
+    have transport-wide numbers, and it is told when they came."""
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Member:
         full: bool = False,
         data: bool = False,
         subscribe: bool = True,
+        browser: bool = False,
     ) -> None:
         video = {"room": room, "room_join": True}
         token = issue_token(server.key, server.secret, identity=identity, video=video, now_unix=time.time())
@@ -76,6 +79,7 @@ class Member:
         bursts, since it spaces packets, or pictures, evenly and makes up for what it is late."""
         self.rate = 0.0
         """Packets a second of each stream, instead of the stream's own; may change while it runs."""
+        self._browser, self._wide = browser, 0
         self.reliable = 0
         """The channel for reliable data."""
         self.subscriber = Transport(pool, controlling=False, full=full)
@@ -148,7 +152,8 @@ class Member:
         self._offers.start(now)
         event = self._offers.next_event()
         assert isinstance(event, OfferReady)
-        await self.send(offer=rtc.SessionDescription(type="offer", sdp=event.sdp, id=event.offer_id))
+        sdp = with_transport_cc(event.sdp) if self._browser else event.sdp
+        await self.send(offer=rtc.SessionDescription(type="offer", sdp=sdp, id=event.offer_id))
 
     async def _answer(self, offer: rtc.SessionDescription) -> None:
         self._answers.receive_offer(offer.sdp, offer.id, {}, trio.current_time())
@@ -185,6 +190,9 @@ class Member:
             elif stream.kind == "video":
                 head = KEY_FRAME if transport.key_frame_wanted else DELTA_FRAME
                 transport.key_frame_wanted = False
+            if self._browser:
+                extensions[TRANSPORT_CC_ID] = (self._wide & 0xFFFF).to_bytes(2, "big")
+                self._wide += 1
             stamp = time.time_ns().to_bytes(STAMP, "big")
             return build_rtp(
                 payload_type=payload_type,

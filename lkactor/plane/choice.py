@@ -43,7 +43,8 @@ class Pump(Protocol):
         """The last `take` did not look at everything."""
 
     def tell_news(self) -> bool:
-        """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""
+        """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring.
+        True: it is to be called again soon, and `take` after it: what can wait for others waits for that."""
 
     @property
     def rings_with_news(self) -> bool:

@@ -29,7 +29,7 @@ static void wait_for_others(lk_pump *pump) {
 static void ring_for_waiting(lk_pump *pump) {
     double left;
     pump->patience = -1;
-    if (pump->waits_since == 0) return;
+    if (pump->waits_since == 0 || !pump->sleeping) return;  /* who looks for news comes by itself, and takes it along */
     left = pump->waits_since + LONGEST_WAIT - monotonic();
     if (left <= 0) tell(pump);
     else pump->patience = (int)(left * 1000) + 1;

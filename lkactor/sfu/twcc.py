@@ -12,6 +12,8 @@ from lkactor.wire.sequence import Unwrapper
 INTERVAL = 0.100
 FRAME_INTERVAL = 0.050
 MIN_PACKETS, MAX_PACKETS = 20, 100
+EARLY = 0.03
+"""Seconds by which a report may be early: who is asked in time, together with others, needs no timer of its own."""
 MAX_SPAN = 1000
 """Statuses in all: what is further back was lost long ago."""
 MAX_STATUSES = 400
@@ -60,8 +62,8 @@ class TwccRecorder:
         pending, elapsed = len(self._arrivals), now - self._last_at
         if self._first_pending is None:
             return []
-        late = now >= self._first_pending + INTERVAL
-        enough = pending > MIN_PACKETS and (elapsed >= INTERVAL or (self._marker and elapsed >= FRAME_INTERVAL))
+        late = now + EARLY >= self._first_pending + INTERVAL
+        enough = pending > MIN_PACKETS and (elapsed + EARLY >= INTERVAL or (self._marker and elapsed >= FRAME_INTERVAL))
         if not (late or enough or pending > MAX_PACKETS):
             return []
         last = max(self._arrivals)

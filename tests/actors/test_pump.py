@@ -185,6 +185,11 @@ def test_reports_wait_for_each_other_and_nothing_waits_behind_them(stage: Stage)
     for _ in range(3):
         stage.send(report)
         assert [entry[3] for entry in stage.up()] == [report], "nothing else comes: it rings when it has waited"
+    stage.ingress.note(1, 1000.0, 77, False)
+    assert stage.pump.tell_news()
+    stage.send(report)
+    assert not select.select([stage.pump.fd], [], [], 0.15)[0], "who looks for news takes it along"
+    assert [entry[3] for entry in stage.pump.take(64)] == [report]
 
 
 def test_nothing_is_touched_by_it_while_somebody_else_holds_the_lock(stage: Stage) -> None:

@@ -673,6 +673,31 @@ def test_arrivals_and_levels_wait_until_they_are_taken(fast: Any) -> None:
         talk.close()
 
 
+@by_kernel_alone
+def test_who_looks_for_news_is_not_rung_for_reports(fast: Any) -> None:
+    talk = Stage(fast, "audio")
+    report = build_rtcp([REPORT])
+
+    def rings() -> bool:
+        talk.publisher.send(report)
+        while talk.pump.once():
+            pass
+        time.sleep(0.12)
+        talk.pump.once()
+        return bool(select.select([talk.pump.fd], [], [], 0)[0])
+
+    try:
+        talk.publisher.ingress.set_transport_cc(TRANSPORT_CC)
+        talk.run(audio(1))
+        talk.run(audio(2, cc=b"\x00\x02"))
+        assert talk.pump.tell_news()
+        assert not rings() and [entry[3] for entry in talk.pump.take(64)] == [report]
+        assert not talk.pump.tell_news()
+        assert rings() and [entry[3] for entry in talk.pump.take(64)] == [report]
+    finally:
+        talk.close()
+
+
 def elements(rng: random.Random, number: int) -> bytes:
     """A block of one-byte header extensions with the two that count among others, in any order and at any place."""
     values = {TRANSPORT_CC: number.to_bytes(2, "big"), LEVEL: bytes((number & 127,)), 3: b"abc", 9: bytes(16)}
