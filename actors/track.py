@@ -194,10 +194,10 @@ class TrackActor(Actor[TrackMessage]):
                         self._observe_levels(packets, now)
                 case PlaneNews():
                     self._take_levels(now)
-                case PublisherReport(layer=layer, report=report, codec=codec):
+                case PublisherReport(layer=layer, report=report, arrival=arrival, codec=codec):
                     forwarder = renditions.forwarder(codec)
                     if forwarder is not None:
-                        forwarder.on_sender_report(layer, report, now)
+                        forwarder.on_sender_report(layer, report, arrival, now)
                 case LegNack(leg=leg, sequences=sequences):
                     renditions.of(leg).on_nack(leg, sequences, now)
                 case LegProbe(leg=leg, octets=octets):

@@ -34,7 +34,7 @@ class PublisherReport:
 
     layer: int
     report: SenderReport
-    now: float
+    arrival: float
     codec: str = ""
 
 

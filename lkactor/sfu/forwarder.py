@@ -351,12 +351,13 @@ class TrackForwarder:
 
     # -- reports ----------------------------------------------------------------------------------------------------
 
-    def on_sender_report(self, layer: int, report: SenderReport, now: float) -> None:
+    def on_sender_report(self, layer: int, report: SenderReport, arrival: float, now: float) -> None:
+        """`arrival`: when it came, which may be a moment ago."""
         receiver = self._layers[layer]
         if receiver is None:
             self.counters.count("rtcp.sr_before_media")
             return
-        if receiver.on_report(report, now):
+        if receiver.on_report(report, arrival):
             self._report_to_legs(now)
         else:
             self.counters.count("rtcp.sr_stale")

@@ -164,11 +164,11 @@ class LayerReceiver:
     def live(self, now: float) -> bool:
         return now - self.last_arrival < LIVE_FOR
 
-    def on_report(self, report: SenderReport, now: float) -> bool:
+    def on_report(self, report: SenderReport, arrival: float) -> bool:
         """False: of another source, such as the retransmissions, or older than the last one."""
         if report.ssrc != self.ssrc or (self.report is not None and report.ntp <= self.report.ntp):
             return False
-        self.report, self.report_arrival = report, now
+        self.report, self.report_arrival = report, arrival
         return True
 
     @property

@@ -264,7 +264,7 @@ class Camera:
     def frame(self):
         self.now += 1 / 30
         for layer, source in enumerate(self.sources):
-            self.forwarder.on_sender_report(layer, source.report(self.now), self.now)
+            self.forwarder.on_sender_report(layer, source.report(self.now), self.now, self.now)
             frame = source.frame(self.now, key=self.keys[layer], packets=self.packets[layer])
             self.keys[layer] = False
             self.forwarder.receive(layer, frame, self.now)

@@ -68,7 +68,7 @@ class Stage:
 
     def report(self):
         for layer, source in enumerate(self.sources):
-            self.forwarder.on_sender_report(layer, source.report(self.now), self.now)
+            self.forwarder.on_sender_report(layer, source.report(self.now), self.now, self.now)
 
     def frames(self, count, *, key=(), layers=(0, 1, 2)):
         """`key`: layers whose first frame is a key frame."""

@@ -263,7 +263,7 @@ def test_resent_after_a_switch_with_the_time_it_had():
     low, high = VideoSource(5), VideoSource(6, timestamp=900000, sequence=9000)
     for source, layer in ((low, 0), (high, 1)):
         forwarder.receive(layer, source.frame(0.0, key=layer == 0), 0.0)
-        forwarder.on_sender_report(layer, source.report(0.033), 0.0)
+        forwarder.on_sender_report(layer, source.report(0.033), 0.0, 0.0)
     original = sink.take()[0]
     forwarder.receive(1, high.frame(0.033, key=True), 0.033)
     assert leg.current_layer == 1
@@ -327,7 +327,7 @@ def test_sender_reports_tell_the_publishers_time_in_the_legs_numbers():
     forwarder.receive(0, [audio_packet(10, 1000, 0.0)], 0.0)
     forwarder.handle_timeout(1.0)
     assert sink.take_rtcp(SenderReport) == []
-    forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 49000, 9, 9), 1.0)
+    forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 49000, 9, 9), 1.0, 1.0)
     forwarder.handle_timeout(4.5)
     first, second = sink.take_rtcp(SenderReport)
     assert (first.ssrc, first.ntp, first.rtp, first.packets, first.octets) == (leg.ssrc, NTP_ZERO, 49000, 1, 5)
@@ -342,7 +342,7 @@ def test_many_legs_are_reported_to_a_part_at_a_time():
     for number, sink in enumerate(sinks):
         forwarder.add_leg(audio_leg(sink, ssrc=number + 1), 0.0)
     forwarder.receive(0, [audio_packet(10, 1000, 0.0)], 0.0)
-    forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 49000, 9, 9), 0.5)
+    forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 49000, 9, 9), 0.5, 0.5)
     now, told = 0.5, []
     for _ in range(3):
         told.append(sum(len(sink.take_rtcp(SenderReport)) for sink in sinks))
@@ -354,15 +354,25 @@ def test_many_legs_are_reported_to_a_part_at_a_time():
 def test_a_time_of_the_publisher_near_its_end_does_no_harm():
     forwarder, _, sink, _ = one_audio_leg()
     forwarder.receive(0, [audio_packet(10, 1000, 0.0)], 0.0)
-    forwarder.on_sender_report(0, SenderReport(77, (1 << 64) - 1, 0, 0, 0), 0.0)
+    forwarder.on_sender_report(0, SenderReport(77, (1 << 64) - 1, 0, 0, 0), 0.0, 0.0)
     forwarder.handle_timeout(10.0)
     assert sink.take_rtcp(SenderReport)
+
+
+def test_a_sender_report_that_waited_is_of_when_it_came_and_those_of_legs_are_of_now():
+    forwarder, _, sink, leg = one_audio_leg()
+    forwarder.receive(0, [audio_packet(10, 1000, 0.0)], 0.0)
+    forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 1000, 0, 0), 1.0, 1.1)
+    (sent,) = sink.take_rtcp(SenderReport)
+    assert leg.report_sent_at == 1.1 and sent.ntp == pytest.approx(NTP_ZERO + 0.1 * (1 << 32), rel=1e-12)
+    block = forwarder.receivers[0].report_block(1.5)
+    assert block.dlsr == 65536 // 2
 
 
 def test_round_trip_time_from_report_blocks():
     forwarder, _, sink, leg = one_audio_leg()
     forwarder.receive(0, [audio_packet(10, 1000, 0.0)], 0.0)
-    forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 0, 0, 0), 0.0)
+    forwarder.on_sender_report(0, SenderReport(77, NTP_ZERO, 0, 0, 0), 0.0, 0.0)
     sent = sink.take_rtcp(SenderReport)[0]
     lsr = sent.ntp >> 16 & 0xFFFFFFFF
     note_round_trip(leg, lsr, 65536 // 2, 0.6)
