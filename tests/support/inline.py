@@ -1,19 +1,15 @@
-"""The Python plane received from as the UDP actor does it, with the face of the kernel's pump."""
+"""Both planes received from without a thread, and what comes of it in the same words."""
 
 from __future__ import annotations
 
-import itertools
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from actors.pump import PlaneLock, PythonPump, Source
 from actors.sending import sender_for
-from lkactor.plane import OPENED, HandedUp, IngressCell, InlineIngress, InlineSocket, Plane, PythonPlane
-from lkactor.srtp import PacketBuffer
-from lkactor.wire.rtp import is_rtp
-
-MESSAGES = 64
+from lkactor.plane import HandedUp, IngressCell, InlineIngress, InlineSocket, Plane, PythonPlane
 
 
 def packed(address: tuple[Any, ...]) -> bytes:
@@ -25,6 +21,21 @@ def packed(address: tuple[Any, ...]) -> bytes:
     return struct.pack("=H2s4s16sI", family, port, bytes(4), ip, 0)
 
 
+def unpacked(address: bytes) -> tuple[Any, ...]:
+    """As `recvfrom` has it."""
+    port = int.from_bytes(address[2:4], "big")
+    if int.from_bytes(address[:2], "little") == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, address[4:8]), port
+    return socket.inet_ntop(socket.AF_INET6, address[8:24]), port, 0, 0
+
+
+class Known(NamedTuple):
+    """A route."""
+
+    number: int
+    ingress: InlineIngress | None
+
+
 class RoutedSocket(InlineSocket):
     """Knows the routes, as `actors.net` does."""
 
@@ -32,82 +43,30 @@ class RoutedSocket(InlineSocket):
         super().__init__(sock.fileno())
         self.sock = sock
         self.sender = sender_for(sock.fileno())
-        self.routes: dict[bytes, tuple[int, IngressCell | None]] = {}
+        self.routes: dict[tuple[Any, ...], Known] = {}
 
     def set_route(self, address: bytes, number: int, ingress: IngressCell | None) -> None:
         if number:
-            self.routes[address] = number, ingress
+            self.routes[unpacked(address)] = Known(number, ingress if isinstance(ingress, InlineIngress) else None)
         else:
-            self.routes.pop(address, None)
+            self.routes.pop(unpacked(address), None)
 
 
-class InlinePump:
+class InlinePump(PythonPump):
+    """What it hands up looks as what the kernel's does."""
+
     def __init__(self, plane: PythonPlane, cells: Sequence[RoutedSocket], now: float) -> None:
         assert plane.intake is not None
-        self._intake, self._cells = plane.intake, cells
-        self._up: list[HandedUp] = []
-        self._ticks = itertools.count()
-        self._now = now
-        self._buffer = PacketBuffer(1, 2048)
-        self.rings_with_news = False
-
-    def _clock(self) -> float:
-        return self._now + next(self._ticks) * 1e-6
-
-    def once(self) -> int:
-        count = 0
-        for number, cell in enumerate(self._cells):
-            for _ in range(MESSAGES):
-                try:
-                    data, address = cell.sock.recvfrom(2048)
-                except BlockingIOError:
-                    break
-                count += 1
-                self._receive(number, cell, data, packed(address))
-        self._intake.flush(0.0, self._clock)
-        if self._intake.news:
-            self.rings_with_news = False
-        return count
-
-    def _receive(self, number: int, cell: RoutedSocket, data: bytes, address: bytes) -> None:
-        route, ingress = cell.routes.get(address, (0, None))
-        now = self._clock()
-        if is_rtp(data) and isinstance(ingress, InlineIngress) and ingress.ready and not cell.divert:
-            self._buffer.view[: len(data)] = data
-            opened = ingress.receive(self._buffer, len(data), now)
-            if opened is not None:
-                self._up.append((number, route, address, opened[0], now, opened[1]))
-        elif isinstance(ingress, InlineIngress) and ingress.ready and not cell.divert:
-            other, rtcp = ingress.open_other(data)
-            self._up.append((number, route, address, other, now, rtcp))
-        else:
-            self._up.append((number, route, address, data, now, 0))
+        self._cells = cells
+        super().__init__([Source(cell.sock, cell, cell.routes) for cell in cells], plane.intake, PlaneLock(), now)
 
     def take(self, most: int) -> list[HandedUp]:
-        up, self._up = self._up[:most], self._up[most:]
-        taken = [left for datagram in up if (left := self._take_again(datagram)) is not None]
-        self._intake.flush(0.0, self._clock)
+        taken = []
+        for number, _, address, data, arrival, opened in super().take(most):
+            assert isinstance(address, tuple)
+            route = self._cells[number].routes.get(address)
+            taken.append((number, route.number if route else 0, packed(address), data, arrival, opened))
         return taken
-
-    @property
-    def has_more(self) -> bool:
-        return bool(self._up)
-
-    def _take_again(self, datagram: HandedUp) -> HandedUp | None:
-        number, route, address, data, arrival, opened = datagram
-        _, ingress = self._cells[number].routes.get(address, (0, None))  # type: ignore[arg-type]
-        if opened != OPENED or not isinstance(ingress, InlineIngress):
-            return datagram
-        rest = ingress.take(data, arrival)
-        return (number, route, address, data, arrival, rest) if rest else None
-
-    def tell_news(self) -> bool:
-        told = self._intake.tell_news()
-        self.rings_with_news = not told
-        return told
-
-    def stop(self) -> None:
-        pass
 
 
 def receiving_cell(plane: Plane, sock: socket.socket) -> Any:

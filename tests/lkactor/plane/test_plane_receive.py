@@ -320,7 +320,8 @@ def test_what_has_only_waited_for_a_number_needs_no_more_of_python_than_that(sta
     while stage.pump.once():
         pass
     assert stage.handle_up(most=1) == 1, "behind the gap"
-    assert stage.handle_up(most=3) == 1 and stage.pump.has_more, "5 and 6 went; the key frame has to be looked at"
+    most = 3 if stage.plane.name == "kernel" else 1  # The kernel counts what goes to the legs, too.
+    assert stage.handle_up(most=most) == 1 and stage.pump.has_more, "5 and 6 went; the key frame has to be looked at"
     assert stage.handle_up() == 0 and not stage.pump.has_more
     for sink in stage.sinks:
         assert [packet.sequence for packet in sink.rtp] == [1, 2, 4, 5, 6, 7, 8, 9]
@@ -517,6 +518,7 @@ def test_many_addresses_come_and_go(fast: Any, family: int) -> None:
     while pump.once():
         pass
     assert [number for _, number, *_ in pump.take(4096)] == [*range(500, 4000, 500), 0]
+    pump.stop()
     for sock in (server, *senders):
         sock.close()
 
@@ -539,7 +541,6 @@ def test_what_python_is_too_slow_for_is_dropped_and_counted(talk: Stage) -> None
     assert len(list(talk.pump.take(64))) == 1
 
 
-@by_kernel_alone
 def test_records_of_data_channels_count_less_than_what_may_need_a_decision(talk: Stage) -> None:
     record, other = b"\x17" + bytes(100), b"\x16" + bytes(100)
     for datagram in [record] * 10 + [other] * 3 + [record] * 2:
@@ -562,7 +563,6 @@ REPORT = ReceiverReport(1, (ReportBlock(2, 0, 0, 3, 4, 5, 6),))
 ESTIMATE = Remb(1, 1_000_000, (2,))
 
 
-@by_kernel_alone
 def test_reports_wait_for_each_other_and_nothing_waits_behind_them(talk: Stage) -> None:
     def rings() -> bool:
         while talk.pump.once():
@@ -587,7 +587,6 @@ def test_reports_wait_for_each_other_and_nothing_waits_behind_them(talk: Stage) 
     assert not rings(), "nothing waits"
 
 
-@by_kernel_alone
 def test_the_thread_rings_for_a_report_though_nothing_else_comes(talk: Stage) -> None:
     talk.pump.start()
     for _ in range(3):
@@ -596,7 +595,6 @@ def test_the_thread_rings_for_a_report_though_nothing_else_comes(talk: Stage) ->
         assert len(list(talk.pump.take(64))) == 1
 
 
-@by_kernel_alone
 def test_what_can_wait_is_the_same_in_both_planes(talk: Stage) -> None:
     rng = random.Random(5)
     packets = [
@@ -673,7 +671,6 @@ def test_arrivals_and_levels_wait_until_they_are_taken(fast: Any) -> None:
         talk.close()
 
 
-@by_kernel_alone
 def test_who_looks_for_news_is_not_rung_for_reports(fast: Any) -> None:
     talk = Stage(fast, "audio")
     report = build_rtcp([REPORT])
