@@ -229,7 +229,7 @@ class LegTable:
                 self._scores.report(leg, block, now)
                 note_round_trip(leg, block.lsr, block.dlsr, now)
                 if leg.playout is not None:
-                    self.feed_back(leg, LegReport(leg, block, now))
+                    self.feed_back(leg, LegReport(leg, block))
 
     def feed_back(self, leg: Leg, item: LegNack | LegKeyFrameRequest | LegReport | LegProbe) -> None:
         track = self._wanted.get(leg.track_id)

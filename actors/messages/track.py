@@ -57,7 +57,6 @@ class LegReport:
 
     leg: Leg
     block: ReportBlock
-    now: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 from load.peers import AUDIO, MEETING_PICTURES, MEETING_VIDEO, PICTURES, VIDEO, VIDEO_FAST, Member, Stream
-from load.pool import Pool
+from load.pool import Pool, Transport
 from load.reports import INTERVAL, estimate, report
 from load.servers import Load, Server
 from load.window import Row, count, crowd, join_all, measure, spread, start
@@ -21,11 +21,13 @@ IDLE, PATIENCE = 0.8, 4
 """A server that uses less of its core than that and loses packets gets so many more tries in all."""
 
 
-async def livestream(server: Server, n: int, seconds: float, stream: Stream = VIDEO) -> Row:
+async def livestream(server: Server, n: int, seconds: float, stream: Stream = VIDEO, *, reports: bool = False) -> Row:
     """One publisher, `n` sinks."""
     async with crowd() as (pool, nursery):
         publisher, sinks = cast(server, pool, f"b1-{stream.rate:.0f}-{n}", n, stream)
         await join_all([publisher, *sinks], nursery)
+        if reports:
+            say(report, sinks, nursery)
         return await measure(server, [publisher], sinks, nursery, seconds)
 
 
@@ -49,12 +51,7 @@ async def livestream_pictures(server: Server, n: int, seconds: float) -> Row:
 
 async def livestream_reports(server: Server, n: int, seconds: float) -> Row:
     """The same pictures, and all who watch report on them as browsers do."""
-    async with crowd() as (pool, nursery):
-        publisher, sinks = cast(server, pool, f"b1-reports-{n}", n, PICTURES)
-        await join_all([publisher, *sinks], nursery)
-        for number, sink in enumerate(sinks):
-            nursery.start_soon(report, sink.subscriber, INTERVAL * number / n)
-        return await measure(server, [publisher], sinks, nursery, seconds)
+    return await livestream(server, n, seconds, PICTURES, reports=True)
 
 
 async def audio(server: Server, n: int, seconds: float) -> Row:
@@ -83,8 +80,8 @@ async def _conference(
     async with crowd() as (pool, nursery):
         members = gathering(server, pool, f"{case}-{n}", streams, browsers=browsers)
         await join_all(members, nursery)
-        for number, member in enumerate(members if browsers else ()):
-            nursery.start_soon(estimate, member.subscriber, INTERVAL * number / n)
+        if browsers:
+            say(estimate, members, nursery)
         return await measure(server, [member for member in members if member.streams], members, nursery, seconds)
 
 
@@ -96,6 +93,12 @@ def gathering(
         Member(server, pool, room, f"member-{i}", streams=own, full=full, browser=browsers)
         for i, (own, full) in enumerate(zip(streams, spread(len(streams)), strict=True))
     ]
+
+
+def say(what: Callable[[Transport, float], Awaitable[None]], members: Sequence[Member], nursery: trio.Nursery) -> None:
+    """All of them, one after the other within an interval."""
+    for number, member in enumerate(members):
+        nursery.start_soon(what, member.subscriber, INTERVAL * number / len(members))
 
 
 async def saturation(server: Server, n: int, seconds: float) -> Row:

@@ -314,11 +314,15 @@ def _is_handshake(data: bytes) -> bool:
     return data[:1] in (b"\x14", b"\x16")  # change_cipher_spec, handshake
 
 
+def _record_end(data: bytes, at: int) -> int:
+    return at + RECORD_HEADER + (data[at + 11] << 8 | data[at + 12])
+
+
 def _application_records(data: bytes) -> int | None:
     """How many records a datagram of nothing but application data holds; None: there is something else in it."""
     records, at, size = 0, 0, len(data)
     while at + RECORD_HEADER <= size and data[at] == APPLICATION_DATA:
-        at += RECORD_HEADER + (data[at + 11] << 8 | data[at + 12])
+        at = _record_end(data, at)
         records += 1
     return records if at == size else None
 
@@ -328,7 +332,7 @@ def _datagrams(stream: bytes) -> list[bytes]:
     datagrams: list[bytes] = []
     start = at = 0
     while at + RECORD_HEADER <= len(stream):
-        end = at + RECORD_HEADER + ((stream[at + 11] << 8) | stream[at + 12])
+        end = _record_end(stream, at)
         if end - start > MTU and at > start:
             datagrams.append(stream[start:at])
             start = at

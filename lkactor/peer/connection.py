@@ -314,20 +314,20 @@ class PeerConnection:
             else:
                 self.counters.count("srtp.before_keys")
             return
+        rtcp = is_rtcp(data)
         try:
-            if is_rtcp(data):
-                with self._lock:
-                    opened = receiver.unprotect_rtcp(data)
-                self._rtcp.extend((packet, now) for packet in parse_rtcp(opened))
-            else:
-                with self._lock:
-                    opened = receiver.unprotect_rtp(data)
-                self._rtp.append(parse_rtp(opened, now))
+            with self._lock:
+                opened = receiver.unprotect_rtcp(data) if rtcp else receiver.unprotect_rtp(data)
         except ProtocolViolation as violation:
             self.counters.count(violation.reason)
+            return
+        if rtcp:
+            self.receive_rtcp(opened, now)
+        else:
+            self.receive_rtp(opened, now)
 
     def receive_rtp(self, data: bytes, now: float, *, rest: bool = False) -> None:
-        """A packet that has been opened elsewhere, with this peer's keys. `rest`: as `RtpPacket.rest`."""
+        """A packet that has been opened, with this peer's keys. `rest`: as `RtpPacket.rest`."""
         try:
             packet = parse_rtp(data, now)
         except ProtocolViolation as violation:
@@ -337,7 +337,7 @@ class PeerConnection:
             self._rtp.append(packet)
 
     def receive_rtcp(self, data: bytes, now: float) -> None:
-        """A compound that has been opened elsewhere, with this peer's keys."""
+        """A compound that has been opened, with this peer's keys."""
         try:
             self._rtcp.extend((packet, now) for packet in parse_rtcp(data))
         except ProtocolViolation as violation:
@@ -426,7 +426,7 @@ class PeerConnection:
                         self.counters.count("dtls.close_notify")
 
     def _drain_sctp(self, sctp: SctpAssociation) -> None:
-        for event in sctp.take_events():
+        while (event := sctp.next_event()) is not None:
             if isinstance(event, SctpClosed):
                 self.counters.count("sctp.closed")
             self._events.append(event)

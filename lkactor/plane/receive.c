@@ -3,7 +3,7 @@
 /* -- receiving ---------------------------------------------------------------------------------------------------- */
 
 static int is_rtp(const uint8_t *data, uint32_t size) {
-    return size >= 12 && data[0] >> 6 == 2 && (data[1] < 192 || data[1] > 223);    /* RFC 7983, RFC 5761 section 4 */
+    return size >= 12 && data[0] >> 6 == 2 && !is_rtcp(data, size);
 }
 
 static void refuse(lk_pump *pump, lk_ingress *ingress, int status) {
@@ -41,8 +41,7 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
         return;
     }
     if (ingress == NULL || !ingress->ready || !is_rtp(data, size) || size > LK_DATAGRAM) {
-        put_up(pump, at, from, route, data, size, 0, now);
-        tell(pump);
+        hand_up(pump, at, from, route, data, size, 0, now);
         return;
     }
     status = unprotect(pump, ingress, data, &length);
@@ -51,9 +50,7 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
         return;
     }
     rest = take_opened(pump, ingress, data, (uint32_t)length, now);
-    if (!rest) return;
-    put_up(pump, at, from, route, data, (uint32_t)length, rest, now);
-    tell(pump);
+    if (rest) hand_up(pump, at, from, route, data, (uint32_t)length, rest, now);
 }
 
 /* One message: a datagram, or several of one peer that the kernel has merged (UDP_GRO). */

@@ -200,6 +200,12 @@ static void put_up(lk_pump *pump, int at, const struct msghdr *from, const lk_en
     pump->up_used += (int)room;
 }
 
+static void hand_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
+                    uint32_t size, int opened, double now) {
+    put_up(pump, at, from, route, data, size, opened, now);
+    tell(pump);
+}
+
 int lk_take_news(lk_pump *pump, uint32_t *ids, int size) {
     int taken = 0;
     lk_lock(pump->kernel);

@@ -253,10 +253,6 @@ class SctpAssociation:
     def next_event(self) -> SctpEvent | None:
         return self._channels.next_event()
 
-    def take_events(self) -> list[SctpEvent]:
-        """All there are."""
-        return self._channels.take_events()
-
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def _collect_control(self, now: float) -> None:

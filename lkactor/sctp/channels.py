@@ -78,10 +78,6 @@ class Channels:
             self.event_bytes -= max(len(event.data), MIN_CHARGE)
         return event
 
-    def take_events(self) -> list[SctpEvent]:
-        taken, self._events, self.event_bytes = self._events, [], 0
-        return taken
-
     # -- our side ---------------------------------------------------------------------------------------------------
 
     def open(self, config: dcep.Open, channel_id: int | None, negotiated: bool) -> int:
