@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from aiortc import RTCDtlsTransport
 from livekit.protocol import models
 from support.aiortc_client import AiortcClient, Picture, Tone, aiortc_client, hears, sees
 from support.interop import BLUE, LIMIT, MARKS, RED, Server, hears_tone, party, run, sees_colours
@@ -59,6 +60,28 @@ def test_aiortc_and_the_python_sdk_hear_and_see_each_other(lk_server: Server, lk
             assert (await alice.event("data_received")).args[0].data == b"hello"
             await alice.local.publish_data(b"and back", reliable=True)
             assert (await asyncio.wait_for(io.packets.get(), LIMIT))[1].user.payload == b"and back"
+
+    run(test)
+
+
+@pytest.fixture
+def slow_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc's DTLS handshake takes a second, as on a machine with much to do."""
+    shake_hands = RTCDtlsTransport._do_handshake
+
+    async def late(self: RTCDtlsTransport) -> None:
+        await asyncio.sleep(1)
+        await shake_hands(self)
+
+    monkeypatch.setattr(RTCDtlsTransport, "_do_handshake", late)
+
+
+@pytest.mark.usefixtures("loopback", "slow_handshake")
+def test_a_track_that_is_offered_while_the_connection_is_made(lk_server: Server, lk_room: str) -> None:
+    async def test() -> None:
+        async with aiortc_client(lk_server, lk_room, "io") as io, aiortc_client(lk_server, lk_room, "other") as other:
+            await io.publish(Picture(BLUE))
+            await sees(await asyncio.wait_for(other.tracks.get(), LIMIT), BLUE)
 
     run(test)
 

@@ -98,6 +98,7 @@ class AiortcClient:
                 self.joined.set_result(response.join)
             case "offer":
                 offer = response.offer
+                await self._connected_once()
                 await self.subscriber.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
                 await self.subscriber.setLocalDescription(await self.subscriber.createAnswer())
                 sdp = self.subscriber.localDescription.sdp
@@ -107,6 +108,14 @@ class AiortcClient:
                 self._answered.put_nowait(None)
             case "track_published":
                 self._published.put_nowait(response.track_published)
+
+    async def _connected_once(self) -> None:
+        """aiortc never starts a receiver that it is offered while its DTLS handshake for an earlier offer goes on."""
+        if self.subscriber.remoteDescription is None:
+            return
+        async with asyncio.timeout(LIMIT):
+            while self.subscriber.connectionState in ("new", "connecting"):  # noqa: ASYNC110 - as in `open`
+                await asyncio.sleep(0.02)
 
     async def send(self, **request: Any) -> None:
         await self._socket.send_bytes(signal.SignalRequest(**request).SerializeToString())
