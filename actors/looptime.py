@@ -59,6 +59,8 @@ class LoopTime(trio.abc.Instrument):
         self.seconds: deque[LoopSecond] = deque(maxlen=KEPT)
         """Ended ones in which there was a turn, oldest first."""
         self.generations = (Generation(), Generation(), Generation())
+        self.number = 0
+        """Of turns that have ended."""
         self._began = self._collection_began = 0.0
         self._second = self._turns = 0
         self._busy = self._longest = self._longest_cpu = self._collecting = 0.0
@@ -88,6 +90,7 @@ class LoopTime(trio.abc.Instrument):
         spent = now - self._began
         if int(now) != self._second:
             self._close(int(now))
+        self.number += 1
         self._turns += 1
         self._busy += spent
         if spent > self._longest:

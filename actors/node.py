@@ -18,7 +18,6 @@ from actors.gst.server import GstServerActor, node_spec
 from actors.impairment import Impairment, NetworkConditions
 from actors.journal import JournalActor, JournalPort, SetReceivers, open_journal, receivers_of
 from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
-from actors.kernel.turnstile import never
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.net import Ports, not_bound
 from actors.rooms import RoomsActor
@@ -114,8 +113,8 @@ async def run_node(
 
         # The Python plane receives on a thread that shares the interpreter. Each turn of the loop hands that over: many
         # short ones cost more than they save, and media do not wait for long ones.
-        is_late = services.loop.is_late if doors.ports.plane.name == "kernel" else never
-        async with ActorSystem(seed=seed, faults=faults, on_event=on_event, is_late=is_late) as system:
+        turns = services.loop if doors.ports.plane.name == "kernel" else None
+        async with ActorSystem(seed=seed, faults=faults, on_event=on_event, turns=turns) as system:
             log, rooms = await _start(system, services, doors)
             if turn is not None:
                 await system.spawn(lambda: TurnActor(turn), "turn", restart=Restart.PERMANENT)

@@ -143,6 +143,8 @@ class TrackActor(Actor[TrackMessage]):
                 if settings is not None:
                     self._apply(settings, now)
             case RemoveLeg(leg=leg):
+                if self._metrics is not None:
+                    self._metrics.leg_removed(self._spec.info.sid, leg, renditions.of(leg).clock_rate)
                 renditions.remove_leg(leg)
                 self._settings.pop(leg.subscriber, None)
             case LegSettings():

@@ -1,8 +1,8 @@
 """What the streams of this node do, for Prometheus: the `livekit_packet_*`, `_nack_`, `_loss_`, `_jitter_` ... series.
 
 Tracks hand in their forwarders every few seconds (`sample`), and this reads the counters that are there anyway, so that
-a packet costs nothing. "incoming" is a publisher's stream, "outgoing" one to a subscriber; a stream that lives for less
-than the time between two samples is not seen. Source: livekit-surface 7.
+a packet costs nothing. "incoming" is a publisher's stream, "outgoing" one to a subscriber; a publisher's that lives for
+less than the time between two samples is not seen. Source: livekit-surface 7.
 """
 
 from __future__ import annotations
@@ -123,6 +123,13 @@ class MediaMetrics:
         if track is not None:
             track.legs.setdefault(leg, _seen_of(leg))
 
+    def leg_removed(self, sid: str, leg: Leg, clock_rate: int) -> None:
+        """Read a last time, now: of a crowd that comes and goes hundreds would be left for one sample."""
+        track = self._tracks.get(sid)
+        seen = track.legs.pop(leg, None) if track is not None else None
+        if track is not None and seen is not None:
+            self._sample_legs(track, {leg: seen}, {leg: clock_rate})
+
     def sample(self, sid: str, forwarders: Iterable[TrackForwarder]) -> None:
         """Read all counters of a track's streams. Legs that are gone are read a last time."""
         track = self._tracks.get(sid)
@@ -134,7 +141,7 @@ class MediaMetrics:
         rates = {leg: forwarder.clock_rate for forwarder in kept for leg in forwarder.legs}
         for leg in present:
             track.legs.setdefault(leg, _seen_of(leg))
-        self._sample_legs(track, rates)
+        self._sample_legs(track, track.legs, rates)
         for leg in track.legs.keys() - present:
             del track.legs[leg]
 
@@ -180,11 +187,11 @@ class MediaMetrics:
         if receiver.jitter > 0:
             self._stream(self._jitter, "incoming", track).observe(receiver.jitter * 1e6 / clock_rate)
 
-    def _sample_legs(self, track: _Track, rates: Mapping[Leg, int]) -> None:
+    def _sample_legs(self, track: _Track, legs: dict[Leg, _Seen], rates: Mapping[Leg, int]) -> None:
         """Of hundreds: what can be added up is counted once."""
         sent = _Seen()
-        for leg, seen in track.legs.items():
-            track.legs[leg] = now = _seen_of(leg)
+        for leg, seen in legs.items():
+            legs[leg] = now = _seen_of(leg)
             resent, again = now.resent - seen.resent, now.resent_bytes - seen.resent_bytes
             packets = now.packets - seen.packets - resent
             if packets > 0:

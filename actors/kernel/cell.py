@@ -263,7 +263,7 @@ class Cell:
             item = await mailbox.next()
             budget, unasked = QUANTUM, 0
             while True:
-                if unasked:
+                if unasked and turnstile.has_time():
                     unasked -= 1
                 elif actor.patient and turnstile.is_late() and isinstance(item, (Envelope, Stop)):
                     await self._wait_with(item)

@@ -18,7 +18,7 @@ from actors.kernel.faults import ActorFaults, Fault, FaultInjector, FaultPlan
 from actors.kernel.ref import ActorRef
 from actors.kernel.timers import TimerQueue
 from actors.kernel.turn import MediaTurn
-from actors.kernel.turnstile import Turnstile, never
+from actors.kernel.turnstile import Turns, Turnstile, Unmeasured
 
 M = TypeVar("M")
 
@@ -63,14 +63,14 @@ class ActorSystem:
         faults: FaultPlan | None = None,
         on_event: EventHook | None = None,
         strategy: Strategy | None = None,
-        is_late: Callable[[], bool] = never,
+        turns: Turns | None = None,
     ) -> None:
-        """`is_late`: see `Turnstile`; without it turns are as long as there is something to do."""
+        """`turns`: see `Turnstile`; without them turns are as long as there is something to do."""
         self.seed = random.SystemRandom().getrandbits(64) if seed is None else seed
         self.random = random.Random(self.seed)
         self.timers = TimerQueue()
         self.media_turn = MediaTurn()
-        self.turnstile = Turnstile(is_late)
+        self.turnstile = Turnstile(turns or Unmeasured())
         self.cells: dict[str, Cell] = {}
         self.dead_letters = 0
         self.nursery: trio.Nursery

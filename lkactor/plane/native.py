@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lkactor.sfu.frame import Frame
 
 MAX_BURST = 128
+PAST = 16
+"""Packets of the past that the kernel sends to a leg while Python writes one."""
 MAX_PAYLOAD = 1480
 """What a slot holds beside header, extension and trailer; a larger packet is Python's to refuse."""
 _VP8, _REWRITE = 1, 2
@@ -301,18 +303,32 @@ class KernelFanout(FeedingFanout):
         return KernelReceiver(self._plane.kernel, self._plane.lock, layer, clock_rate, history)
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
-        legs, plane = self._legs, self._plane
+        return self._serve(self._legs, self._rows, self._left_cell, layer, frames, now)
+
+    def past_cost(self, packets: int) -> int:
+        return 2 + packets // PAST
+
+    def serve_past(self, legs: Sequence[Leg], layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
+        native = [leg for leg in legs if isinstance(leg, KernelLeg)]
+        rows = ffi.new("lk_row *[]", [leg.row for leg in native])
+        return self._serve(native, rows, ffi.new("uint8_t[]", len(native)), layer, frames, now)
+
+    def _serve(
+        self, legs: Sequence[Leg], rows: Any, left: Any, layer: int, frames: Sequence[Frame], now: float
+    ) -> Sequence[Leg]:
+        """`rows`, and room for a mark each in `left`, of `legs`."""
+        plane = self._plane
         count = plane.lay_out(frames) if legs else 0
         if not count:
             return legs
         keyframe = self._video and any(frame.keyframe for frame in frames)
-        left = lib.lk_forward(
-            plane.kernel, self._rows, len(legs), plane.packets, count, plane.arena, layer,
-            self._video, keyframe, abs_send_time(now), now, self._left_cell,
+        marked = lib.lk_forward(
+            plane.kernel, rows, len(legs), plane.packets, count, plane.arena, layer,
+            self._video, keyframe, abs_send_time(now), now, left,
         )  # fmt: skip
-        if not left:
+        if not marked:
             return ()
-        return [leg for leg, mark in zip(legs, self._left, strict=True) if mark]
+        return [leg for leg, mark in zip(legs, left, strict=True) if mark]
 
 
 class KernelPlane:

@@ -90,6 +90,12 @@ class SteadyFanout(FeedingFanout):
             convoy.serve(packets, stamp, now)
         return left
 
+    def past_cost(self, packets: int) -> int:
+        return packets
+
+    def serve_past(self, legs: Sequence[Leg], layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
+        return legs
+
     # -- what goes past the track -----------------------------------------------------------------------------------
 
     def count_left(self, layer: int, extended: int, type: int) -> int:

@@ -22,6 +22,12 @@ class Fanout(Protocol):
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
         """Serve a burst of one layer; the legs that are left for Python to serve."""
 
+    def past_cost(self, packets: int) -> int:
+        """What so many packets of the past cost for one leg, in packets that Python writes."""
+
+    def serve_past(self, legs: Sequence[Leg], layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
+        """As `forward`, but to some legs alone, which have just begun: what came since (`lkactor.sfu.catchup`)."""
+
     def set_muted(self, muted: bool) -> None:
         """Nothing of what comes is for the legs."""
 
@@ -56,6 +62,12 @@ class PythonFanout:
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
         return self._legs
+
+    def past_cost(self, packets: int) -> int:
+        return packets
+
+    def serve_past(self, legs: Sequence[Leg], layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
+        return legs
 
     def set_muted(self, muted: bool) -> None:
         pass

@@ -57,7 +57,7 @@ class TrackForwarder:
             source,
             self._switcher,
             self.legs,
-            lambda leg, layer, now: int(me._catch_up(leg, layer, now)),
+            lambda legs, layer, most, now: int(me._catch_up(legs, layer, most, now)),
             lambda packets: me._to_publisher(packets),
         )
         self._recent = RecentKeyFrames()
@@ -258,16 +258,32 @@ class TrackForwarder:
             self._key_frames.want(now)
         return receiver
 
-    def _catch_up(self, leg: Leg, layer: int, now: float) -> int:
-        """A leg that has not begun is served from the last key frame on, if that is not long ago. How many packets."""
+    def _catch_up(self, legs: Sequence[Leg], layer: int, most: int, now: float) -> int:
+        """Legs that have not begun are served from the last key frame on, if that is not long ago, until `most` is
+        reached. What it has cost, in packets that Python writes."""
+        new = [leg for leg in legs if not leg.munger.started]
+        frames = self._past(layer, now) if new else []
+        begun: list[Leg] = []
+        cost, each = 0, self._fanout.past_cost(len(frames))
+        for leg in new if frames else ():
+            if cost >= most:
+                break
+            self._forward(leg, layer, frames[:1], now)
+            if leg.munger.started:
+                begun.append(leg)
+                cost += each
+        for leg in self._fanout.serve_past(begun, layer, frames[1:], now):
+            self._forward(leg, layer, frames[1:], now)
+        return cost
+
+    def _past(self, layer: int, now: float) -> list[Frame]:
+        """From the last key frame on; nothing of a stream whose layers are chosen per leg."""
         receiver = self._layers[layer]
-        if receiver is None or leg.munger.started or self._source.format.layered or self.muted:
-            return 0
+        if receiver is None or self._source.format.layered or self.muted:
+            return []
         past = enumerate(self._recent.since(layer, receiver, now))
         read = [self._reader.again(packet, number, keyframe=not index) for index, (number, packet) in past]
-        frames = [frame for frame in read if frame is not None]
-        self._forward(leg, layer, frames, now)
-        return len(frames) if leg.munger.started else 0
+        return [frame for frame in read if frame is not None]
 
     def _forward(self, leg: Leg, layer: int, frames: Sequence[Frame], now: float) -> None:
         """One leg, one burst: select, write, protect, one send."""

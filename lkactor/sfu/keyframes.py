@@ -12,20 +12,20 @@ from lkactor.wire.rtcp import Pli, RtcpPacket
 
 KEY_FRAME_RETRY = 0.2
 CAUGHT_UP_AT_ONCE, PAUSE = 32, 0.004
-"""Packets of the past that are sent in one go, about, and seconds until the next go. Each is some 40 us, with the
+"""Packets of the past that Python writes in one go, about, and seconds until the next go. Each is some 40 us, with the
 forwarding plane held: a hundred people who come together would stop all media of the process for 100 ms."""
 
 
 class KeyFrameRequests:
-    """`legs` are looked at, not kept track of. `catch_up` serves a leg out of the past, if it can, and says with how
-    many packets. `send` goes to the publisher."""
+    """`legs` are looked at, not kept track of. `catch_up` serves legs of a layer out of the past, if it can, until a
+    number of packets is reached, and says what it came to. `send` goes to the publisher."""
 
     def __init__(
         self,
         source: Source,
         switcher: Switcher,
         legs: Sequence[Leg],
-        catch_up: Callable[[Leg, int, float], int],
+        catch_up: Callable[[Sequence[Leg], int, int, float], int],
         send: Callable[[Sequence[RtcpPacket]], None],
     ) -> None:
         self._source = source
@@ -82,8 +82,7 @@ class KeyFrameRequests:
 
     def _ask(self, now: float) -> None:
         """PLI for each layer that some leg waits for; again as long as one does."""
-        wanted: set[int] = set()
-        past = 0
+        wanted: dict[int, list[Leg]] = {}
         for leg in self._legs:
             if not leg.open:
                 continue
@@ -91,11 +90,12 @@ class KeyFrameRequests:
             deeper = leg.svc is not None and leg.svc.wants_key_frame
             waits = target >= 0 and (target != leg.current_layer or leg.need_switch or deeper)
             if waits:
-                wanted.add(target)
-                if now < self._allowed(target) and past < CAUGHT_UP_AT_ONCE:
-                    # The next one is asked for all the same: a player may not be ready for the past, and not say so.
-                    past += self._catch_up(leg, target, now)
-        for layer in wanted:
+                wanted.setdefault(target, []).append(leg)
+        past = 0
+        for layer, legs in wanted.items():
+            if now < self._allowed(layer) and past < CAUGHT_UP_AT_ONCE:
+                past += self._catch_up(legs, layer, CAUGHT_UP_AT_ONCE - past, now)
+            # The next one is asked for all the same: a player may not be ready for the past, and not say so.
             self.request(layer, now)
         wait = PAUSE if past >= CAUGHT_UP_AT_ONCE else KEY_FRAME_RETRY
         self._due = now + wait if wanted else None

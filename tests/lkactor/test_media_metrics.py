@@ -79,6 +79,27 @@ def test_what_comes_in_and_goes_out():
     assert world.read() == found, "nothing is counted twice"
 
 
+def test_who_leaves_between_two_samples_is_counted_then_and_once():
+    world = World()
+    forwarder = world.audio()
+    short = world.leg(forwarder)
+    world.leg(forwarder, ssrc=77)
+    forwarder.receive(0, tones(0, 10), 0.2)
+    short.report = block(short.ssrc, 1, jitter=48)
+    world.metrics.leg_removed("TR_AMx", short, forwarder.clock_rate)
+    forwarder.remove_leg(short)
+    found = world.read()
+    assert found["packet_total outgoing initial"] == 10
+    assert found["packet_loss_total outgoing MICROPHONE AUDIO"] == 1
+    assert round(found["jitter_us_sum outgoing MICROPHONE AUDIO"]) == 1000
+    assert world.metrics.subscribed == 1
+    world.metrics.leg_removed("TR_AMx", short, forwarder.clock_rate)
+    assert world.read() == found
+    world.metrics.sample("TR_AMx", [forwarder])
+    assert world.read()["packet_total outgoing initial"] == 20
+    assert world.read()["packet_loss_total outgoing MICROPHONE AUDIO"] == 1
+
+
 def test_loss_and_disorder():
     world = World()
     forwarder = world.audio()

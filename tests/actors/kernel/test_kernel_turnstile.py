@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from support.actor_leaks import run_actors
 from support.probe_actors import Log, Note, Probe, does, maker
 
 from actors.kernel import ActorRef, ActorSystem, Restart
-from actors.kernel.turnstile import AT_ONCE
+from actors.kernel.turnstile import AT_ONCE, SHARE, Turnstile
 
 CROWD = 5 * AT_ONCE
 
@@ -21,14 +22,19 @@ class Patient(Probe):
 
 
 class Turns(trio.abc.Instrument):
-    """Which turn of the loop it is, and whether it is said to be long."""
+    """Which turn of the loop it is, whether it is said to be long, and what was spent in it."""
 
     def __init__(self) -> None:
         self.number = 0
         self.late = False
+        self.spent = 0.0
 
     def before_io_wait(self, timeout: float) -> None:
         self.number += 1
+        self.spent = 0.0
+
+    def turn_so_far(self) -> float:
+        return self.spent
 
     def is_late(self) -> bool:
         return self.late
@@ -65,7 +71,7 @@ def test_of_a_crowd_a_few_go_on_in_each_turn_in_the_order_in_which_they_came(tur
 
     async def main() -> None:
         trio.lowlevel.add_instrument(turns)
-        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+        async with ActorSystem(seed=0, turns=turns) as system:
             refs = [await system.spawn(lambda n=n: kind([], str(n)), str(n)) for n in range(CROWD)]
             await settle()
             turns.late = True
@@ -84,12 +90,87 @@ def test_of_a_crowd_a_few_go_on_in_each_turn_in_the_order_in_which_they_came(tur
         assert len(in_turn) == 1, "who is no part of a crowd does not wait"
 
 
+@pytest.mark.parametrize(("cost", "at_once"), [(SHARE, 1), (SHARE / 2, 2), (SHARE / 8, AT_ONCE)])
+def test_as_many_go_on_in_one_turn_as_its_share_lasts_for(turns: Turns, cost: float, at_once: int) -> None:
+    handled: list[int] = []
+
+    async def main() -> None:
+        trio.lowlevel.add_instrument(turns)
+        async with ActorSystem(seed=0, turns=turns) as system:
+            refs = [await system.spawn(lambda: Patient([], "a"), str(n)) for n in range(CROWD)]
+            await settle()
+            turns.late = True
+
+            def handle(probe: Probe) -> None:
+                handled.append(turns.number)
+                turns.spent += cost
+
+            for ref in refs:
+                ref.tell(does(handle))
+            await settle()
+            turns.late = False
+        trio.lowlevel.remove_instrument(turns)
+
+    run_actors(main)
+    assert len(handled) == CROWD
+    assert max(Counter(handled).values()) == at_once
+
+
+def test_whose_share_was_used_up_keeps_its_place(turns: Turns) -> None:
+    """Trio shuffles those that are let in together: somebody may be that many places late, and no more."""
+    order: list[int] = []
+
+    async def main() -> None:
+        trio.lowlevel.add_instrument(turns)
+        turnstile, places = Turnstile(turns), count()
+
+        async def go_through() -> None:
+            place = next(places)
+            await turnstile.wait(nursery.start_soon)
+            order.append(place)
+            turns.spent += SHARE
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(CROWD):
+                nursery.start_soon(go_through)
+        trio.lowlevel.remove_instrument(turns)
+
+    run_actors(main)
+    assert sorted(order) == list(range(CROWD))
+    assert all(abs(place - at) < 2 * AT_ONCE for at, place in enumerate(order))
+
+
+def test_who_was_let_in_stops_when_the_share_is_used_up(turns: Turns) -> None:
+    handled: list[int] = []
+
+    async def main() -> None:
+        trio.lowlevel.add_instrument(turns)
+        async with ActorSystem(seed=0, turns=turns) as system:
+            ref = await system.spawn(lambda: Patient([], "a"), "a")
+            await settle()
+            turns.late = True
+
+            def handle(probe: Probe) -> None:
+                handled.append(turns.number)
+                turns.spent += SHARE / 2
+
+            for _ in range(10):
+                ref.tell(does(handle))
+            await settle()
+            turns.late = False
+        trio.lowlevel.remove_instrument(turns)
+
+    run_actors(main)
+    assert len(handled) == 10
+    assert max(Counter(handled).values()) == 2
+
+
 def test_an_actor_with_much_to_do_leaves_the_rest_of_a_long_turn_to_others(turns: Turns) -> None:
     handled: list[int] = []
 
     async def main() -> None:
         trio.lowlevel.add_instrument(turns)
-        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+        async with ActorSystem(seed=0, turns=turns) as system:
             ref = await system.spawn(maker([], "busy"), "busy")
             await settle()
             turns.late = True
@@ -107,7 +188,7 @@ def test_what_waits_is_handled_by_the_next_incarnation_if_its_actor_is_killed(tu
     log: Log = []
 
     async def main() -> None:
-        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+        async with ActorSystem(seed=0, turns=turns) as system:
             ref = await one_that_waits(system, turns, log, Note("kept"), Restart.PERMANENT)
             assert ("a", "kept") not in log
             ref.kill()
@@ -124,7 +205,7 @@ def test_media_pass_an_actor_that_waits(turns: Turns) -> None:
     log: Log = []
 
     async def main() -> None:
-        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+        async with ActorSystem(seed=0, turns=turns) as system:
             ref = await one_that_waits(system, turns, log, Note("control"))
             link = ref.link("media")
             with system.media_turn:
@@ -141,7 +222,7 @@ def test_a_system_whose_turns_are_all_long_still_ends(turns: Turns) -> None:
     turns.late = True
 
     async def main() -> None:
-        async with ActorSystem(seed=0, is_late=turns.is_late) as system:
+        async with ActorSystem(seed=0, turns=turns) as system:
             for n in range(CROWD):
                 await system.spawn(lambda: Patient([], "a"), f"a{n}")
 
