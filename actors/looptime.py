@@ -24,6 +24,9 @@ WINDOW = 15
 TURN, MAX_YIELDS = 0.002, 16
 """Seconds after which whoever can wait leaves the rest of the loop's turn to others, and how often at most."""
 
+SHARED_TURN = 0.005
+"""The same in CPU, of a loop that shares the interpreter (`SharedLoopTime`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoopSecond:
@@ -121,6 +124,14 @@ class LoopTime(trio.abc.Instrument):
         """Seconds since the loop last looked at its sockets; 0.0 when nobody watches."""
         return monotonic() - self._began if self._began else 0.0
 
+    def cpu_so_far(self) -> float:
+        """What this turn, and the wait for I/O before it, took of a core; 0.0 when nobody watches."""
+        return thread_time() - self._cpu if self._began else 0.0
+
+    @property
+    def limit(self) -> float:
+        return TURN
+
     def is_late(self) -> bool:
         """This turn is long enough: who can wait takes the next one."""
         return self.turn_so_far() >= TURN
@@ -182,6 +193,29 @@ class LoopTime(trio.abc.Instrument):
                 ],
             },
         }
+
+
+class SharedLoopTime:
+    """Turns of a loop whose interpreter another thread uses, too: implements `actors.kernel.turnstile.Turns`.
+
+    Of a turn counts what it took of a core, not what it waited for the other thread; and as each turn hands the
+    interpreter over, and may have to wait some milliseconds for it, there are fewer and longer ones.
+    """
+
+    limit = SHARED_TURN
+
+    def __init__(self, loop: LoopTime) -> None:
+        self._loop = loop
+
+    @property
+    def number(self) -> int:
+        return self._loop.number
+
+    def turn_so_far(self) -> float:
+        return self._loop.cpu_so_far()
+
+    def is_late(self) -> bool:
+        return self._loop.cpu_so_far() >= SHARED_TURN
 
 
 def _ms(seconds: float) -> float:

@@ -18,6 +18,7 @@ from actors.gst.server import GstServerActor, node_spec
 from actors.impairment import Impairment, NetworkConditions
 from actors.journal import JournalActor, JournalPort, SetReceivers, open_journal, receivers_of
 from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
+from actors.looptime import SharedLoopTime
 from actors.messages.rooms import Drain, RoomsMessage
 from actors.net import Ports, not_bound
 from actors.rooms import RoomsActor
@@ -111,9 +112,8 @@ async def run_node(
         def on_event(kind: str, path: str, detail: str) -> None:
             services.events.record(trio.current_time(), "", path, f"actor.{kind}", detail)
 
-        # The Python plane receives on a thread that shares the interpreter. Each turn of the loop hands that over: many
-        # short ones cost more than they save, and media do not wait for long ones.
-        turns = services.loop if doors.ports.plane.name == "kernel" else None
+        # The Python plane receives on a thread that shares the interpreter.
+        turns = services.loop if doors.ports.plane.name == "kernel" else SharedLoopTime(services.loop)
         async with ActorSystem(seed=seed, faults=faults, on_event=on_event, turns=turns) as system:
             log, rooms = await _start(system, services, doors)
             if turn is not None:

@@ -91,8 +91,8 @@ class PythonPump:
         """Something has been put there that cannot wait."""
         self._reports_due = math.inf
         """When the loop has to be told of reports that wait."""
-        self._cost = TURN / MOST
-        """Seconds a datagram, the average of the last turns."""
+        self._cost = self._again_cost = TURN / MOST
+        """Seconds a datagram, the averages of the last turns: of what comes, and of what had waited and goes on."""
         self._ended = 0.0
         """The last turn."""
         self.dropped = 0
@@ -138,21 +138,28 @@ class PythonPump:
         self._told, self._reports_due = False, math.inf
         up, clock, taken = self._up, time.perf_counter, list[HandedUp]()
         with self._lock:
-            end = clock() + TURN  # To come by the lock takes longer than what most of them need.
+            # To come by the lock takes longer than what most of them need; those that go to the legs go at its end.
+            began, passed = clock(), 0
             room = most * RECORDS
-            while up and room > 0 and clock() < end:
+            most_again = _allowance(self._again_cost)
+            while up and room > 0 and passed < most_again and clock() - began < TURN:
                 left = self._take_again(up.popleft())
-                if left is not None:
+                if left is None:
+                    passed += 1
+                else:
                     taken.append(left)
                     room -= 1 if left[5] == RTCP or left[3][:1] == DTLS_DATA else RECORDS
             self._end_batch()  # Who takes looks for news after it.
-        if up:
-            self._tell()
+            if passed:
+                self._again_cost += ((clock() - began) / passed - self._again_cost) / 4
         return taken
 
     @property
     def has_more(self) -> bool:
         return bool(self._up)
+
+    def ring(self) -> None:
+        self._tell()
 
     def _take_again(self, datagram: HandedUp) -> HandedUp | None:
         """What followed a packet that Python had to look at has waited only until that one was numbered. It goes to the
@@ -237,7 +244,7 @@ class PythonPump:
         clock = time.perf_counter
         began = clock()
         # Who had to wait for one has one: to look for a second costs as much as to be told of it.
-        count = 1 if began - self._ended > AT_ONCE else max(FEWEST, min(MOST, int(TURN / self._cost)))
+        count = 1 if began - self._ended > AT_ONCE else _allowance(self._cost)
         with self._lock.thread:
             drained = self._drain(number, source, began + self._offset, count)
             if self._end_batch():
@@ -290,3 +297,8 @@ class PythonPump:
             self._urgent = True
         elif self._reports_due == math.inf:
             self._reports_due = time.perf_counter() + REPORTS_WAIT
+
+
+def _allowance(cost: float) -> int:
+    """Datagrams of one turn, where one takes `cost` seconds."""
+    return max(FEWEST, min(MOST, int(TURN / cost)))

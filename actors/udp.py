@@ -60,15 +60,22 @@ class UdpActor(Actor[object]):
     async def _take(self, pump: Pump) -> None:
         while True:
             await trio.lowlevel.wait_readable(pump.fd)
-            self._turn(partial(self._ports.take, pump))
+            self._take_turn(pump)
             if not pump.rings_with_news:
                 self._news.set()
+
+    def _take_turn(self, pump: Pump) -> None:
+        try:
+            self._turn(partial(self._ports.take, pump))
+        finally:
+            if pump.has_more:
+                pump.ring()
 
     async def _look(self, pump: Pump) -> None:
         while True:
             with self.context.media_turn:
                 more = pump.tell_news()
-            self._turn(partial(self._ports.take, pump))  # What waits for others.
+            self._take_turn(pump)  # What waits for others.
             if more:
                 await trio.sleep(LOOK)
             else:

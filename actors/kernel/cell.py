@@ -261,13 +261,15 @@ class Cell:
         while True:
             self._receptive = True
             item = await mailbox.next()
-            budget, unasked = QUANTUM, 0
+            budget, unasked, waited = QUANTUM, 0, False
             while True:
                 if unasked and turnstile.has_time():
                     unasked -= 1
                 elif actor.patient and turnstile.is_late() and isinstance(item, (Envelope, Stop)):
+                    if waited:
+                        turnstile.leave()
                     await self._wait_with(item)
-                    unasked = QUANTUM_LATE
+                    unasked, waited = QUANTUM_LATE, True
                 self._receptive = False
                 if self._killed:
                     # The next incarnation, if there is one, handles it.
@@ -294,6 +296,8 @@ class Cell:
                     item = mailbox.receive_nowait()
                 except trio.WouldBlock:
                     break
+            if waited:
+                turnstile.leave()
             del item  # Nothing is kept alive by the last one who was told of it.
 
     async def _wait_with(self, item: Envelope | Stop) -> None:

@@ -15,12 +15,9 @@ from typing import Any, Protocol
 
 import trio
 
-AT_ONCE = 4
-"""Actors that are let in for one turn at most, whatever else is in it. A message takes a quarter of a millisecond, and
-others have to do with what follows from it."""
-SHARE = 0.002
-"""Seconds of a turn for those who were let in. The first of them goes on in any case, also if a message takes longer:
-sixteen packets of data for one subscriber are 3 ms."""
+MESSAGE = 0.0005
+"""Seconds that a message takes, about, with what others have to do because of it. Some take longer: sixteen packets of
+data for one subscriber are 3 ms."""
 StartSoon = Callable[[Callable[[], Awaitable[Any]]], None]
 
 
@@ -31,17 +28,21 @@ class Turns(Protocol):
     def number(self) -> int:
         """Of turns until now: which one this is."""
 
+    @property
+    def limit(self) -> float:
+        """Seconds that a turn is long enough with; as much again is for those who have waited for it."""
+
     def turn_so_far(self) -> float:
         """Seconds since this turn began."""
 
     def is_late(self) -> bool:
-        """This turn is long enough: who can wait takes another one."""
+        """It has reached the limit: who can wait takes another one."""
 
 
 class Unmeasured:
     """Turns that are as long as there is something to do."""
 
-    number = 0
+    number, limit = 0, 0.0
 
     def turn_so_far(self) -> float:
         return 0.0
@@ -55,27 +56,41 @@ class Turnstile:
 
     def __init__(self, turns: Turns) -> None:
         self.is_late = turns.is_late
+        self.at_once = max(1, round(turns.limit / MESSAGE))
+        """Actors that are let in for one turn at most, whatever else is in it."""
         self._turns = turns
         self._waiting: list[tuple[int, trio.Event]] = []
         """A heap: who came first goes first, also if it was let in already and the share was used up."""
         self._tickets = itertools.count()
         self._open = False
-        self._let = AT_ONCE
+        self._let = self.at_once
         self._gone_on = self._sent_back = 0
         """How many are let in, and of those, since others were, how many found time and how many did not."""
         self._number = -1
-        self._began = 0.0
-        """The turn in which somebody went on last, and when in that turn the first one did."""
+        """The turn that the next two are of."""
+        self._spent = 0.0
+        self._entered: float | None = None
+        """What those who were let in have spent of the turn, and since when somebody is at it. What others do in the
+        same turn is not theirs."""
 
     def has_time(self) -> bool:
-        """Whether who was let in may go on in this turn. The first to ask may."""
-        number, so_far = self._turns.number, self._turns.turn_so_far()
-        if number != self._number:
-            self._number, self._began = number, so_far
-        return so_far - self._began < SHARE
+        """Whether who was let in may go on in this turn. The first may."""
+        if self._turns.number != self._number:
+            self._number, self._spent, self._entered = self._turns.number, 0.0, None
+        spent = self._spent
+        if self._entered is not None:
+            spent += self._turns.turn_so_far() - self._entered
+        return spent < self._turns.limit
+
+    def leave(self) -> None:
+        """Who was let in, and went on, gives the loop away."""
+        self.has_time()
+        if self._entered is not None:
+            self._spent += self._turns.turn_so_far() - self._entered
+            self._entered = None
 
     async def wait(self, start_soon: StartSoon) -> None:
-        """Until a later turn. `start_soon`: for the task that there is as long as somebody waits."""
+        """Until a later turn; then `leave`. `start_soon`: for the task that there is as long as somebody waits."""
         ticket = next(self._tickets)
         while True:
             let_in = trio.Event()
@@ -86,6 +101,7 @@ class Turnstile:
             await let_in.wait()
             if self.has_time():
                 self._gone_on += 1
+                self._entered = self._turns.turn_so_far()
                 return
             self._sent_back += 1
 
@@ -98,10 +114,10 @@ class Turnstile:
 
     def _how_many(self) -> int:
         """As many as lately found time, and one more when all did. Trio shuffles those who are let in together: were
-        they always four where one has time, the first of them could wait for long."""
+        they always as many as can be, the first of them could wait for long where a message takes long."""
         if self._sent_back:
             self._let = max(1, self._gone_on)
         elif self._gone_on:
-            self._let = min(AT_ONCE, self._let + 1)
+            self._let = min(self.at_once, self._let + 1)
         self._gone_on = self._sent_back = 0
         return self._let

@@ -36,11 +36,14 @@ class Pump(Protocol):
 
     def take(self, most: int) -> Iterable[HandedUp]:
         """Up to `most` of what waits and still has to be handed up, with RECORDS; what only had to wait for the packet
-        before it is forwarded instead. If there is more, it rings again."""
+        before it is forwarded instead."""
 
     @property
     def has_more(self) -> bool:
-        """The last `take` did not look at everything."""
+        """The last `take` did not look at everything. Who leaves it for later has to `ring`."""
+
+    def ring(self) -> None:
+        """`fd` is readable again."""
 
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring.

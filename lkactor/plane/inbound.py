@@ -281,6 +281,9 @@ class KernelPump:
     def has_more(self) -> bool:
         return bool(self._more[0])
 
+    def ring(self) -> None:
+        lib.lk_ring(self._pump)
+
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had, and the next one will ring."""
         count = lib.lk_take_news(self._pump, self._ids, _MOST_NEWS)

@@ -150,9 +150,14 @@ int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more) {
     flush_steady(pump);
     if (pump->up_taken == pump->up_used) pump->up_taken = pump->up_used = 0;
     *more = pump->up_used > 0;
-    if (*more) tell(pump);
     lk_unlock(pump->kernel);
     return taken;
+}
+
+void lk_ring(lk_pump *pump) {
+    lk_lock(pump->kernel);
+    tell(pump);
+    lk_unlock(pump->kernel);
 }
 
 /* -- turns -------------------------------------------------------------------------------------------------------- */

@@ -219,6 +219,7 @@ typedef struct {
    octets written. Of RTCP and records of data channels LK_RECORDS count as one. `more`: if there is more. */
 enum { LK_RECORDS = 4, LK_DTLS_DATA = 23 };
 int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more);
+void lk_ring(lk_pump *pump);        /* for who leaves some of it for later */
 /* The peers with arrivals, levels or refusals to tell of. 0 at last: the next one rings. */
 int lk_take_news(lk_pump *pump, uint32_t *ids, int size);
 int lk_rings(const lk_pump *pump);  /* the last answer was 0, and nothing has come since */

@@ -13,7 +13,7 @@ import pytest
 from support.media import Bench, Sink, audio_format, audio_leg, audio_packet, forwarder_for, plane_named
 
 from actors.net import Ports
-from actors.pump import MOST_WAITING, PlaneLock, PythonPump, Source
+from actors.pump import FEWEST, MOST_WAITING, PlaneLock, PythonPump, Source
 from actors.sending import sender_for
 from lkactor.plane import OPENED, RTCP, InlineIngress, InlineSocket, PythonPlane
 from lkactor.sfu import TrackForwarder
@@ -146,6 +146,27 @@ def test_what_waited_behind_a_gap_goes_to_the_legs_when_it_is_taken(stage: Stage
     assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, 5, 6, 7]
 
 
+def test_what_goes_to_the_legs_again_goes_a_few_at_a_time_where_they_are_many(stage: Stage) -> None:
+    """What it costs is spent after all have been looked at, so it has to be known before."""
+    stage.pump.start()
+    stage.send(audio(1))
+    stage.handle()
+    stage.send(*(audio(number) for number in (5, *range(6, 26))))
+    deadline = time.monotonic() + PATIENCE
+    while stage.cell.received[0] < 22 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    ((*_, data, arrival, _),) = stage.pump.take(1)
+    with stage.lock:
+        stage.forwarder.receive(0, [parse_rtp(data, arrival)], arrival)
+    before = len(stage.sinks[0].rtp)
+    stage.pump._again_cost = 1.0
+    assert stage.pump.take(64) == []
+    assert (len(stage.sinks[0].rtp) - before, stage.pump.has_more) == (FEWEST, True)
+    while stage.pump.has_more:
+        assert stage.pump.take(64) == []
+    assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, *range(5, 26)]
+
+
 def test_records_of_data_channels_count_less_than_what_may_need_a_decision(stage: Stage) -> None:
     stage.pump.start()
     record, other = b"\x17" + bytes(100), b"\x16" + bytes(100)
@@ -245,7 +266,12 @@ def test_what_the_loop_is_too_slow_for_is_dropped_and_counted(stage: Stage) -> N
         sent += 1
         while stage.cell.received[0] < sent and time.monotonic() < deadline:
             time.sleep(0)
-    taken = sum(len(stage.up()) for _ in range(MOST_WAITING // 64))  # It rings anew while there is more.
+    taken = 0
+    for _ in range(MOST_WAITING // 64):
+        taken += len(stage.up())
+        assert stage.pump.has_more == (taken < MOST_WAITING)
+        if stage.pump.has_more:
+            stage.pump.ring()
     assert taken == MOST_WAITING and not stage.pump.take(64) and stage.pump.dropped >= 1
 
 

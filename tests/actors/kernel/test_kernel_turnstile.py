@@ -12,8 +12,9 @@ from support.actor_leaks import run_actors
 from support.probe_actors import Log, Note, Probe, does, maker
 
 from actors.kernel import ActorRef, ActorSystem, Restart
-from actors.kernel.turnstile import AT_ONCE, SHARE, Turnstile
+from actors.kernel.turnstile import MESSAGE, Turnstile
 
+SHARE, AT_ONCE = 4 * MESSAGE, 4
 CROWD = 5 * AT_ONCE
 
 
@@ -23,6 +24,8 @@ class Patient(Probe):
 
 class Turns(trio.abc.Instrument):
     """Which turn of the loop it is, whether it is said to be long, and what was spent in it."""
+
+    limit = SHARE
 
     def __init__(self) -> None:
         self.number = 0
@@ -114,6 +117,32 @@ def test_as_many_go_on_in_one_turn_as_its_share_lasts_for(turns: Turns, cost: fl
     run_actors(main)
     assert len(handled) == CROWD
     assert max(Counter(handled).values()) == at_once
+
+
+def test_what_others_do_in_a_turn_is_not_taken_from_the_share(turns: Turns) -> None:
+    handled: list[int] = []
+
+    async def main() -> None:
+        trio.lowlevel.add_instrument(turns)
+        async with ActorSystem(seed=0, turns=turns) as system, trio.open_nursery() as nursery:
+            refs = [await system.spawn(lambda: Patient([], "a"), str(n)) for n in range(CROWD)]
+            await settle()
+
+            async def work() -> None:
+                while len(handled) < CROWD:
+                    turns.spent += 10 * SHARE
+                    await trio.lowlevel.checkpoint()
+
+            turns.late = True
+            for ref in refs:
+                ref.tell(does(lambda probe: handled.append(turns.number)))
+            nursery.start_soon(work)
+            await settle()
+            turns.late = False
+        trio.lowlevel.remove_instrument(turns)
+
+    run_actors(main)
+    assert max(Counter(handled).values()) == AT_ONCE
 
 
 def test_whose_share_was_used_up_keeps_its_place(turns: Turns) -> None:
