@@ -18,6 +18,8 @@ import trio
 MESSAGE = 0.0005
 """Seconds that a message takes, about, with what others have to do because of it. Some take longer: sixteen packets of
 data for one subscriber are 3 ms."""
+SENT_BACK = 3
+"""Times that who is let in may find the share used up. Then it goes on, whoever was shuffled before it."""
 StartSoon = Callable[[Callable[[], Awaitable[Any]]], None]
 
 
@@ -66,6 +68,8 @@ class Turnstile:
         self._let = self.at_once
         self._gone_on = self._sent_back = 0
         """How many are let in, and of those, since others were, how many found time and how many did not."""
+        self._overdue_in = -1
+        """The turn in which somebody went on without time."""
         self._number = -1
         """The turn that the next two are of."""
         self._spent = 0.0
@@ -92,18 +96,25 @@ class Turnstile:
     async def wait(self, start_soon: StartSoon) -> None:
         """Until a later turn; then `leave`. `start_soon`: for the task that there is as long as somebody waits."""
         ticket = next(self._tickets)
-        while True:
+        for times in itertools.count():
             let_in = trio.Event()
             heapq.heappush(self._waiting, (ticket, let_in))
             if not self._open:
                 self._open = True
                 start_soon(self._let_in)
             await let_in.wait()
-            if self.has_time():
+            if self.has_time() or self._overdue(times):
                 self._gone_on += 1
                 self._entered = self._turns.turn_so_far()
                 return
             self._sent_back += 1
+
+    def _overdue(self, times: int) -> bool:
+        """Of those who were sent back so often one goes on in a turn without time."""
+        if times < SENT_BACK or self._turns.number == self._overdue_in:
+            return False
+        self._overdue_in = self._turns.number
+        return True
 
     async def _let_in(self) -> None:
         while self._waiting:

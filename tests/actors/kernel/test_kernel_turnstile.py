@@ -12,7 +12,7 @@ from support.actor_leaks import run_actors
 from support.probe_actors import Log, Note, Probe, does, maker
 
 from actors.kernel import ActorRef, ActorSystem, Restart
-from actors.kernel.turnstile import MESSAGE, Turnstile
+from actors.kernel.turnstile import MESSAGE, SENT_BACK, Turnstile
 
 SHARE, AT_ONCE = 4 * MESSAGE, 4
 CROWD = 5 * AT_ONCE
@@ -116,7 +116,8 @@ def test_as_many_go_on_in_one_turn_as_its_share_lasts_for(turns: Turns, cost: fl
 
     run_actors(main)
     assert len(handled) == CROWD
-    assert max(Counter(handled).values()) == at_once
+    # Somebody who has been sent back often enough may come on top of it.
+    assert 0 <= max(Counter(handled).values()) - at_once <= (at_once < AT_ONCE)
 
 
 def test_what_others_do_in_a_turn_is_not_taken_from_the_share(turns: Turns) -> None:
@@ -146,7 +147,7 @@ def test_what_others_do_in_a_turn_is_not_taken_from_the_share(turns: Turns) -> N
 
 
 def test_whose_share_was_used_up_keeps_its_place(turns: Turns) -> None:
-    """Trio shuffles those that are let in together: somebody may be that many places late, and no more."""
+    """Trio shuffles those that are let in together: somebody may be sent back SENT_BACK times, and no more."""
     order: list[int] = []
 
     async def main() -> None:
@@ -166,7 +167,7 @@ def test_whose_share_was_used_up_keeps_its_place(turns: Turns) -> None:
 
     run_actors(main)
     assert sorted(order) == list(range(CROWD))
-    assert all(abs(place - at) < 2 * AT_ONCE for at, place in enumerate(order))
+    assert all(at - place < SENT_BACK * AT_ONCE for at, place in enumerate(order))
 
 
 def test_who_was_let_in_stops_when_the_share_is_used_up(turns: Turns) -> None:
