@@ -58,6 +58,8 @@ class Generation:
 class LoopTime(trio.abc.Instrument):
     """`with loop_time.watching():` in the task that runs the loop, for as long as it is to be watched."""
 
+    limit = TURN
+
     def __init__(self) -> None:
         self.seconds: deque[LoopSecond] = deque(maxlen=KEPT)
         """Ended ones in which there was a turn, oldest first."""
@@ -127,10 +129,6 @@ class LoopTime(trio.abc.Instrument):
     def cpu_so_far(self) -> float:
         """What this turn, and the wait for I/O before it, took of a core; 0.0 when nobody watches."""
         return thread_time() - self._cpu if self._began else 0.0
-
-    @property
-    def limit(self) -> float:
-        return TURN
 
     def is_late(self) -> bool:
         """This turn is long enough: who can wait takes the next one."""

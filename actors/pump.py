@@ -158,9 +158,6 @@ class PythonPump:
     def has_more(self) -> bool:
         return bool(self._up)
 
-    def ring(self) -> None:
-        self._tell()
-
     def _take_again(self, datagram: HandedUp) -> HandedUp | None:
         """What followed a packet that Python had to look at has waited only until that one was numbered. It goes to the
         legs now: otherwise a loop that was late once would stay so, with all packets of all streams behind it."""
@@ -192,7 +189,7 @@ class PythonPump:
 
     # -- on its own -------------------------------------------------------------------------------------------------
 
-    def _tell(self) -> None:
+    def ring(self) -> None:
         if not self._told:
             self._told = True
             try:
@@ -209,7 +206,7 @@ class PythonPump:
         finally:
             self.failed = not stopped
             self._told = False
-            self._tell()
+            self.ring()
 
     def _read(self) -> None:
         """Until it is told to stop."""
@@ -231,7 +228,7 @@ class PythonPump:
     def _ring_for_reports(self) -> None:
         if self._sleeping and time.perf_counter() >= self._reports_due:  # Else the loop comes by itself.
             self._reports_due = math.inf
-            self._tell()
+            self.ring()
 
     def once(self) -> int:
         """What the thread does when something has come, for tests without it; datagrams read."""
@@ -248,10 +245,10 @@ class PythonPump:
         with self._lock.thread:
             drained = self._drain(number, source, began + self._offset, count)
             if self._end_batch():
-                self._tell()
+                self.ring()
         if self._urgent:
             self._urgent = False
-            self._tell()
+            self.ring()
         self._ended = ended = clock()
         if drained:
             self._cost += ((ended - began) / drained - self._cost) / 4

@@ -79,19 +79,19 @@ class Turnstile:
 
     def has_time(self) -> bool:
         """Whether who was let in may go on in this turn. The first may."""
-        if self._turns.number != self._number:
-            self._number, self._spent, self._entered = self._turns.number, 0.0, None
-        spent = self._spent
-        if self._entered is not None:
-            spent += self._turns.turn_so_far() - self._entered
-        return spent < self._turns.limit
+        return self._used() < self._turns.limit
 
     def leave(self) -> None:
         """Who was let in, and went on, gives the loop away."""
-        self.has_time()
-        if self._entered is not None:
-            self._spent += self._turns.turn_so_far() - self._entered
-            self._entered = None
+        self._spent, self._entered = self._used(), None
+
+    def _used(self) -> float:
+        """Seconds of this turn's share."""
+        if self._turns.number != self._number:
+            self._number, self._spent, self._entered = self._turns.number, 0.0, None
+        if self._entered is None:
+            return self._spent
+        return self._spent + self._turns.turn_so_far() - self._entered
 
     async def wait(self, start_soon: StartSoon) -> None:
         """Until a later turn; then `leave`. `start_soon`: for the task that there is as long as somebody waits."""

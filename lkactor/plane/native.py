@@ -277,8 +277,7 @@ class KernelFanout(FeedingFanout):
         self._red = red
         self._legs: tuple[Leg, ...] = ()
         self._rows = ffi.new("lk_row *[]", 0)
-        self._left = bytearray()
-        self._left_cell = ffi.from_buffer(self._left)
+        self._left = ffi.new("uint8_t[]", 0)
         self.cell = ffi.new("lk_fanout *")
         """Also of those streams that go to the rows without Python."""
         self.cell.video = self._video
@@ -293,8 +292,7 @@ class KernelFanout(FeedingFanout):
                 leg.fed_by(self._red)
             self.cell.rows, self.cell.count = rows, len(native)
             self._legs, self._rows = native, rows
-        self._left = bytearray(len(native))
-        self._left_cell = ffi.from_buffer("uint8_t[]", self._left)
+        self._left = ffi.new("uint8_t[]", len(native))
 
     def set_muted(self, muted: bool) -> None:
         self.cell.muted = muted
@@ -303,7 +301,7 @@ class KernelFanout(FeedingFanout):
         return KernelReceiver(self._plane.kernel, self._plane.lock, layer, clock_rate, history)
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
-        return self._serve(self._legs, self._rows, self._left_cell, layer, frames, now)
+        return self._serve(self._legs, self._rows, self._left, layer, frames, now)
 
     def past_cost(self, packets: int) -> int:
         return 2 + packets // PAST

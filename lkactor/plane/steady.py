@@ -13,6 +13,7 @@ from lkactor.plane.convoy import MAX_PAYLOAD, MOST_LEGS, Convoy, Packet, Way
 from lkactor.plane.fed import FeedingFanout
 from lkactor.plane.intake import InlineReceiver, Intake
 from lkactor.plane.riding import RidingLeg
+from lkactor.sfu.fanout import PastInPython
 from lkactor.sfu.leg import Leg
 from lkactor.sfu.receiver import LayerReceiver
 from lkactor.srtp import SlotArray
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lkactor.sfu.frame import Frame
 
 
-class SteadyFanout(FeedingFanout):
+class SteadyFanout(PastInPython, FeedingFanout):
     """The legs of one track."""
 
     def __init__(self, slots: SlotArray, intake: Intake, kind: str, red: Mapping[int, int], *, protect: bool) -> None:
@@ -89,12 +90,6 @@ class SteadyFanout(FeedingFanout):
         for convoy in served:
             convoy.serve(packets, stamp, now)
         return left
-
-    def past_cost(self, packets: int) -> int:
-        return packets
-
-    def serve_past(self, legs: Sequence[Leg], layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
-        return legs
 
     # -- what goes past the track -----------------------------------------------------------------------------------
 

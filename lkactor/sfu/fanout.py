@@ -46,7 +46,17 @@ FanoutMaker = Callable[[str, Mapping[int, int]], Fanout]
 """Of a track's kind and the publisher's RED payload types, each with the type of the blocks inside."""
 
 
-class PythonFanout:
+class PastInPython:
+    """The part of a `Fanout` that leaves the past to Python."""
+
+    def past_cost(self, packets: int) -> int:
+        return packets
+
+    def serve_past(self, legs: Sequence[Leg], layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
+        return legs
+
+
+class PythonFanout(PastInPython):
     """Everything is left to Python."""
 
     def __init__(self) -> None:
@@ -62,12 +72,6 @@ class PythonFanout:
 
     def forward(self, layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
         return self._legs
-
-    def past_cost(self, packets: int) -> int:
-        return packets
-
-    def serve_past(self, legs: Sequence[Leg], layer: int, frames: Sequence[Frame], now: float) -> Sequence[Leg]:
-        return legs
 
     def set_muted(self, muted: bool) -> None:
         pass

@@ -263,9 +263,11 @@ class TrackForwarder:
         reached. What it has cost, in packets that Python writes."""
         new = [leg for leg in legs if not leg.munger.started]
         frames = self._past(layer, now) if new else []
+        if not frames:
+            return 0
         begun: list[Leg] = []
         cost, each = 0, self._fanout.past_cost(len(frames))
-        for leg in new if frames else ():
+        for leg in new:
             if cost >= most:
                 break
             self._forward(leg, layer, frames[:1], now)
