@@ -446,6 +446,7 @@ class Cell:
         for call in on_closed:
             call()
         self._ref = None  # It knows us: who has ended is freed at once, and nobody has to stop the loop to look for it.
+        self._factory = _ended  # Who still has our ref does not keep what we were made of.
 
     def _bury_children(self) -> None:
         """The nursery is closed: children that are still listed were waiting for a restart."""
@@ -560,6 +561,10 @@ class Cell:
                 seen.add(cell)
                 stack.extend((other, (*ring, other.path)) for other in cell._waiting_on)
         return None
+
+
+def _ended() -> Actor[Any]:
+    raise AssertionError("an actor that has ended is not started again")
 
 
 async def _helper(async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:

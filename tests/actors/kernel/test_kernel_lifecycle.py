@@ -561,6 +561,33 @@ def test_an_ended_actor_is_freed_without_the_garbage_collector() -> None:
         gc.enable()
 
 
+def test_who_holds_the_ref_of_an_ended_actor_does_not_hold_what_it_was_made_of() -> None:
+    """A room has the refs of its members until it ends itself, and would free them all in one step."""
+
+    async def main() -> None:
+        async with ActorSystem(seed=0) as system:
+            factory = maker([], "a")
+            made_of = weakref.ref(factory)
+            ref = await system.spawn(factory, "a", restart=Restart.PERMANENT)
+            del factory
+            ref.tell(Crash())
+            await trio.sleep(1)
+            assert ref.incarnation == 2
+            assert made_of() is not None
+            ref.stop()
+            await ref.wait_closed()
+            await trio.testing.wait_all_tasks_blocked()
+            assert made_of() is None
+            assert not ref.alive
+
+    gc.collect()
+    gc.disable()
+    try:
+        run_actors(main)
+    finally:
+        gc.enable()
+
+
 def test_an_error_that_meets_a_cancellation_from_above_is_reported() -> None:
     events = Events()
 
