@@ -303,6 +303,7 @@ class Cell:
     async def _wait_with(self, item: Envelope | Stop) -> None:
         """For a later turn of the event loop. Until then the actor is between two messages, and has not begun this."""
         self.mailbox.returned = item
+        self._receptive = True  # Also if it has handled one just now.
         await self.system.turnstile.wait(self.system.nursery.start_soon)
         self.mailbox.returned = None
 

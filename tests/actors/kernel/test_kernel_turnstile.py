@@ -53,7 +53,7 @@ async def settle() -> None:
 
 
 async def one_that_waits(
-    system: ActorSystem, turns: Turns, log: Log, message: Note, restart: Restart = Restart.TEMPORARY
+    system: ActorSystem, turns: Turns, log: Log, message: object, restart: Restart = Restart.TEMPORARY
 ) -> ActorRef[Any]:
     """An actor that has come to `message` in a long turn, behind a crowd."""
     ref = await system.spawn(lambda: Patient(log, "a"), "a", restart=restart)
@@ -246,6 +246,40 @@ def test_media_pass_an_actor_that_waits(turns: Turns) -> None:
             turns.late = False
 
     run_actors(main)
+
+
+def test_media_pass_an_actor_that_was_let_in_and_waits_again(turns: Turns) -> None:
+    log: Log = []
+
+    async def main() -> None:
+        async with ActorSystem(seed=0, turns=turns) as system:
+
+            def use_up(probe: Probe) -> None:
+                turns.spent += SHARE
+                probe.say("first")
+
+            class Pusher(trio.abc.Instrument):
+                """As soon as the actor has handled the first message, and has come to the next one."""
+
+                def after_task_step(self, task: trio.lowlevel.Task) -> None:
+                    if log[-1] == ("a", "first"):
+                        with system.media_turn:
+                            link.push(1)
+                        log.append(("test", "pushed"))
+
+            trio.lowlevel.add_instrument(turns)
+            ref = await one_that_waits(system, turns, log, does(use_up))
+            link = ref.link("media")
+            ref.tell(Note("next"))
+            pusher = Pusher()
+            trio.lowlevel.add_instrument(pusher)
+            await settle()
+            trio.lowlevel.remove_instrument(pusher)
+            turns.late = False
+        trio.lowlevel.remove_instrument(turns)
+
+    run_actors(main)
+    assert [what for _, what in log][1:5] == ["first", ("media", (1,)), "pushed", "next"]
 
 
 def test_a_system_whose_turns_are_all_long_still_ends(turns: Turns) -> None:
