@@ -142,7 +142,8 @@ class PythonPump:
             began, passed = clock(), 0
             room = most * RECORDS
             most_again = _allowance(self._again_cost)
-            while up and room > 0 and passed < most_again and clock() - began < TURN:
+            # One at least, however long it took to come here.
+            while up and room > 0 and passed < most_again and (clock() - began < TURN or not (taken or passed)):
                 left = self._take_again(up.popleft())
                 if left is None:
                     passed += 1

@@ -180,6 +180,12 @@ class ActorContext(Generic[M]):
         """`with context.media_turn:` around pushes: the receivers run before the block is left, without a hop."""
         return self._cell.system.media_turn
 
+    @property
+    def turn_is_long(self) -> bool:
+        """This turn of the event loop: whoever has many to tell something had better leave the rest of them to later
+        ones, with `tell` in place of `ask_now`."""
+        return self._cell.system.turnstile.is_late()
+
     def stop(self, reason: str = "") -> None:
         """End this actor after the message in hand: Exit.NORMAL."""
         if self._cell.incarnation == self._incarnation:

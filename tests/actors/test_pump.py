@@ -104,6 +104,12 @@ class Stage:
             sock.close()
 
 
+@pytest.fixture(autouse=True)
+def turns_that_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one turn brings does not depend on how long the machine takes for it."""
+    monkeypatch.setattr("actors.pump.TURN", 60.0)
+
+
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     made = Stage()
@@ -159,12 +165,25 @@ def test_what_goes_to_the_legs_again_goes_a_few_at_a_time_where_they_are_many(st
     with stage.lock:
         stage.forwarder.receive(0, [parse_rtp(data, arrival)], arrival)
     before = len(stage.sinks[0].rtp)
-    stage.pump._again_cost = 1.0
+    stage.pump._again_cost = 1e9
     assert stage.pump.take(64) == []
     assert (len(stage.sinks[0].rtp) - before, stage.pump.has_more) == (FEWEST, True)
     while stage.pump.has_more:
         assert stage.pump.take(64) == []
     assert [packet.sequence for packet in stage.sinks[0].rtp] == [1, *range(5, 26)]
+
+
+def test_who_takes_gets_something_even_where_there_is_no_time_at_all(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.pump.TURN", 0.0)
+    stage.pump.start()
+    for number in range(3):
+        stage.send(bytes((0x16, number)))
+    deadline = time.monotonic() + PATIENCE
+    while stage.cell.received[0] < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert [[entry[3][1] for entry in stage.pump.take(64)] for _ in range(4)] == [[0], [1], [2], []]
 
 
 def test_records_of_data_channels_count_less_than_what_may_need_a_decision(stage: Stage) -> None:

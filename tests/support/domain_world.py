@@ -15,6 +15,7 @@ from livekit.protocol import rtc as signal
 
 from actors.journal import JournalPort
 from actors.kernel import ActorRef, ActorSystem, FaultPlan, Restart
+from actors.kernel.turnstile import Turns
 from actors.messages.participant import ChannelsOpen, Resume, SignalLost, SignalReceived, TransportStateChanged
 from actors.messages.room import Join, Joined
 from actors.messages.rooms import FindRoom, OpenRoom
@@ -159,7 +160,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(config: str = "", *, faults: FaultPlan | None = None, seed: int = 1) -> AsyncIterator[World]:
+async def world(
+    config: str = "", *, faults: FaultPlan | None = None, seed: int = 1, turns: Turns | None = None
+) -> AsyncIterator[World]:
     """Everything below the front, and no socket anywhere."""
     loaded = Config.load(config, overrides={"keys": {KEY: SECRET}})
     rng = random.Random(seed)
@@ -180,6 +183,6 @@ async def world(config: str = "", *, faults: FaultPlan | None = None, seed: int 
         rng=rng,
         unix=unix,
     )
-    async with ActorSystem(seed=seed, faults=faults) as system:
+    async with ActorSystem(seed=seed, faults=faults, turns=turns) as system:
         rooms = await system.spawn(lambda: RoomsActor(services), "rooms", restart=Restart.PERMANENT)
         yield World(system, services, rooms)
