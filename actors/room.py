@@ -91,8 +91,8 @@ ACTIVE = State.ACTIVE
 ROOM_UPDATE_INTERVAL = 5.0
 """Seconds; metadata and recording are told at once (livekit-surface 2.2)."""
 AT_ONCE = (PeersUpdated, QualitiesUpdated, RoomUpdated, SpeakersUpdated)
-"""What a participant passes on to its client and is done with: no task is woken for it where none has to be, and where
-the turn of the event loop has time for it. A hundred members take 9 ms to tell of the quality of their connections."""
+"""What a participant passes on to its client and is done with: no task is woken for it unless the turn of the event
+loop is long already. A hundred members take 9 ms to tell of the quality of their connections."""
 QUALITY_FIRST, QUALITY_INTERVAL = 2.0, 5.0
 """Seconds from the first active participant to the first word on connection quality, and between the next ones."""
 

@@ -202,7 +202,9 @@ class TrackForwarder:
                 self._receive(layer, run, now)
 
     def _serve_rest(self, layer: int, packets: Iterable[RtpPacket], now: float) -> None:
-        """Packets that the forwarding plane has received, in order, to the legs that it has left."""
+        """Packets that the forwarding plane has received, in order, to the legs that it has left then. Once such a leg
+        has begun the plane serves it with what still waits: written by Python, a stream for a hundred legs takes longer
+        than it lasts, and who was late once would stay so."""
         receiver = self._layers[layer]
         for packet in packets:
             if receiver is None or packet.ssrc != receiver.ssrc or self.muted:
@@ -211,7 +213,7 @@ class TrackForwarder:
             frame = self._reader.again(packet, extended, keyframe=not self._source.video)
             if frame is None:
                 continue
-            for leg in self.legs:
+            for leg in self._fanout.forward(layer, [frame], now):
                 if leg.open and leg.munger.newest < extended:
                     self._forward(leg, layer, [frame], now)
 

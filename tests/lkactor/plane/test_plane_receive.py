@@ -492,6 +492,31 @@ def test_runs_that_the_network_stack_has_merged_are_taken_apart(talk: Stage, mer
     assert talk.cell.received == (21, sum(map(len, [audio(1), *run])), 0)
 
 
+def test_legs_that_begin_while_the_loop_is_late_are_written_by_python_once(
+    talk: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that waits was left for them, and more is until the loop is through: at a hundred legs it would never be."""
+    talk.run(*(audio(number) for number in range(1, 5)))
+    late = [Sink() for _ in range(5)]
+    for number, sink in enumerate(late):
+        talk.forwarder.add_leg(audio_leg(sink, ssrc=100 + number), 1000.0)
+    written: list[Any] = []
+    forward = talk.forwarder._forward
+    monkeypatch.setattr(talk.forwarder, "_forward", lambda leg, *rest: (written.append(leg.ssrc), forward(leg, *rest)))
+    for number in range(5, 30):
+        talk.publisher.send(audio(number))
+        talk.pump.once()
+    while talk.handle_up(most=4):
+        talk.publisher.send(audio(number := number + 1))
+        talk.pump.once()
+        assert number < 100, "it does not catch up"
+    assert {entry[5] for entry in talk.up[-5:]} == {REST}
+    expected = list(range(5, number + 1))
+    assert [[packet.sequence for packet in sink.rtp] for sink in late] == [expected] * 5
+    assert [packet.sequence for packet in talk.sinks[0].rtp] == list(range(1, number + 1))
+    assert sorted(written) == [100, 101, 102, 103, 104], "the first packet is Python's, all others the plane's"
+
+
 def test_an_address_that_is_forgotten_is_a_strangers(talk: Stage) -> None:
     talk.run(audio(1), audio(2))
     talk.cell.set_route(packed(talk.publisher.sock.getsockname()), 0, None)
