@@ -6,43 +6,19 @@ from collections import Counter
 from typing import Any
 
 import pytest
-import trio
 from support.actor_leaks import run_actors
 from support.domain_world import Guest, settle, world
+from support.turns import CountedTurns
 
 from actors.messages.room import UpdateRoomMetadata
 
 MANY, IN_TIME = 24, 5
-
-
-class Turns(trio.abc.Instrument):
-    """Of a loop in which nothing takes time but to tell a client something: IN_TIME of them make a turn long."""
-
-    limit = 1.0
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.spent = 0.0
-
-    def before_io_wait(self, timeout: float) -> None:
-        self.number += 1
-        self.spent = 0.0
-
-    def turn_so_far(self) -> float:
-        return self.spent
-
-    def is_late(self) -> bool:
-        return self.spent >= self.limit
-
-    def tell(self) -> int:
-        """The turn in which a client is told something."""
-        self.spent += self.limit / IN_TIME
-        return self.number
+"""Members, and how many can be told something before a turn is long. Nothing else takes time."""
 
 
 @pytest.mark.parametrize("many", [IN_TIME, MANY])
 def test_of_a_large_room_some_are_told_at_once_and_the_rest_in_later_turns_in_order(many: int) -> None:
-    turns = Turns()
+    turns = CountedTurns(limit=1.0)
     told: list[tuple[int, str]] = []
 
     def listen(guest: Guest) -> None:
@@ -50,13 +26,13 @@ def test_of_a_large_room_some_are_told_at_once_and_the_rest_in_later_turns_in_or
 
         def heard(response: Any) -> bool:
             if response.kind == "room_update":
-                told.append((turns.tell(), f"{guest.intent.identity} {response.message.room_update.room.metadata}"))
+                turns.spent += turns.limit / IN_TIME
+                told.append((turns.number, f"{guest.intent.identity} {response.message.room_update.room.metadata}"))
             return send(response)
 
         guest.sink.send = heard  # type: ignore[method-assign]
 
     async def main() -> None:
-        trio.lowlevel.add_instrument(turns)
         async with world(turns=turns) as hall:
             guests = [await hall.join(f"guest-{n}") for n in range(many)]
             for guest in guests:
@@ -73,9 +49,8 @@ def test_of_a_large_room_some_are_told_at_once_and_the_rest_in_later_turns_in_or
                 [update.room.metadata for update in guest.heard("room_update")][-2:] == ["first", "second"]
                 for guest in guests
             )
-        trio.lowlevel.remove_instrument(turns)
 
-    run_actors(main)
+    run_actors(main, instruments=[turns])
     first = [turn for turn, what in told if what.endswith("first")]
     if many <= IN_TIME:
         assert len(set(first)) == 1

@@ -21,7 +21,10 @@ from lkactor.srtp import SLOTS_AVAILABLE
 from lkactor.wire.rtcp import Nack, ReceiverReport, ReportBlock, build_rtcp
 from lkactor.wire.rtp import parse_rtp
 
-pytestmark = pytest.mark.skipif(not SLOTS_AVAILABLE, reason="libsrtp's functions cannot be reached")
+pytestmark = [
+    pytest.mark.skipif(not SLOTS_AVAILABLE, reason="libsrtp's functions cannot be reached"),
+    pytest.mark.usefixtures("turns_that_last"),
+]
 PATIENCE = 20.0
 """Seconds that a test waits for a packet on the loopback."""
 
@@ -98,16 +101,16 @@ class Stage:
         while len(self.sinks[1].rtp) < count and time.monotonic() < deadline:
             time.sleep(0.001)
 
+    def wait_received(self, count: int) -> None:
+        """Until the thread has read so many datagrams."""
+        deadline = time.monotonic() + PATIENCE
+        while self.cell.received[0] < count and time.monotonic() < deadline:
+            time.sleep(0.001)
+
     def close(self) -> None:
         self.pump.stop()
         for sock in (self.server, self.sock):
             sock.close()
-
-
-@pytest.fixture(autouse=True)
-def turns_that_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one turn brings does not depend on how long the machine takes for it."""
-    monkeypatch.setattr("actors.pump.TURN", 60.0)
 
 
 @pytest.fixture
@@ -141,9 +144,7 @@ def test_what_waited_behind_a_gap_goes_to_the_legs_when_it_is_taken(stage: Stage
     stage.send(audio(1))
     stage.handle()
     stage.send(*(audio(number) for number in (5, 6, 7)))
-    deadline = time.monotonic() + PATIENCE
-    while stage.cell.received[0] < 4 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    stage.wait_received(4)
     ((*_, data, arrival, _),) = stage.pump.take(1)
     assert stage.pump.has_more
     with stage.lock:
@@ -158,9 +159,7 @@ def test_what_goes_to_the_legs_again_goes_a_few_at_a_time_where_they_are_many(st
     stage.send(audio(1))
     stage.handle()
     stage.send(*(audio(number) for number in (5, *range(6, 26))))
-    deadline = time.monotonic() + PATIENCE
-    while stage.cell.received[0] < 22 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    stage.wait_received(22)
     ((*_, data, arrival, _),) = stage.pump.take(1)
     with stage.lock:
         stage.forwarder.receive(0, [parse_rtp(data, arrival)], arrival)
@@ -180,9 +179,7 @@ def test_who_takes_gets_something_even_where_there_is_no_time_at_all(
     stage.pump.start()
     for number in range(3):
         stage.send(bytes((0x16, number)))
-    deadline = time.monotonic() + PATIENCE
-    while stage.cell.received[0] < 3 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    stage.wait_received(3)
     assert [[entry[3][1] for entry in stage.pump.take(64)] for _ in range(4)] == [[0], [1], [2], []]
 
 
@@ -190,9 +187,7 @@ def test_records_of_data_channels_count_less_than_what_may_need_a_decision(stage
     stage.pump.start()
     record, other = b"\x17" + bytes(100), b"\x16" + bytes(100)
     stage.send(*[record] * 10, *[other] * 2, b"", record, record)
-    deadline = time.monotonic() + PATIENCE
-    while stage.cell.received[0] < 15 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    stage.wait_received(15)
     taken = []
     while more := [entry[3][:1] for entry in stage.pump.take(2)]:
         taken.append(more)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -64,7 +64,9 @@ def assert_nothing_left(counter: TaskCounter, before: set[int], cells: Cells, sy
         assert not system.cells, f"registered: {sorted(system.cells)}"
 
 
-def run_actors(main: Callable[[], Awaitable[T]], *, limit: float = 10_000.0) -> T:
+def run_actors(
+    main: Callable[[], Awaitable[T]], *, limit: float = 10_000.0, instruments: Sequence[trio.abc.Instrument] = ()
+) -> T:
     """`trio.run(main)` on a clock that jumps; fails if anything lives on. `limit`: virtual seconds."""
 
     async def checked() -> T:
@@ -80,7 +82,7 @@ def run_actors(main: Callable[[], Awaitable[T]], *, limit: float = 10_000.0) -> 
         trio.lowlevel.remove_instrument(counter)
         return result
 
-    return trio.run(checked, clock=trio.testing.MockClock(autojump_threshold=0))
+    return trio.run(checked, clock=trio.testing.MockClock(autojump_threshold=0), instruments=instruments)
 
 
 @contextmanager

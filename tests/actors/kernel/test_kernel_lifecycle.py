@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +24,14 @@ from actors.kernel import (
     Strategy,
     Terminated,
 )
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def test_the_system_starts_and_stops_in_reverse_order_of_start() -> None:
@@ -527,6 +536,7 @@ def test_a_killed_actor_handles_nothing_more_and_its_next_incarnation_everything
     assert [what for _, what in log] == ["started", *handled]
 
 
+@pytest.mark.usefixtures("no_collector")
 def test_an_ended_actor_is_freed_without_the_garbage_collector() -> None:
     refs: list[weakref.ref[Probe]] = []
 
@@ -553,14 +563,10 @@ def test_an_ended_actor_is_freed_without_the_garbage_collector() -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert [ref() for ref in refs] == [None, None, None]
 
-    gc.collect()
-    gc.disable()
-    try:
-        run_actors(main)
-    finally:
-        gc.enable()
+    run_actors(main)
 
 
+@pytest.mark.usefixtures("no_collector")
 def test_who_holds_the_ref_of_an_ended_actor_does_not_hold_what_it_was_made_of() -> None:
     """A room has the refs of its members until it ends itself, and would free them all in one step."""
 
@@ -580,12 +586,7 @@ def test_who_holds_the_ref_of_an_ended_actor_does_not_hold_what_it_was_made_of()
             assert made_of() is None
             assert not ref.alive
 
-    gc.collect()
-    gc.disable()
-    try:
-        run_actors(main)
-    finally:
-        gc.enable()
+    run_actors(main)
 
 
 def test_an_error_that_meets_a_cancellation_from_above_is_reported() -> None:

@@ -10,6 +10,7 @@ import pytest
 import trio
 from support.actor_leaks import run_actors
 from support.probe_actors import Log, Note, Probe, does, maker
+from support.turns import CountedTurns
 
 from actors.kernel import ActorRef, ActorSystem, Restart
 from actors.kernel.turnstile import MESSAGE, SENT_BACK, Turnstile
@@ -22,22 +23,12 @@ class Patient(Probe):
     patient = True
 
 
-class Turns(trio.abc.Instrument):
-    """Which turn of the loop it is, whether it is said to be long, and what was spent in it."""
-
-    limit = SHARE
+class Turns(CountedTurns):
+    """Of which the test says whether they are long, too."""
 
     def __init__(self) -> None:
-        self.number = 0
+        super().__init__(SHARE)
         self.late = False
-        self.spent = 0.0
-
-    def before_io_wait(self, timeout: float) -> None:
-        self.number += 1
-        self.spent = 0.0
-
-    def turn_so_far(self) -> float:
-        return self.spent
 
     def is_late(self) -> bool:
         return self.late
@@ -73,7 +64,6 @@ def test_of_a_crowd_a_few_go_on_in_each_turn_in_the_order_in_which_they_came(tur
     handled: list[tuple[int, str]] = []
 
     async def main() -> None:
-        trio.lowlevel.add_instrument(turns)
         async with ActorSystem(seed=0, turns=turns) as system:
             refs = [await system.spawn(lambda n=n: kind([], str(n)), str(n)) for n in range(CROWD)]
             await settle()
@@ -82,9 +72,8 @@ def test_of_a_crowd_a_few_go_on_in_each_turn_in_the_order_in_which_they_came(tur
                 ref.tell(does(lambda probe: handled.append((turns.number, probe.name))))
             await settle()
             turns.late = False
-        trio.lowlevel.remove_instrument(turns)
 
-    run_actors(main)
+    run_actors(main, instruments=[turns])
     in_turn = Counter(number for number, _ in handled)
     assert sum(in_turn.values()) == CROWD
     if kind is Patient:
@@ -98,7 +87,6 @@ def test_as_many_go_on_in_one_turn_as_its_share_lasts_for(turns: Turns, cost: fl
     handled: list[int] = []
 
     async def main() -> None:
-        trio.lowlevel.add_instrument(turns)
         async with ActorSystem(seed=0, turns=turns) as system:
             refs = [await system.spawn(lambda: Patient([], "a"), str(n)) for n in range(CROWD)]
             await settle()
@@ -112,9 +100,8 @@ def test_as_many_go_on_in_one_turn_as_its_share_lasts_for(turns: Turns, cost: fl
                 ref.tell(does(handle))
             await settle()
             turns.late = False
-        trio.lowlevel.remove_instrument(turns)
 
-    run_actors(main)
+    run_actors(main, instruments=[turns])
     assert len(handled) == CROWD
     # Somebody who has been sent back often enough may come on top of it.
     assert 0 <= max(Counter(handled).values()) - at_once <= (at_once < AT_ONCE)
@@ -124,7 +111,6 @@ def test_what_others_do_in_a_turn_is_not_taken_from_the_share(turns: Turns) -> N
     handled: list[int] = []
 
     async def main() -> None:
-        trio.lowlevel.add_instrument(turns)
         async with ActorSystem(seed=0, turns=turns) as system, trio.open_nursery() as nursery:
             refs = [await system.spawn(lambda: Patient([], "a"), str(n)) for n in range(CROWD)]
             await settle()
@@ -140,9 +126,8 @@ def test_what_others_do_in_a_turn_is_not_taken_from_the_share(turns: Turns) -> N
             nursery.start_soon(work)
             await settle()
             turns.late = False
-        trio.lowlevel.remove_instrument(turns)
 
-    run_actors(main)
+    run_actors(main, instruments=[turns])
     assert max(Counter(handled).values()) == AT_ONCE
 
 
@@ -151,7 +136,6 @@ def test_whose_share_was_used_up_keeps_its_place(turns: Turns) -> None:
     order: list[int] = []
 
     async def main() -> None:
-        trio.lowlevel.add_instrument(turns)
         turnstile, places = Turnstile(turns), count()
 
         async def go_through() -> None:
@@ -163,9 +147,8 @@ def test_whose_share_was_used_up_keeps_its_place(turns: Turns) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(CROWD):
                 nursery.start_soon(go_through)
-        trio.lowlevel.remove_instrument(turns)
 
-    run_actors(main)
+    run_actors(main, instruments=[turns])
     assert sorted(order) == list(range(CROWD))
     assert all(at - place < SENT_BACK * AT_ONCE for at, place in enumerate(order))
 
@@ -174,7 +157,6 @@ def test_who_was_let_in_stops_when_the_share_is_used_up(turns: Turns) -> None:
     handled: list[int] = []
 
     async def main() -> None:
-        trio.lowlevel.add_instrument(turns)
         async with ActorSystem(seed=0, turns=turns) as system:
             ref = await system.spawn(lambda: Patient([], "a"), "a")
             await settle()
@@ -188,9 +170,8 @@ def test_who_was_let_in_stops_when_the_share_is_used_up(turns: Turns) -> None:
                 ref.tell(does(handle))
             await settle()
             turns.late = False
-        trio.lowlevel.remove_instrument(turns)
 
-    run_actors(main)
+    run_actors(main, instruments=[turns])
     assert len(handled) == 10
     assert max(Counter(handled).values()) == 2
 
@@ -199,7 +180,6 @@ def test_an_actor_with_much_to_do_leaves_the_rest_of_a_long_turn_to_others(turns
     handled: list[int] = []
 
     async def main() -> None:
-        trio.lowlevel.add_instrument(turns)
         async with ActorSystem(seed=0, turns=turns) as system:
             ref = await system.spawn(maker([], "busy"), "busy")
             await settle()
@@ -208,9 +188,8 @@ def test_an_actor_with_much_to_do_leaves_the_rest_of_a_long_turn_to_others(turns
                 ref.tell(does(lambda probe: handled.append(turns.number)))
             await settle()
             turns.late = False
-        trio.lowlevel.remove_instrument(turns)
 
-    run_actors(main)
+    run_actors(main, instruments=[turns])
     assert len(handled) == len(set(handled)) == 10
 
 
@@ -267,7 +246,6 @@ def test_media_pass_an_actor_that_was_let_in_and_waits_again(turns: Turns) -> No
                             link.push(1)
                         log.append(("test", "pushed"))
 
-            trio.lowlevel.add_instrument(turns)
             ref = await one_that_waits(system, turns, log, does(use_up))
             link = ref.link("media")
             ref.tell(Note("next"))
@@ -276,9 +254,8 @@ def test_media_pass_an_actor_that_was_let_in_and_waits_again(turns: Turns) -> No
             await settle()
             trio.lowlevel.remove_instrument(pusher)
             turns.late = False
-        trio.lowlevel.remove_instrument(turns)
 
-    run_actors(main)
+    run_actors(main, instruments=[turns])
     assert [what for _, what in log][1:5] == ["first", ("media", (1,)), "pushed", "next"]
 
 

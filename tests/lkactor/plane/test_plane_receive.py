@@ -39,6 +39,7 @@ from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
 from lkactor.wire.rtcp import Nack, Pli, ReceiverReport, Remb, ReportBlock, Sdes, UnknownRtcp, build_rtcp, can_wait
 from lkactor.wire.rtp import RtpPacket, build_rtp, parse_rtp
 
+pytestmark = pytest.mark.usefixtures("turns_that_last")
 FAST = available_planes()[1:]
 by_kernel_alone = pytest.mark.parametrize(
     "fast",
@@ -50,12 +51,6 @@ UDP_SEGMENT, UDP_GRO = 103, 104
 PATIENCE = 20.0
 """Seconds that a test waits for a packet on the loopback."""
 TRANSPORT_CC, LEVEL = 5, 6
-
-
-@pytest.fixture(autouse=True)
-def turns_that_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one turn brings does not depend on how long the machine takes for it (tests/actors/test_pump.py)."""
-    monkeypatch.setattr("actors.pump.TURN", 60.0)
 
 
 class NoKeys:
