@@ -44,22 +44,24 @@ from cases.forwarding import (
     livestream_reports,
     meeting,
     meeting_browsers,
+    meeting_of,
     meeting_pictures,
     saturation,
+    talking,
 )
 from cases.janus import streaming
 from cases.joins import joins
-from cases.limit import floor, segmented, sendmmsg
+from cases.limit import ALL_C, ALL_PYTHON, broadcast, conference, segmented, sendmmsg
 from cases.memory import memory
 from cases.stall import INTERFERENCE_SINKS, pause, stall
 from cases.stall import api as interference_api
 from cases.stall import joins as interference_joins
 from load.janus import Janus, janus
-from load.peers import PICTURES, VIDEO, VIDEO_FAST, Stream
+from load.peers import MEETING_PICTURES, MEETING_VIDEO, PICTURES, VIDEO, VIDEO_FAST
 from load.plot import plot
 from load.results import Results
 from load.servers import CORES, MOST_STOLEN, Server, server, wait_for
-from load.table import FLOOR, replace, tables
+from load.table import FLOOR, LEAST, replace, tables
 from load.window import Row, marks
 
 ATTEMPTS = 3
@@ -84,24 +86,28 @@ class Case:
     planes: bool = False
     alone: bool = False
     """Of lkactor only: others do not say."""
-    floor: Stream | None = None
-    """The load is one stream: measured, too, through what forwards and does nothing else."""
+    floor: Callable[[str, int, float], Awaitable[Row]] | None = None
+    """The same load through a program that forwards and does nothing else."""
 
 
 PACKETS = ("cpu_us_per_packet", "latency_p50_ms", "latency_p99_ms")
 STALL = ("longest_stall_ms", "longest_stall_cpu_ms", "longest_machine_stop_ms", "latency_p99_ms", "packets_per_second")
 MOST = ("packets_per_second", "cpu_us_per_packet", "latency_p99_ms")
 MEANWHILE = ("latency_p50_ms", "latency_p99_ms", "p99_by_alone", "calls_per_second", "joins_per_second")
+EVENLY, FAST, IN_PICTURES = (partial(broadcast, stream) for stream in (VIDEO, VIDEO_FAST, PICTURES))
+MEETING = partial(conference, partial(meeting_of, MEETING_VIDEO))
+MEETING_IN_PICTURES = partial(conference, partial(meeting_of, MEETING_PICTURES))
+FLOORS = {FLOOR: ALL_C, LEAST: ALL_PYTHON}
 REQUESTS = ("cpu_us_per_request", "latency_p99_ms")
 CASES = (
-    Case("b1-livestream-200", livestream, (1, 10, 50, 100, 200), PACKETS, planes=True, floor=VIDEO),
-    Case("b1-livestream-1000", livestream_fast, (10, 30), PACKETS, planes=True, floor=VIDEO_FAST),
-    Case("b1-livestream-pictures", livestream_pictures, (1, 10, 50, 100, 200), PACKETS, planes=True, floor=PICTURES),
+    Case("b1-livestream-200", livestream, (1, 10, 50, 100, 200), PACKETS, planes=True, floor=EVENLY),
+    Case("b1-livestream-1000", livestream_fast, (10, 30), PACKETS, planes=True, floor=FAST),
+    Case("b1-livestream-pictures", livestream_pictures, (1, 10, 50, 100, 200), PACKETS, planes=True, floor=IN_PICTURES),
     Case("b1-livestream-reports", livestream_reports, (10, 50, 100), PACKETS, planes=True),
     Case("b1-saturation", saturation, (100,), MOST, planes=True),
-    Case("b2-audio", audio, (10, 50, 100), PACKETS, planes=True),
-    Case("b3-meeting", meeting, (4, 8, 12), PACKETS, planes=True),
-    Case("b3-meeting-pictures", meeting_pictures, (4, 8, 12), PACKETS, planes=True),
+    Case("b2-audio", audio, (10, 50, 100), PACKETS, planes=True, floor=partial(conference, talking)),
+    Case("b3-meeting", meeting, (4, 8, 12), PACKETS, planes=True, floor=MEETING),
+    Case("b3-meeting-pictures", meeting_pictures, (4, 8, 12), PACKETS, planes=True, floor=MEETING_IN_PICTURES),
     Case("b3-meeting-browsers", meeting_browsers, (4, 8, 12), PACKETS, planes=True),
     Case("b4-joins", joins, (1, 8), ("cpu_ms_per_join", "to_first_media_ms", "joins_per_second")),
     Case("b5-data-1k", data, (1, 20), ("mb_per_second", "cpu_us_per_message")),
@@ -188,11 +194,15 @@ def _spoilt(row: Row) -> float:
     return max(crowded / MOST_CROWDED, row.get("server_core_stolen", 0.0) / MOST_STOLEN)
 
 
-def run_floor(case: Case, stream: Stream, size: int, runs: int, seconds: float) -> dict[str, Row]:
-    """Its medians, by its name."""
-    measure = partial(trio.run, floor, size, seconds, stream)
-    rows = [row for _ in range(runs) for row in attempt(f"{case.name} {size} {FLOOR}", measure)]
-    return {FLOOR: _median(rows)} if rows else {}
+def run_floors(case: Case, size: int, runs: int, seconds: float) -> dict[str, Row]:
+    """The same of what is no server."""
+    found: dict[str, list[Row]] = {name: [] for name in FLOORS}
+    if case.floor is not None:
+        for _ in range(runs):
+            for name, program in FLOORS.items():
+                measure = partial(trio.run, case.floor, program, size, seconds)
+                found[name] += attempt(f"{case.name} {size} {name}", measure)
+    return {name: _median(rows) for name, rows in found.items() if rows}
 
 
 def run_limits(size: int, runs: int, seconds: float) -> dict[str, Row]:
@@ -287,8 +297,7 @@ def main() -> None:
             servers = (ours if case.planes else dict([next(iter(ours.items()))])) | ({} if case.alone else others)
             for size in map(int, options.sizes.split(",")) if options.sizes else case.sizes:
                 medians = run_case(case, size, servers, options.runs, options.seconds)
-                if case.floor is not None:
-                    medians |= run_floor(case, case.floor, size, options.runs, options.seconds)
+                medians |= run_floors(case, size, options.runs, options.seconds)
                 done(case.name, size, case.figures, medians)
     if JANUS.name in options.cases:
         servers = dict([next(iter(ours.items()))]) | others | {"janus": janus}

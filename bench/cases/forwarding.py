@@ -54,14 +54,24 @@ async def livestream_reports(server: Server, n: int, seconds: float) -> Row:
     return await livestream(server, n, seconds, PICTURES, reports=True)
 
 
+def talking(n: int) -> Sequence[Sequence[Stream]]:
+    """What each of `n` sends where some talk."""
+    return [[AUDIO] if i < TALKERS else [] for i in range(n)]
+
+
+def meeting_of(video: Stream, n: int) -> Sequence[Sequence[Stream]]:
+    """What each of `n` sends who meet."""
+    return [[AUDIO, video]] * n
+
+
 async def audio(server: Server, n: int, seconds: float) -> Row:
     """`n` in the room, TALKERS of them talk, everybody hears everybody else."""
-    return await _conference(server, "b2", n, [[AUDIO] if i < TALKERS else [] for i in range(n)], seconds)
+    return await _conference(server, "b2", n, talking(n), seconds)
 
 
 async def meeting(server: Server, n: int, seconds: float, video: Stream = MEETING_VIDEO) -> Row:
     """`n` people who send sound and pictures, and get those of all others."""
-    return await _conference(server, "b3", n, [[AUDIO, video]] * n, seconds)
+    return await _conference(server, "b3", n, meeting_of(video, n), seconds)
 
 
 async def meeting_pictures(server: Server, n: int, seconds: float) -> Row:
@@ -71,7 +81,7 @@ async def meeting_pictures(server: Server, n: int, seconds: float) -> Row:
 
 async def meeting_browsers(server: Server, n: int, seconds: float) -> Row:
     """The same, and what browsers say of it: transport-wide numbers up, estimates down."""
-    return await _conference(server, "b3", n, [[AUDIO, MEETING_PICTURES]] * n, seconds, browsers=True)
+    return await _conference(server, "b3", n, meeting_of(MEETING_PICTURES, n), seconds, browsers=True)
 
 
 async def _conference(

@@ -1,4 +1,4 @@
-"""The all-C limit: the load of B1 through `limit/limit.c`, which forwards and does nothing else."""
+"""The loads of B1 to B3 through what forwards and does nothing else: `limit/limit.c`, `limit/least.py` in Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,15 @@ from load.pool import STAMP, Pool, dropped, enlarge
 from load.servers import CORES, Server
 from load.window import NAP, Row, count, crowd
 
+from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpSender
 from lkactor.wire.address import Address
 from lkactor.wire.rtp import build_rtp
 
 PORT = 17960
-TAG = 16
+ALL_C, ALL_PYTHON = "serve.py", "least.py"
+"""Of `bench/limit`."""
+KEYS = SrtpKeys(SrtpProfile.AEAD_AES_128_GCM, bytes(16), bytes(12), bytes(16), bytes(12))
+"""Of everybody who sends (`least.py`); `limit.c` does not ask."""
 
 
 class Forwarder(Server):
@@ -72,39 +76,53 @@ class Sink:
 
 
 class Source:
-    """Plain RTP of the size, rate and spacing of `stream`; `tag` octets more, as SRTP has."""
+    """RTP of the sizes, rates and spacings of `streams`, from the socket of `identity`; their SSRCs are its port's, so
+    that no two sources share one. `srtp` None: plain. `rate`: of all of them, instead of their own."""
 
-    identity = "publisher"
-
-    def __init__(self, port: int, stream: Stream, *, payload_type: int, tag: int) -> None:
+    def __init__(
+        self,
+        identity: str,
+        sock: socket.socket,
+        port: int,
+        streams: Sequence[Stream],
+        *,
+        payload_type: int,
+        srtp: SrtpSender | None,
+    ) -> None:
+        self.identity, self._sock, self._to, self._streams = identity, sock, ("127.0.0.1", port), streams
+        self._payload_type, self._srtp = payload_type, srtp
         self.sent = self.crowded = 0
-        self.rate, self._together = stream.rate, stream.together
-        self._to, self._size, self._payload_type, self._tag = ("127.0.0.1", port), stream.size, payload_type, bytes(tag)
+        self.rate = 0.0
 
     async def run(self) -> None:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        padding = bytes(self._size - 12 - STAMP)
-        with sock, Departures(self._together) as departures:
+        async with trio.open_nursery() as nursery:
+            for number, stream in enumerate(self._streams):
+                nursery.start_soon(self._send, stream, self._sock.getsockname()[1] << 8 | number)
+
+    async def _send(self, stream: Stream, ssrc: int) -> None:
+        padding, sequence = bytes(stream.size - 12 - STAMP), 0
+        with Departures(stream.together) as departures:
             while True:
-                self.crowded += await departures.next(self.rate)
+                self.crowded += await departures.next(self.rate or stream.rate)
                 packet = build_rtp(
                     payload_type=self._payload_type,
-                    sequence=self.sent & 0xFFFF,
-                    timestamp=self.sent & 0xFFFFFFFF,
-                    ssrc=1,
+                    sequence=sequence & 0xFFFF,
+                    timestamp=sequence & 0xFFFFFFFF,
+                    ssrc=ssrc,
                     marker=True,
                     payload=padding + time.time_ns().to_bytes(STAMP, "big"),
                     extensions={1: bytes(2)},
                 )
-                sock.sendto(packet + self._tag, self._to)
+                self._sock.sendto(self._srtp.protect_rtp(packet) if self._srtp is not None else packet, self._to)
                 self.sent += 1
+                sequence += 1
 
 
 @contextlib.asynccontextmanager
-async def forwarder(sinks: list[Sink], *, gso: bool) -> AsyncIterator[Forwarder]:
+async def forwarder(program: str, sinks: list[Sink], *, gso: bool) -> AsyncIterator[Forwarder]:
     """Pinned as every server."""
     ports = [str(sink.socket.getsockname()[1]) for sink in sinks]
-    script = Path(__file__).parent.parent / "limit" / "serve.py"
+    script = Path(__file__).parent.parent / "limit" / program
     command = [sys.executable, str(script), str(PORT), str(int(gso)), *ports]
     process = await trio.to_thread.run_sync(partial(subprocess.Popen, command, stdout=subprocess.PIPE))
     try:
@@ -120,33 +138,54 @@ async def forwarder(sinks: list[Sink], *, gso: bool) -> AsyncIterator[Forwarder]
         process.wait()
 
 
+At = Callable[[float, float], Awaitable[Row]]
+"""What counts: at so many packets a second of each stream, 0: at its own rate, for so many seconds."""
+
+
 @contextlib.asynccontextmanager
-async def load(n: int, stream: Stream, *, gso: bool) -> AsyncIterator[Callable[[float, float], Awaitable[Row]]]:
-    """What counts: at so many packets a second, for so many seconds."""
+async def load(
+    program: str, members: Sequence[Sequence[Stream]], apart: Sequence[Stream] = (), *, gso: bool = False
+) -> AsyncIterator[At]:
+    """`members`: what each sends who gets what all others send. `apart`: what somebody sends who gets nothing."""
     async with crowd() as (pool, nursery):
-        sinks = [Sink(pool, f"sink-{i}") for i in range(n)]
-        async with forwarder(sinks, gso=gso) as host:
-            source = Source(PORT, stream, payload_type=96, tag=TAG)
-            nursery.start_soon(source.run)
+        sinks = [Sink(pool, f"member-{i}") for i in range(len(members))]
+        outside = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        outside.bind(("127.0.0.1", 0))
+        senders = [("publisher", outside, apart)] if apart else []
+        senders += [(sink.identity, sink.socket, own) for sink, own in zip(sinks, members, strict=True) if own]
+        async with forwarder(program, sinks, gso=gso) as host:
+            sources = [
+                Source(identity, sock, PORT, streams, payload_type=96, srtp=SrtpSender(KEYS))
+                for identity, sock, streams in senders
+            ]
+            for source in sources:
+                nursery.start_soon(source.run)
             pool.nap = NAP
 
             async def at(rate: float, seconds: float) -> Row:
-                source.rate = rate
+                for source in sources:
+                    source.rate = rate
                 await trio.sleep(1.0)
-                return await count(host, [source], sinks, seconds)
+                return await count(host, sources, sinks, seconds)
 
             yield at
 
 
-async def floor(n: int, seconds: float, stream: Stream) -> Row:
-    """What the load of `stream` costs with nothing but what has to be."""
-    async with load(n, stream, gso=False) as at:
-        return await at(stream.rate, seconds)
+async def broadcast(stream: Stream, program: str, n: int, seconds: float) -> Row:
+    """What B1 costs with nothing but what has to be."""
+    async with load(program, [()] * n, (stream,)) as at:
+        return await at(0, seconds)
+
+
+async def conference(streams: Callable[[int], Sequence[Sequence[Stream]]], program: str, n: int, seconds: float) -> Row:
+    """The same of B2 and B3."""
+    async with load(program, streams(n)) as at:
+        return await at(0, seconds)
 
 
 async def limit(n: int, seconds: float, *, gso: bool) -> Row:
     """CPU per packet at VIDEO's rate, and the highest rate as in B1 saturation."""
-    async with load(n, VIDEO, gso=gso) as at:
+    async with load(ALL_C, [()] * n, (VIDEO,), gso=gso) as at:
         calm = await at(VIDEO.rate, seconds)
         most = await climb(lambda rate: at(rate, seconds), n)
         return most | {"cpu_us_per_packet_at_200": calm["cpu_us_per_packet"]}

@@ -1,9 +1,10 @@
 /* What forwarding alone costs on this machine: no signalling, no retransmission, no reports, no Python.
  *
- * One socket in; per datagram one AES-128-GCM unprotect, then per leg a copy, a rewritten header (SSRC, sequence,
- * transport-wide number), one AES-128-GCM protect with the leg's own key, and a send: sendmmsg over all legs, or one
- * UDP_SEGMENT send per leg for datagrams of equal size that wait together. The cipher is the OpenSSL that the server
- * uses, too: its functions are handed over, so nothing is linked. The tag is computed and not compared. */
+ * One socket in; per datagram one AES-128-GCM unprotect, then per leg but the sender's own a copy, a rewritten header
+ * (SSRC, sequence, transport-wide number), one AES-128-GCM protect with the leg's own key, and a send: sendmmsg over
+ * all legs, or one UDP_SEGMENT send per leg for datagrams of equal size that wait together (of one sender, who has no
+ * leg). The cipher is the OpenSSL that the server uses, too: its functions are handed over, so nothing is linked. The
+ * tag is computed and not compared. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -34,6 +35,14 @@ struct leg {
     uint32_t ssrc;
     uint16_t sequence, transport_wide;
     uint64_t packets, bytes;
+};
+
+/* Opened datagrams, and the ports that they came from. */
+struct received {
+    uint8_t plain[BATCH][SLOT];
+    int lengths[BATCH];
+    in_port_t from[BATCH];
+    int count;
 };
 
 static void initial_vector(uint8_t *iv, const uint8_t *packet)
@@ -79,11 +88,13 @@ static void flush(int out)
     pending = 0;
 }
 
-static void each_alone(const struct crypto *c, int out, struct leg *leg, uint8_t (*in)[SLOT], const int *lengths, int n)
+static void each_alone(const struct crypto *c, int out, struct leg *leg, const struct received *in)
 {
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < in->count; i++) {
+        if (in->from[i] == leg->to.sin_port)
+            continue;
         send_vectors[pending].iov_base = arena[pending];
-        send_vectors[pending].iov_len = protect(c, leg, in[i], lengths[i], arena[pending]);
+        send_vectors[pending].iov_len = protect(c, leg, in->plain[i], in->lengths[i], arena[pending]);
         sends[pending].msg_hdr = (struct msghdr){.msg_name = &leg->to, .msg_namelen = sizeof leg->to,
                                                  .msg_iov = &send_vectors[pending], .msg_iovlen = 1};
         if (++pending == SENDS)
@@ -92,13 +103,13 @@ static void each_alone(const struct crypto *c, int out, struct leg *leg, uint8_t
 }
 
 /* All of equal size in one send; the header of a run names the size of its segments. */
-static void as_runs(const struct crypto *c, int out, struct leg *leg, uint8_t (*in)[SLOT], const int *lengths, int n)
+static void as_runs(const struct crypto *c, int out, struct leg *leg, const struct received *in)
 {
     static uint8_t run[BATCH * SLOT];
-    for (int i = 0; i < n;) {
-        int first = i, size = lengths[i] + TAG, used = 0;
-        while (i < n && lengths[i] == lengths[first] && used + size < 65000)
-            used += protect(c, leg, in[i], lengths[i], run + used), i++;
+    for (int i = 0; i < in->count;) {
+        int first = i, size = in->lengths[i] + TAG, used = 0;
+        while (i < in->count && in->lengths[i] == in->lengths[first] && used + size < 65000)
+            used += protect(c, leg, in->plain[i], in->lengths[i], run + used), i++;
         struct iovec vector = {run, used};
         char control[CMSG_SPACE(sizeof(uint16_t))] = {0};
         struct msghdr message = {.msg_name = &leg->to, .msg_namelen = sizeof leg->to, .msg_iov = &vector,
@@ -124,7 +135,8 @@ static void *cipher(const struct crypto *c, int number)
 /* Until it is killed. `ports` of 127.0.0.1 are the legs. Datagrams below HEADER + TAG octets are not for us. */
 void run(const struct crypto *c, int in, int out, int gso, const uint16_t *ports, int count)
 {
-    static uint8_t input[BATCH][SLOT], plain[BATCH][SLOT];
+    static uint8_t input[BATCH][SLOT];
+    static struct received opened;
     struct leg *legs = calloc(count, sizeof *legs);
     uint8_t key[16] = {1}, iv[12];
     void *publisher = c->new_context();
@@ -140,30 +152,36 @@ void run(const struct crypto *c, int in, int out, int gso, const uint16_t *ports
     for (;;) {
         struct mmsghdr messages[BATCH];
         struct iovec vectors[BATCH];
-        int lengths[BATCH], taken = 0, written;
+        struct sockaddr_in from[BATCH];
+        int written;
         poll(&readable, 1, -1);
         memset(messages, 0, sizeof messages);
         for (int n = 0; n < BATCH; n++) {
             vectors[n] = (struct iovec){input[n], SLOT - TAG};
             messages[n].msg_hdr.msg_iov = &vectors[n];
             messages[n].msg_hdr.msg_iovlen = 1;
+            messages[n].msg_hdr.msg_name = &from[n];
+            messages[n].msg_hdr.msg_namelen = sizeof from[n];
         }
+        opened.count = 0;
         int received = recvmmsg(in, messages, BATCH, MSG_DONTWAIT, NULL);
         for (int n = 0; n < received; n++) {
             int length = (int)messages[n].msg_len - TAG;
             if (length < HEADER)
                 continue;
-            memcpy(plain[taken], input[n], HEADER);
+            uint8_t *plain = opened.plain[opened.count];
+            memcpy(plain, input[n], HEADER);
             initial_vector(iv, input[n]);
             c->decrypt_init(publisher, NULL, NULL, NULL, iv);
             c->control(publisher, SET_TAG, TAG, input[n] + length);
             c->decrypt_update(publisher, NULL, &written, input[n], HEADER);
-            c->decrypt_update(publisher, plain[taken] + HEADER, &written, input[n] + HEADER, length - HEADER);
-            lengths[taken++] = length;
+            c->decrypt_update(publisher, plain + HEADER, &written, input[n] + HEADER, length - HEADER);
+            opened.from[opened.count] = from[n].sin_port;
+            opened.lengths[opened.count++] = length;
         }
-        if (taken)
+        if (opened.count)
             for (int n = 0; n < count; n++)
-                (gso && taken > 1 ? as_runs : each_alone)(c, out, &legs[n], plain, lengths, taken);
+                (gso && opened.count > 1 ? as_runs : each_alone)(c, out, &legs[n], &opened);
         flush(out);
     }
 }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 320, 60, 130, 34, 40
-COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a5a44")
+COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8a5a44", "#7a6fa3")
 Points = Sequence[tuple[float, float]]
 
 

@@ -14,8 +14,8 @@ from load.window import Row, marks
 
 BEGIN, END = "<!-- begin: written by bench/suite.py --markdown -->", "<!-- end -->"
 KERNEL, PYTHON = "lkactor kernel", "lkactor python"
-FLOOR = "all-C floor"
-"""`limit/limit.c` under the load of a case."""
+FLOOR, LEAST = "all-C floor", "all-Python floor"
+"""`limit/limit.c` and `limit/least.py` under the load of a case."""
 MISSED = "**missed**"
 PACKET, P50, P99 = "cpu_us_per_packet", "latency_p50_ms", "latency_p99_ms"
 
@@ -197,25 +197,34 @@ def _listed(results: Results) -> Iterator[str]:
 
 
 def _floor(results: Results, compared: str) -> Iterator[str]:
-    """How much of what a packet costs is the machine's."""
+    """How much of what a packet costs is the machine's, and the interpreter's."""
     cases = [(title, case, size) for title, case, sizes, _ in FORWARDING for size in sizes]
-    found = [(title, size, results.get(case, size, FLOOR), case) for title, case, size in cases]
-    if not any(row for _, _, row, _ in found):
+    if not any(results.get(case, size, FLOOR) for _, case, size in cases):
         return
     yield from (
         "",
-        "What the load costs with nothing but what has to be: receive, open, and per leg copy, protect and send, in C",
-        "(`bench/limit/limit.c`). The last column is what OpenSSL and nothing else would have here:",
+        "What the load costs with nothing but what has to be: receive, open, and per leg copy, protect and send; in C",
+        "(`bench/limit/limit.c`) and in Python (`bench/limit/least.py`). us a packet; in brackets what these,",
+        f"which are no servers, would have by {compared}:",
         "",
+        "| case | N | all-C | kernel | all-C by kernel | all-Python | Python | all-Python by Python |",
+        "|---|---|---|---|---|---|---|---|",
     )
-    yield "| case | N | all-C, us a packet | kernel | all-C by kernel | all-C by the other server |"
-    yield "|---|---|---|---|---|---|"
-    for title, size, row, case in found:
-        ours, base = results.get(case, size, KERNEL), results.get(case, size, compared)
-        if row is not None and ours is not None:
-            least = f"{row[PACKET] / base[PACKET]:.2f}" if base is not None else "-"
-            share = row[PACKET] / ours[PACKET]
-            yield f"| {title} | {size} | {_figure(row, PACKET)} | {_figure(ours, PACKET)} | {share:.2f} | {least} |"
+    for title, case, size in cases:
+        base = results.get(case, size, compared)
+        cells = [title, str(size)]
+        for floor, server in ((FLOOR, KERNEL), (LEAST, PYTHON)):
+            cells += _beside(results.get(case, size, floor), results.get(case, size, server), base)
+        if any(cells[2:]):
+            yield f"| {' | '.join(cells)} |"
+
+
+def _beside(least: Row | None, ours: Row | None, base: Row | None) -> list[str]:
+    """A floor, what stands on it, and how much of that it is."""
+    if least is None or ours is None:
+        return ["", "", ""]
+    by = f" ({least[PACKET] / base[PACKET]:.2f})" if base is not None else ""
+    return [f"{_figure(least, PACKET)}{by}", _figure(ours, PACKET), f"{least[PACKET] / ours[PACKET]:.2f}"]
 
 
 def _limit(results: Results) -> Iterator[str]:
