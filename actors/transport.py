@@ -12,6 +12,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import assert_never
 
 from trio import current_time, sleep_forever
@@ -468,12 +470,12 @@ class TransportActor(Actor[TransportMessage]):
         return f"ice {ice:.1f} ms over {kind} {path.ip}:{path.port}, dtls {dtls:.1f} ms"
 
     def _send_datagrams(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
-        for datagram, address in datagrams:
-            path = self._path(address)
+        for address, run in groupby(datagrams, itemgetter(1)):
+            path, burst = self._path(address), [memoryview(datagram) for datagram, _ in run]
             if path is None:
-                self._peer.counters.count("peer.no_path")
+                self._peer.counters.count("peer.no_path", len(burst))
             else:
-                path.send(datagram)
+                path.send_run(burst)
 
     def _path(self, address: Address) -> Path | None:
         path = self._paths.get(address)

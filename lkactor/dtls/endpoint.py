@@ -26,6 +26,7 @@ from OpenSSL import SSL
 
 from lkactor.counters import Counters
 from lkactor.dtls.certificate import ALGORITHMS, PREFERRED, Certificate, fingerprint_of
+from lkactor.dtls.records import READ_SIZE, records_of
 from lkactor.fingerprint import Fingerprint
 from lkactor.srtp import SrtpKeys, SrtpProfile
 
@@ -39,7 +40,6 @@ MAX_FLIGHT_INTERVAL = 1.6
 MAX_LAST_FLIGHTS = 32
 """How often the last flight is repeated to a client that has not got it."""
 HANDSHAKE_TIMEOUT = 60.0
-READ_SIZE = 16384
 RECORD_HEADER, APPLICATION_DATA = 13, 23
 """Octets, of which the last two are the length of what follows (RFC 6347 section 4.1); a record's type."""
 _PROFILES = {profile.openssl_name.encode(): profile for profile in SrtpProfile}
@@ -79,6 +79,7 @@ class DtlsEndpoint:
         self._fingerprints = tuple(remote_fingerprints)
         self._ssl = SSL.Connection(certificate.context(profiles), None)
         self._ssl.set_ciphertext_mtu(MTU)
+        self._records = records_of(self._ssl)
         if role == "client":
             self._ssl.set_connect_state()
         else:
@@ -123,7 +124,7 @@ class DtlsEndpoint:
         if repeated:
             self._collect()
         try:
-            self._ssl.bio_write(data)
+            self._records.take_in(data)
         except SSL.Error:
             self.counters.count("dtls.bio")
             return
@@ -131,11 +132,24 @@ class DtlsEndpoint:
             if self._deadline is None:
                 self._deadline = now + HANDSHAKE_TIMEOUT
             self._handshake(now)
-        if self._state == "connected" and not self._read(_application_records(data)):
-            # OpenSSL drops what does not authenticate without a word; late handshake flights end here, too.
-            self.counters.count("dtls.no_data")
+        if self._state == "connected":
+            before = len(self._events)
+            self._events[before:before] = map(DtlsData, self._read(None, READ_SIZE))  # A close comes after it.
         if repeated and not self._collect():
             self._repeat_last_flight(now)
+
+    def receive_data(self, datagram: bytes) -> Sequence[bytes] | None:
+        """What its records hold, while connected, if it consists of nothing but application data. It is not an event
+        then, but there may be one if anything is wrong. None: it is for `receive_datagram`."""
+        records = _application_records(datagram) if self._state == "connected" else None
+        if records is None:
+            return None
+        try:
+            self._records.take_in(datagram)
+        except SSL.Error:
+            self.counters.count("dtls.bio")
+            return ()
+        return self._read(records, len(datagram))
 
     @property
     def open(self) -> bool:
@@ -152,7 +166,7 @@ class DtlsEndpoint:
             return
         self._written = True
         try:
-            self._ssl.send(data)
+            self._records.write(data)
         except SSL.Error:
             self.counters.count("dtls.send")
 
@@ -226,29 +240,29 @@ class DtlsEndpoint:
                 return fingerprint_of(certificate, algorithm).value in wanted
         return False
 
-    def _read(self, records: int | None) -> bool:
-        """All there is; False if there was nothing. `records`: how many that can be at most, all of them application
-        data; None: who knows. To ask OpenSSL once more costs an exception, which is as much as to read a record."""
-        found = 0
+    def _read(self, records: int | None, most: int) -> list[bytes]:
+        """What records hold, none more than `most`. `records`: how many there are, all of them application data; None:
+        who knows. To ask OpenSSL once more costs an exception, which is as much as to read a record."""
+        found = list[bytes]()
         self._written = self._written or records is None  # An alert, an answer to a late flight.
-        while found != records:
-            try:
-                self._events.append(DtlsData(self._ssl.recv(READ_SIZE)))
-                self._flight = []  # The peer has our Finished: it sends data.
-                found += 1
-            except SSL.WantReadError:
-                break
-            except SSL.ZeroReturnError:
-                self._notify()  # RFC 5246 section 7.2.1: answered in kind.
-                self._close("close_notify")
-                return True
-            except SSL.Error as error:
-                self._written = True
-                self.counters.count("dtls.record")
-                if self._ssl.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
-                    self._close(f"alert: {_reason(error)}")
-                return True
-        return found > 0
+        try:
+            while len(found) != records:
+                found.append(self._records.read(most))
+        except SSL.WantReadError:
+            if not found:
+                # OpenSSL drops what does not authenticate without a word; late handshake flights end here, too.
+                self.counters.count("dtls.no_data")
+        except SSL.ZeroReturnError:
+            self._notify()  # RFC 5246 section 7.2.1: answered in kind.
+            self._close("close_notify")
+        except SSL.Error as error:
+            self._written = True
+            self.counters.count("dtls.record")
+            if self._ssl.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
+                self._close(f"alert: {_reason(error)}")
+        if found:
+            self._flight = []  # The peer has our Finished: it sends data.
+        return found
 
     # -- flights
 
@@ -283,17 +297,13 @@ class DtlsEndpoint:
 
     def _collect(self) -> list[bytes]:
         """Move what OpenSSL wrote to the queue. A BIO is a stream of records: they become datagrams again, whole."""
-        chunks = list[bytes]()
         self._written = False
-        while not chunks or len(chunks[-1]) == READ_SIZE:
-            try:
-                chunks.append(self._ssl.bio_read(READ_SIZE))
-            except SSL.WantReadError:
-                break
-            except SSL.Error:
-                self.counters.count("dtls.bio")
-                break
-        datagrams = _datagrams(b"".join(chunks)) if chunks else []
+        try:
+            written = self._records.take_out()
+        except SSL.Error:
+            self.counters.count("dtls.bio")
+            return []
+        datagrams = _datagrams(written) if written else []
         self._outgoing += datagrams
         return datagrams
 

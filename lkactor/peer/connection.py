@@ -355,10 +355,24 @@ class PeerConnection:
             self._dtls_path = addr
         # Once it is up its records are authentic wherever they come from. In an ICE restart Chrome sends by new ports
         # that it still pairs with our old credentials, and refuses checks of ours there.
-        was_open = dtls.open
-        dtls.receive_datagram(data, now)
+        received = dtls.receive_data(data)
+        if received is None:
+            dtls.receive_datagram(data, now)
+        else:
+            self._receive_sctp(received, now)
+            if dtls.open:
+                return Moved.DATA
         self._drain(now)
-        return Moved.DATA if was_open and dtls.open else Moved.ALL
+        return Moved.ALL
+
+    def _receive_sctp(self, packets: Sequence[bytes], now: float) -> None:
+        sctp = self.sctp
+        if sctp is None:
+            self.counters.count("sctp.not_negotiated", len(packets))
+            return
+        for packet in packets:
+            sctp.receive_datagram(packet, now)
+        self._drain_sctp(sctp)
 
     def _drain(self, now: float) -> None:
         """Move what one layer produced into the next, until all are quiet."""
@@ -414,10 +428,7 @@ class PeerConnection:
                         self._receive_srtp(data, arrival)
                     self._update_connected()
                 case DtlsData(data=data):
-                    if self.sctp is not None:
-                        self.sctp.receive_datagram(data, now)
-                    else:
-                        self.counters.count("sctp.not_negotiated")
+                    self._receive_sctp((data,), now)
                 case DtlsClosed(reason=reason):
                     # A close_notify alone does not end the connection: the signalling says when it is over.
                     if not self._dtls_up or "fingerprint" in reason:

@@ -18,6 +18,8 @@ from lkactor.counters import Counters
 
 MAX_NONCES = 100
 MAX_NONCE = 64
+_RELIABLE, _LOSSY = models.DataPacket.Kind.RELIABLE, models.DataPacket.Kind.LOSSY
+_NOBODY = frozenset[str]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +56,34 @@ class DataStamper:
                 self.counters.count("data.duplicate_sequence")
                 return None
             self.last_sequence = packet.sequence
-        if not self._admit(packet, agent):
-            return None
-        packet.kind = models.DataPacket.Kind.RELIABLE if reliable else models.DataPacket.Kind.LOSSY
-        if not (agent and _speaks_for_another(packet)):
-            packet.participant_identity = "" if hidden else self._identity
-        packet.participant_sid = "" if hidden else self._sid
-        sids = self._stamp_user(packet, hidden) if packet.HasField("user") else frozenset()
-        return StampedData(reliable, packet.SerializeToString(), frozenset(packet.destination_identities), sids)
-
-    def _admit(self, packet: models.DataPacket, agent: bool) -> bool:
         kind = packet.WhichOneof("value")
+        user = packet.user if kind == "user" else None
+        if not self._admit(kind, user, agent):
+            return None
+        sid, identity = ("", "") if hidden else (self._sid, self._identity)
+        packet.kind = _RELIABLE if reliable else _LOSSY
+        if not (agent and _speaks_for_another(packet)):
+            packet.participant_identity = identity
+        packet.participant_sid = sid
+        destinations, sids = packet.destination_identities, _NOBODY
+        if user is not None:
+            # Older clients read the fields of the user packet, newer ones the outer ones: both say the same.
+            user.participant_sid, user.participant_identity = sid, identity
+            sids = frozenset(user.destination_sids)
+            if destinations and not user.destination_identities:
+                user.destination_identities.extend(destinations)
+            elif not destinations:
+                destinations.extend(user.destination_identities)
+        return StampedData(reliable, packet.SerializeToString(), frozenset(destinations), sids)
+
+    def _admit(self, kind: str | None, user: models.UserPacket | None, agent: bool) -> bool:
         if kind == "transcription" and not agent:
             self.counters.count("data.transcription_not_agent")
             return False
         if kind == "metrics":
             self.counters.count("data.metrics_not_forwarded")
             return False
-        nonce = packet.user.nonce if kind == "user" else b""
+        nonce = user.nonce if user is not None else b""
         if len(nonce) > MAX_NONCE:
             nonce = hashlib.sha256(nonce).digest()  # ours are 16 bytes; what is remembered is bounded
         if nonce:
@@ -82,17 +94,6 @@ class DataStamper:
             if len(self._nonces) > MAX_NONCES:
                 self._nonces.popitem(last=False)
         return True
-
-    def _stamp_user(self, packet: models.DataPacket, hidden: bool) -> frozenset[str]:
-        """Older clients read the fields of the user packet, newer ones the outer ones: both say the same."""
-        user = packet.user
-        user.participant_sid = "" if hidden else self._sid
-        user.participant_identity = "" if hidden else self._identity
-        if user.destination_identities and not packet.destination_identities:
-            packet.destination_identities.extend(user.destination_identities)
-        elif packet.destination_identities and not user.destination_identities:
-            user.destination_identities.extend(packet.destination_identities)
-        return frozenset(user.destination_sids)
 
 
 def _speaks_for_another(packet: models.DataPacket) -> bool:

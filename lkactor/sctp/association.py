@@ -58,9 +58,10 @@ class State(Enum):
     ENDED = auto()
 
 
-_RECEIVING = frozenset({State.COOKIE_ECHOED, State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT})
-"""DATA is taken. COOKIE_ECHOED too: the peer's DATA may overtake its COOKIE ACK."""
-_SENDING = frozenset({State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED})
+_RECEIVING = (State.ESTABLISHED, State.COOKIE_ECHOED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT)
+"""DATA is taken. COOKIE_ECHOED too: the peer's DATA may overtake its COOKIE ACK. A tuple: to find an Enum's member in a
+set is a call of Python."""
+_SENDING = (State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED)
 
 
 class SctpAssociation:
@@ -301,7 +302,7 @@ class SctpAssociation:
     def _tag_is_right(self, tag: int, parts: list[chunks.Chunk]) -> bool:
         """RFC 9260 section 8.5 with the exceptions of 8.5.1."""
         kind, flags, _ = parts[0]
-        if any(part[0] == ChunkType.INIT for part in parts):
+        if kind == ChunkType.INIT or (len(parts) > 1 and any(part[0] == ChunkType.INIT for part in parts)):
             return tag == 0 and len(parts) == 1
         if kind == ChunkType.COOKIE_ECHO:
             return True  # compared with the cookie

@@ -15,9 +15,18 @@ from support.netem import Wire, run_pair
 from lkactor.dtls import Certificate, DtlsClosed, DtlsConnected, DtlsData, DtlsEndpoint, Fingerprint
 from lkactor.dtls.certificate import fingerprint_of
 from lkactor.dtls.endpoint import FLIGHT_INTERVAL, HANDSHAKE_TIMEOUT, MAX_EARLY, MAX_LAST_FLIGHTS, MTU
+from lkactor.dtls.records import DirectRecords, Records
 from lkactor.srtp import SrtpProfile
 
 SERVER, CLIENT = Certificate.generate(), Certificate.generate()
+
+
+@pytest.fixture(scope="module", autouse=True, params=["direct", "public"])
+def records(request):
+    """Both ways to OpenSSL's records."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lkactor.dtls.endpoint.records_of", {"direct": DirectRecords, "public": Records}[request.param])
+        yield
 
 
 def endpoints(server_expects=None):
