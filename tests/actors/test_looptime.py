@@ -11,7 +11,7 @@ import trio.lowlevel
 import trio.testing
 
 from actors import looptime
-from actors.looptime import MAX_YIELDS, LoopTime
+from actors.looptime import MAX_YIELDS, SHARED_TURN, TURN, LoopTime, SharedLoopTime
 
 
 class Clock:
@@ -129,3 +129,23 @@ def test_who_is_woken_late_in_a_turn_takes_the_next_one(monkeypatch, turns: tupl
         assert counted.count == yields
 
     trio.run(main)
+
+
+def test_a_loop_that_shares_the_interpreter_is_late_by_what_it_took_of_a_core(monkeypatch) -> None:
+    clock, cpu = Clock(), Clock()
+    monkeypatch.setattr(looptime, "monotonic", clock)
+    monkeypatch.setattr(looptime, "thread_time", cpu)
+    loop = LoopTime()
+    shared = SharedLoopTime(loop)
+    turn(loop, clock, 100.0, 100.5)
+    loop.after_io_wait(0.0)
+    clock.now += 2 * max(TURN, SHARED_TURN)  # Waiting for the other thread.
+    assert loop.is_late() and not shared.is_late()
+    assert shared.turn_so_far() == 0.0
+    cpu.now += SHARED_TURN + 1e-6
+    assert shared.is_late()
+    assert shared.turn_so_far() == pytest.approx(SHARED_TURN, abs=1e-5)
+    assert shared.number == loop.number == 1
+    loop.before_io_wait(0.0)
+    assert not shared.is_late()
+    assert shared.number == 2
