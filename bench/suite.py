@@ -276,7 +276,8 @@ def wanted(name: str, options: argparse.Namespace) -> bool:
 
 def main() -> None:
     options = parse()
-    # As an interrupt, which Trio takes well, so that no server stays behind.
+    # As an interrupt, which Trio takes well, so that no server stays behind. A shell's background jobs ignore those.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     if options.nice is not None:
         prefer(options.nice)

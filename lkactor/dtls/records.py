@@ -35,13 +35,18 @@ class Records:
 
     def take_out(self) -> bytes:
         """What OpenSSL has written since the last call: records, whole."""
-        taken = list[bytes]()
-        while not taken or len(taken[-1]) == READ_SIZE:
-            try:
-                taken.append(self._connection.bio_read(READ_SIZE))
-            except SSL.WantReadError:
-                break
-        return b"".join(taken)
+        taken = part = self._take_part()
+        while len(part) == READ_SIZE:
+            part = self._take_part()
+            taken += part
+        return taken
+
+    def _take_part(self) -> bytes:
+        """Up to READ_SIZE of it; nothing: there is no more."""
+        try:
+            return self._connection.bio_read(READ_SIZE)
+        except SSL.WantReadError:
+            return b""
 
 
 class DirectRecords(Records):
@@ -69,13 +74,11 @@ class DirectRecords(Records):
         if size <= 0:
             self._raise(size)
 
-    def take_out(self) -> bytes:
+    def _take_part(self) -> bytes:
         buffer = _new("char[]", READ_SIZE)
         size = _lib.BIO_read(self._out, buffer, READ_SIZE)
-        if size <= 0:
-            return b""
-        taken: bytes = _ffi.unpack(buffer, size)
-        return taken if size < READ_SIZE else taken + self.take_out()
+        part: bytes = _ffi.unpack(buffer, size) if size > 0 else b""
+        return part
 
     def _raise(self, result: int) -> None:
         """pyOpenSSL's error for it."""
@@ -97,6 +100,8 @@ def find(module: Any = SSL) -> tuple[Any, Any] | None:
 
 
 _found = find()
+_lib: Any
+_ffi: Any
 _lib, _ffi = _found or (None, None)
 _new: Any = _ffi.new_allocator(should_clear_after_alloc=False) if _ffi is not None else None
 
