@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import trio
 from cases.limit import Source
 from load.janus import PAYLOAD_TYPE, RTP_PORT, Viewer
@@ -16,9 +14,7 @@ async def streaming(server: Server, n: int, seconds: float) -> Row:
     """CPU per delivered packet at VIDEO's rate."""
     async with crowd() as (pool, nursery):
         viewers = [Viewer(pool, f"viewer-{i}", full=full) for i, full in enumerate(spread(n))]
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("127.0.0.1", 0))
-        source = Source("publisher", sock, RTP_PORT, [VIDEO], payload_type=PAYLOAD_TYPE, srtp=None)
+        source = Source("publisher", RTP_PORT, [VIDEO], payload_type=PAYLOAD_TYPE, srtp=None)
         nursery.start_soon(source.run)
         limit = trio.CapacityLimiter(JOINING_AT_ONCE)
 

@@ -14,21 +14,20 @@ from pathlib import Path
 
 import trio
 from cases.forwarding import climb
+from limit.common import HOST, keys
 from load.pace import Departures
 from load.peers import VIDEO, Stream
 from load.pool import STAMP, Pool, dropped, enlarge
 from load.servers import CORES, Server
 from load.window import NAP, Row, count, crowd
 
-from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpSender
+from lkactor.srtp import SrtpSender
 from lkactor.wire.address import Address
 from lkactor.wire.rtp import build_rtp
 
 PORT = 17960
 ALL_C, ALL_PYTHON = "serve.py", "least.py"
 """Of `bench/limit`."""
-KEYS = SrtpKeys(SrtpProfile.AEAD_AES_128_GCM, bytes(16), bytes(12), bytes(16), bytes(12))
-"""Of everybody who sends (`least.py`); `limit.c` does not ask."""
 
 
 class Forwarder(Server):
@@ -41,15 +40,20 @@ class Forwarder(Server):
         return None
 
 
+def _bound() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((HOST, 0))
+    return sock
+
+
 class Sink:
     """A socket that only counts, without times. What Pool and `count` want of a subscriber and of its connection."""
 
     def __init__(self, pool: Pool, identity: str) -> None:
         self.identity = identity
         self.full, self.missing, self.latencies = False, 0, list[float]()
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket = _bound()
         enlarge(self.socket)
-        self.socket.bind(("127.0.0.1", 0))
         self._receiver = pool.receiver
         self.connected = trio.Event()
         self.connected.set()
@@ -76,20 +80,20 @@ class Sink:
 
 
 class Source:
-    """RTP of the sizes, rates and spacings of `streams`, from the socket of `identity`; their SSRCs are its port's, so
-    that no two sources share one. `srtp` None: plain. `rate`: of all of them, instead of their own."""
+    """RTP of the sizes, rates and spacings of `streams`, from the socket of `identity`, or one of its own; their SSRCs
+    are its port's, so that no two sources share one. `srtp` None: plain. `rate`: of all of them, not their own."""
 
     def __init__(
         self,
         identity: str,
-        sock: socket.socket,
         port: int,
         streams: Sequence[Stream],
         *,
         payload_type: int,
         srtp: SrtpSender | None,
+        sock: socket.socket | None = None,
     ) -> None:
-        self.identity, self._sock, self._to, self._streams = identity, sock, ("127.0.0.1", port), streams
+        self.identity, self._sock, self._to, self._streams = identity, sock or _bound(), (HOST, port), streams
         self._payload_type, self._srtp = payload_type, srtp
         self.sent = self.crowded = 0
         self.rate = 0.0
@@ -149,15 +153,15 @@ async def load(
     """`members`: what each sends who gets what all others send. `apart`: what somebody sends who gets nothing."""
     async with crowd() as (pool, nursery):
         sinks = [Sink(pool, f"member-{i}") for i in range(len(members))]
-        outside = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        outside.bind(("127.0.0.1", 0))
-        senders = [("publisher", outside, apart)] if apart else []
-        senders += [(sink.identity, sink.socket, own) for sink, own in zip(sinks, members, strict=True) if own]
+        source_of = partial(Source, port=PORT, payload_type=96)
+        sources = [
+            source_of(sink.identity, streams=own, srtp=SrtpSender(keys(0)), sock=sink.socket)
+            for sink, own in zip(sinks, members, strict=True)
+            if own
+        ]
+        if apart:
+            sources.append(source_of("publisher", streams=apart, srtp=SrtpSender(keys(0))))
         async with forwarder(program, sinks, gso=gso) as host:
-            sources = [
-                Source(identity, sock, PORT, streams, payload_type=96, srtp=SrtpSender(KEYS))
-                for identity, sock, streams in senders
-            ]
             for source in sources:
                 nursery.start_soon(source.run)
             pool.nap = NAP

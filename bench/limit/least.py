@@ -12,15 +12,16 @@ import select
 import socket
 import struct
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from limit.common import HOST, keys, listening
 
 from actors.sending import sender_for
-from lkactor.srtp import PacketBuffer, SlotArray, SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
+from lkactor.srtp import PacketBuffer, SlotArray, SrtpReceiver, SrtpSender
 
 HEADER, TAG, MAX_DATAGRAM, SLOT = 24, 16, 2048, 1664
-BUFFER = 16 * 1024 * 1024
-IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
-"""linux/in.h; as the server's sockets."""
-HOST = "127.0.0.1"
 _head = struct.Struct("!HHIIHHII").pack
 """RTP header and header extension, HEADER octets."""
 
@@ -29,11 +30,7 @@ class Least:
     """The legs, and who sends to them."""
 
     def __init__(self, port: int, legs: list[int]) -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self.sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-        self.sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
-        self.sock.bind((HOST, port))
+        self.sock = listening(port)
         self.sock.setblocking(False)
         sender = sender_for(self.sock.fileno())
         if sender is None:
@@ -74,12 +71,6 @@ class Least:
                 lengths[index] = end
             slots.protect(contexts)
             sender.send(messages, 0, len(places), (end + TAG,))
-
-
-def keys(number: int) -> SrtpKeys:
-    """Of a leg; 0: of everybody who sends here, too."""
-    key, salt = number.to_bytes(16, "big"), bytes(12)
-    return SrtpKeys(SrtpProfile.AEAD_AES_128_GCM, key, salt, key, salt)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import socket
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pylibsrtp._binding
+from limit.common import listening
 from load.native import build
 
 FUNCTIONS = (
@@ -23,9 +23,6 @@ FUNCTIONS = (
     "EVP_CIPHER_CTX_ctrl",
 )
 """In the order of `struct crypto`."""
-BUFFER = 16 * 1024 * 1024
-IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
-"""linux/in.h; as the server's sockets: packets that are never fragmented cost less."""
 
 
 def main(port: int, gso: int, legs: list[int]) -> None:
@@ -33,11 +30,7 @@ def main(port: int, gso: int, legs: list[int]) -> None:
     pointers = [ctypes.cast(getattr(openssl, name), ctypes.c_void_p) for name in FUNCTIONS]
     crypto = (ctypes.c_void_p * len(pointers))(*pointers)
     library = ctypes.CDLL(str(build(Path(__file__).with_name("limit.c"), "-shared", "-fPIC")))
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, BUFFER)
-    sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
-    sock.bind(("127.0.0.1", port))
+    sock = listening(port)
     print("ready", flush=True)
     ports = (ctypes.c_uint16 * len(legs))(*legs)
     library.run(crypto, sock.fileno(), sock.fileno(), gso, ports, len(legs))

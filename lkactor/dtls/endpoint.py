@@ -123,10 +123,7 @@ class DtlsEndpoint:
         repeated = self._state == "connected" and bool(self._flight) and _is_handshake(data)
         if repeated:
             self._collect()
-        try:
-            self._records.take_in(data)
-        except SSL.Error:
-            self.counters.count("dtls.bio")
+        if not self._take_in(data):
             return
         if self._state == "handshake":
             if self._deadline is None:
@@ -144,12 +141,7 @@ class DtlsEndpoint:
         records = _application_records(datagram) if self._state == "connected" else None
         if records is None:
             return None
-        try:
-            self._records.take_in(datagram)
-        except SSL.Error:
-            self.counters.count("dtls.bio")
-            return ()
-        return self._read(records, len(datagram))
+        return self._read(records, len(datagram)) if self._take_in(datagram) else ()
 
     @property
     def open(self) -> bool:
@@ -239,6 +231,15 @@ class DtlsEndpoint:
             if wanted:
                 return fingerprint_of(certificate, algorithm).value in wanted
         return False
+
+    def _take_in(self, datagram: bytes) -> bool:
+        """False: OpenSSL would not have it."""
+        try:
+            self._records.take_in(datagram)
+        except SSL.Error:
+            self.counters.count("dtls.bio")
+            return False
+        return True
 
     def _read(self, records: int | None, most: int) -> list[bytes]:
         """What records hold, none more than `most`. `records`: how many there are, all of them application data; None:

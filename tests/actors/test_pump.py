@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -97,14 +97,16 @@ class Stage:
                 self.forwarder.receive(0, [parse_rtp(data, arrival)], arrival)
 
     def wait(self, count: int) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while len(self.sinks[1].rtp) < count and time.monotonic() < deadline:
-            time.sleep(0.001)
+        """Until a leg has had so many packets."""
+        self._wait_until(lambda: len(self.sinks[1].rtp) >= count)
 
     def wait_received(self, count: int) -> None:
         """Until the thread has read so many datagrams."""
+        self._wait_until(lambda: self.cell.received[0] >= count)
+
+    def _wait_until(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while self.cell.received[0] < count and time.monotonic() < deadline:
+        while not done() and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def close(self) -> None:
