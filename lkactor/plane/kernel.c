@@ -301,31 +301,45 @@ static void fetch_ahead(lk_row **rows, int left, const lk_packet *first) {
     if (left > AHEAD / 3 && rows[AHEAD / 3]->egress->cipher != NULL) fetch_cipher(rows[AHEAD / 3]->egress->cipher);
 }
 
-/* `next`: only to rows for which the first packet is the very next one. */
-static int forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
-                   const uint8_t *arena, int layer, int video, int keyframe, int next, uint32_t stamp, double now,
-                   uint8_t *left) {
-    int leaving = 0;
-    lk_lock(kernel);
-    for (int i = 0; i < row_count; i++) {
-        lk_row *row = rows[i];
-        fetch_ahead(rows + i, row_count - i, packets);
-        left[i] = 0;
-        if (!is_open(row) || (video && row->layer != layer && !keyframe)) continue;
-        if (!is_steady(kernel, row, packets, packet_count, layer) || (next && !is_next(row, packets))) {
-            left[i] = 1;
-            leaving++;
-            continue;
-        }
-        if (kernel->used && kernel->used + packet_count > TOGETHER) flush(kernel);
-        for (int n = 0; n < packet_count; n++) write_packet(kernel, row, &packets[n], arena, layer, stamp, now);
-    }
-    flush(kernel);
-    lk_unlock(kernel);
-    return leaving;
+/* Packets of one layer, with rising numbers, on their way to rows. */
+typedef struct {
+    const lk_packet *packets;
+    int count;
+    const uint8_t *arena;
+    int layer, video, keyframe;
+    int next;                       /* only to rows for which the first packet is the very next one */
+    uint32_t stamp;                 /* abs-send-time of now */
+    double now;
+} lk_burst;
+
+/* 1: this row is left. */
+static int serve(lk_kernel *kernel, lk_row *row, const lk_burst *burst) {
+    if (!is_open(row) || (burst->video && row->layer != burst->layer && !burst->keyframe)) return 0;
+    if (!is_steady(kernel, row, burst->packets, burst->count, burst->layer)) return 1;
+    if (burst->next && !is_next(row, burst->packets)) return 1;
+    for (int n = 0; n < burst->count; n++)
+        write_packet(kernel, row, &burst->packets[n], burst->arena, burst->layer, burst->stamp, burst->now);
+    return 0;
+}
+
+/* Packets for one destination stay together. */
+static void flush_before(lk_kernel *kernel, int count) {
+    if (kernel->used && kernel->used + count > TOGETHER) flush(kernel);
 }
 
 int lk_forward(lk_kernel *kernel, lk_row **rows, int row_count, const lk_packet *packets, int packet_count,
                const uint8_t *arena, int layer, int video, int keyframe, uint32_t stamp, double now, uint8_t *left) {
-    return forward(kernel, rows, row_count, packets, packet_count, arena, layer, video, keyframe, 0, stamp, now, left);
+    const lk_burst burst = {.packets = packets, .count = packet_count, .arena = arena, .layer = layer, .video = video,
+                            .keyframe = keyframe, .stamp = stamp, .now = now};
+    int leaving = 0;
+    lk_lock(kernel);
+    for (int i = 0; i < row_count; i++) {
+        fetch_ahead(rows + i, row_count - i, packets);
+        flush_before(kernel, packet_count);
+        left[i] = (uint8_t)serve(kernel, rows[i], &burst);
+        leaving += left[i];
+    }
+    flush(kernel);
+    lk_unlock(kernel);
+    return leaving;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ PAST = 16
 MAX_PAYLOAD = 1480
 """What a slot holds beside header, extension and trailer; a larger packet is Python's to refuse."""
 _VP8, _REWRITE = 1, 2
+_orders = itertools.count()
 
 
 class KernelSocket:
@@ -85,6 +87,7 @@ class KernelEgress:
 
     def __init__(self, lock: AbstractContextManager[object]) -> None:
         self.cell = ffi.new("lk_egress *")
+        self.cell.order = next(_orders)
         self._lock = lock
         self._kept: tuple[SrtpSender | None, SocketCell | None] = (None, None)
 
@@ -267,6 +270,10 @@ class KernelLeg(Leg):
         self.row.plain = same and self._thinner is None and not self._strips
 
 
+def _order(leg: KernelLeg) -> int:
+    return int(leg.row.egress.order)
+
+
 class KernelFanout(FeedingFanout):
     """The rows of one track in an array, and the arena in which its bursts are laid out."""
 
@@ -283,7 +290,7 @@ class KernelFanout(FeedingFanout):
         self.cell.video = self._video
 
     def set_legs(self, legs: Sequence[Leg]) -> None:
-        native = tuple(leg for leg in legs if isinstance(leg, KernelLeg))
+        native = tuple(sorted((leg for leg in legs if isinstance(leg, KernelLeg)), key=_order))
         if len(native) != len(legs):
             raise TypeError("a leg of another plane")
         rows = ffi.new("lk_row *[]", [leg.row for leg in native])

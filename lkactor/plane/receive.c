@@ -307,7 +307,6 @@ void lk_pump_free(lk_pump *pump) {
     if (pump->stop_fd >= 0) close(pump->stop_fd);
     free(pump->buffers);
     free(pump->up);
-    free(pump->left);
     lk_free(pump->kernel);
     free(pump);
 }

@@ -37,6 +37,13 @@
 #define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
 #define LONGEST_WAIT 0.1            /* seconds for which what need not be read at once waits for others */
 
+/* What a batch has of one stream, and how far it has come with it. */
+typedef struct {
+    lk_source *source;
+    lk_burst burst;
+    int at;                         /* the next row */
+} lk_course;
+
 struct lk_pump {
     lk_kernel *kernel;
     protect_fn unprotect, unprotect_rtcp;
@@ -57,6 +64,7 @@ struct lk_pump {
     int steady;
     lk_packet packets[BURST], run[BURST];
     lk_source *sources[BURST];
+    lk_course courses[BURST];
     double cost, busy, busy_since, ended; /* seconds a message; at work since; of the last batch */
     double window;                  /* seconds from the beginning of one batch to that of the next, at least */
     int behind;                     /* the last batch may have left something in a socket */
@@ -66,8 +74,6 @@ struct lk_pump {
     int patience;                   /* milliseconds until Python has to be told of it, -1: for ever */
     uint64_t dropped;
     lk_ingress *news;
-    uint8_t *left;
-    int left_room;
 };
 
 static double monotonic(void) {
@@ -225,28 +231,60 @@ uint64_t lk_dropped(const lk_pump *pump) { return pump->dropped; }
 
 /* -- steady packets ----------------------------------------------------------------------------------------------- */
 
+/* The packets of `first`'s stream, put behind those that are in `run`. */
+static lk_course begin_course(lk_pump *pump, int first, int begun, const lk_burst *burst) {
+    lk_source *source = pump->sources[first];
+    lk_course course = {.source = source, .burst = *burst};
+    int end = begun;
+    for (int i = first; i < pump->steady; i++) {
+        if (pump->sources[i] != source) continue;
+        pump->run[end++] = pump->packets[i];
+        pump->sources[i] = NULL;
+    }
+    course.burst.packets = pump->run + begun;
+    course.burst.count = end - begun;
+    course.burst.layer = source->layer;
+    course.burst.video = source->fanout->video;
+    return course;
+}
+
+/* Where the first of them goes that still have a row to serve; -1: nowhere, all is done. */
+static int64_t next_destination(const lk_course *courses, int count) {
+    int64_t next = -1;
+    for (int i = 0; i < count; i++) {
+        const lk_fanout *fanout = courses[i].source->fanout;
+        int64_t to = courses[i].at < fanout->count ? fanout->rows[courses[i].at]->egress->order : -1;
+        if (to >= 0 && (next < 0 || to < next)) next = to;
+    }
+    return next;
+}
+
+/* The rows that go there, if it is the turn of any. */
+static void go_on(lk_pump *pump, lk_course *course, int64_t destination) {
+    const lk_fanout *fanout = course->source->fanout;
+    for (; course->at < fanout->count && fanout->rows[course->at]->egress->order == destination; course->at++) {
+        fetch_ahead(fanout->rows + course->at, fanout->count - course->at, course->burst.packets);
+        serve(pump->kernel, fanout->rows[course->at], &course->burst);
+    }
+}
+
+/* One destination after the other: what the batch has for it, of all streams, leaves in as few messages as it fits into. */
 static void flush_steady(lk_pump *pump) {
     double now = monotonic() + pump->clock_offset;
-    uint32_t stamp = (uint32_t)(uint64_t)(now * 262144) & 0xFFFFFF;
+    const lk_burst burst = {.arena = pump->arena, .next = 1, .now = now,
+                            .stamp = (uint32_t)(uint64_t)(now * 262144) & 0xFFFFFF};
+    int count = 0, packets = 0;
     for (int first = 0; first < pump->steady; first++) {
-        lk_source *source = pump->sources[first];
-        int count = 0;
-        if (source == NULL) continue;
-        for (int i = first; i < pump->steady; i++) {
-            if (pump->sources[i] != source) continue;
-            pump->run[count++] = pump->packets[i];
-            pump->sources[i] = NULL;
-        }
-        if (source->fanout->count > pump->left_room) {
-            uint8_t *grown = realloc(pump->left, (size_t)source->fanout->count);
-            if (grown == NULL) continue;
-            pump->left = grown;
-            pump->left_room = source->fanout->count;
-        }
-        forward(pump->kernel, source->fanout->rows, source->fanout->count, pump->run, count, pump->arena,
-                source->layer, source->fanout->video, 0, 1, stamp, now, pump->left);
-        source->latency = monotonic() - pump->since;
+        if (pump->sources[first] == NULL) continue;
+        pump->courses[count] = begin_course(pump, first, packets, &burst);
+        packets += pump->courses[count++].burst.count;
     }
+    for (int64_t to; (to = next_destination(pump->courses, count)) >= 0;) {
+        flush_before(pump->kernel, packets);
+        for (int i = 0; i < count; i++) go_on(pump, &pump->courses[i], to);
+    }
+    flush(pump->kernel);
+    for (int i = 0; i < count; i++) pump->courses[i].source->latency = monotonic() - pump->since;
     pump->steady = 0;
 }
 

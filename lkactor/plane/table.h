@@ -31,6 +31,7 @@ typedef struct lk_cipher lk_cipher;
 /* Where the rows of one peer connection are written to. `ready` 0 closes all of them at once. */
 typedef struct {
     int ready;
+    int64_t order;                  /* never negative; by it rows are sorted */
     uintptr_t srtp;                 /* srtp_t of the sender */
     lk_cipher *cipher;              /* in its place; NULL: none */
     lk_socket *socket;              /* NULL: not a UDP path */
@@ -83,7 +84,7 @@ typedef struct {
 
 /* The legs of one track. */
 typedef struct {
-    lk_row **rows;
+    lk_row **rows;                  /* by the order of their egresses, so that streams for the same ones find each other */
     int32_t count;
     uint8_t video, muted;
 } lk_fanout;

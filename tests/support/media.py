@@ -83,7 +83,7 @@ class Sink:
     def __init__(self) -> None:
         self.cell = Bench.plane.egress()
         self.socket: SocketCell | None = None
-        self._wire: socket.socket | None = None
+        self.wire: socket.socket | None = None
         if not isinstance(Bench.plane, PythonPlane) or Bench.plane.intake is not None:
             self._listen()
         self.ready = True
@@ -93,15 +93,15 @@ class Sink:
         self.rtcp: list[RtcpPacket] = []
 
     def _listen(self) -> None:
-        self._wire, out = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-        self._wire.bind(("127.0.0.1", 0))
-        self._wire.setblocking(False)
-        self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        out.connect(self._wire.getsockname())
+        self.wire, out = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        self.wire.bind(("127.0.0.1", 0))
+        self.wire.setblocking(False)
+        self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        out.connect(self.wire.getsockname())
         self.socket = socket_cell(Bench.plane, out)
         self.cell.set_path(self.socket, b"")
         weakref.finalize(self, out.close)
-        weakref.finalize(self, self._wire.close)
+        weakref.finalize(self, self.wire.close)
 
     @property
     def ready(self) -> bool:
@@ -114,9 +114,9 @@ class Sink:
 
     def _drain(self) -> None:
         packets: list[bytes] = []
-        while self._wire is not None:
+        while self.wire is not None:
             try:
-                packets.append(self._wire.recv(2048))
+                packets.append(self.wire.recv(2048))
             except BlockingIOError:
                 break
         if packets:

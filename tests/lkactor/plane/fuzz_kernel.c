@@ -368,7 +368,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < ROWS; i++) rows[i] = calloc(1, sizeof(lk_row));
     for (int round = 0; round < rounds; round++) {
         for (int i = 0; i < 4; i++) {
-            egresses[i] = (lk_egress){.ready = rnd(10) != 0, .srtp = 1, .socket = rnd(9) ? &sockets[rnd(4)] : NULL};
+            egresses[i] = (lk_egress){.ready = rnd(10) != 0, .order = rnd(4), .srtp = 1, .socket = rnd(9) ? &sockets[rnd(4)] : NULL};
             egresses[i].cipher = i % 2 ? cipher : NULL;
             egresses[i].address_size = sizeof to;
             memcpy(egresses[i].address, &to, sizeof to);

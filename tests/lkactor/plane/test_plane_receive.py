@@ -487,6 +487,51 @@ def test_runs_that_the_network_stack_has_merged_are_taken_apart(talk: Stage, mer
     assert talk.cell.received == (21, sum(map(len, [audio(1), *run])), 0)
 
 
+@by_kernel_alone
+def test_what_several_streams_have_for_one_peer_leaves_in_one_message(fast: Any) -> None:
+    """Whoever subscribed to them in what order: three people who talk, each heard by all of five but one."""
+    talk = Stage(fast, "audio", legs=5)
+    talkers, forwarders = [talk.publisher], [talk.forwarder]
+    talk.forwarder.remove_leg(talk.legs[0])
+    for number in (1, 2):
+        talkers.append(Publisher(fast, talk.server, talk.cell, number + 1))
+        forwarders.append(forwarder_for(audio_format())[0])
+        forwarders[-1].publisher = talkers[-1]
+        heard = [sink for place, sink in enumerate(talk.sinks) if place != number]
+        for sink in reversed(heard) if number == 1 else heard:
+            forwarders[-1].add_leg(audio_leg(sink, ssrc=100 * number), 1000.0)
+    try:
+        for talker, forwarder in zip(talkers, forwarders, strict=True):
+            talker.send(audio(1))
+            talk.pump.once()
+            _, _, _, data, arrival, _ = next(iter(talk.pump.take(64)))
+            forwarder.receive(0, [parse_rtp(data, arrival)], arrival)
+        for sink in talk.sinks:
+            assert len(sink.rtp) == (2 if sink in talk.sinks[:3] else 3)
+            assert sink.wire is not None
+            sink.wire.setsockopt(socket.SOL_UDP, UDP_GRO, True)
+        for number in (2, 3):
+            for talker in talkers:
+                talker.send(audio(number))
+        assert talk.pump.once() == 6
+        for place, sink in enumerate(talk.sinks):
+            assert sink.wire is not None
+            run, control, *_ = sink.wire.recvmsg(65536, 64)
+            with pytest.raises(BlockingIOError):
+                sink.wire.recv(65536)
+            assert [(level, kind) for level, kind, _ in control] == [(socket.SOL_UDP, UDP_GRO)]
+            (size,) = struct.unpack("=i", control[0][2])
+            packets = [parse_rtp(run[at : at + size], 0.0) for at in range(0, len(run), size)]
+            heard_by = [n for n in range(3) if n != place]
+            assert [(packet.ssrc, packet.sequence) for packet in packets] == [
+                (100 * n or place + 1, number) for n in heard_by for number in (2, 3)
+            ]
+    finally:
+        talk.close()
+        for talker in talkers[1:]:
+            talker.close()
+
+
 def test_legs_that_begin_while_the_loop_is_late_are_written_by_python_once(
     talk: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
