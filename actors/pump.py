@@ -19,9 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from lkactor.plane import DTLS_DATA, OPENED, RECORDS, RTCP, HandedUp, InlineIngress, InlineSocket, Intake
+from lkactor.plane.consent import is_answer
 from lkactor.srtp import PacketBuffer
 from lkactor.wire.rtcp import can_wait
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtp
+from lkactor.wire.stun import is_stun
 
 TURN = 0.002
 """Seconds under the lock, about."""
@@ -273,28 +275,59 @@ class PythonPump:
             octets += size
             route = routes.get(sockaddr)
             ingress = route.ingress if route is not None else None
-            if ingress is None or not ingress.ready or cell.divert:
+            if ingress is None or cell.divert:
                 opened = view[:size].tobytes(), 0
-            elif size >= RTP_HEADER_SIZE and is_rtp(view):
+            elif ingress.ready and size >= RTP_HEADER_SIZE and is_rtp(view):
                 opened = ingress.receive(buffer, size, now)
             else:
-                opened = ingress.open_other(view[:size].tobytes())
+                self._take_other(number, source, ingress, view[:size].tobytes(), sockaddr, now)
+                continue
             if opened is not None:
                 self._put_up((number, 0, sockaddr, opened[0], now, opened[1]))
         before = cell.received
         cell.received = before[0] + packets, before[1] + octets, before[2] + errors
         return packets
 
-    def _put_up(self, datagram: HandedUp) -> None:
-        """For when the loop comes."""
+    def _take_other(
+        self, number: int, source: Source, ingress: InlineIngress, data: bytes, sockaddr: tuple[Any, ...], now: float
+    ) -> None:
+        """What a peer has sent and is no RTP: a check of its is answered, if that is all there is to do."""
+        consent = ingress.consent_for(source.cell, sockaddr) if is_stun(data) else None
+        answer = consent.answer_to(data) if consent is not None else None
+        if answer is not None and _send(source, answer, sockaddr):
+            ingress.heard = now
+            return
+        data, opened = ingress.open_other(data)
+        waits = is_answer(data) if consent is not None else opened == RTCP and can_wait(data)
+        self._put_up((number, 0, sockaddr, data, now, opened), waits=waits)
+
+    def _put_up(self, datagram: HandedUp, *, waits: bool = False) -> None:
+        """For when the loop comes. `waits`: for others, too."""
         if len(self._up) >= MOST_WAITING:
             self.dropped += 1
             return
         self._up.append(datagram)
-        if datagram[5] != RTCP or not can_wait(datagram[3]):
+        if not waits:
             self._urgent = True
         elif self._reports_due == math.inf:
             self._reports_due = time.perf_counter() + REPORTS_WAIT
+
+
+def _send(source: Source, datagram: bytes, sockaddr: tuple[Any, ...]) -> bool:
+    """False: of this socket others keep the counters."""
+    sender = source.cell.sender
+    if sender is None:
+        return False
+    try:
+        source.sock.sendto(datagram, sockaddr)
+    except BlockingIOError:
+        sender.buffer_full += 1
+    except OSError:
+        sender.errors += 1
+    else:
+        sender.packets += 1
+        sender.bytes += len(datagram)
+    return True
 
 
 def _allowance(cost: float) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Consent
 from lkactor.plane.cells import OPENED, REST, RTCP, PackedAddress, SocketCell
+from lkactor.plane.consent import SharedConsent
 from lkactor.plane.convoy import MAX_PAYLOAD, Packet
 from lkactor.plane.fed import H264, UP, VP8, FedReceiver
 from lkactor.plane.inline import Clock
@@ -84,6 +85,8 @@ class InlineIngress:
         self.on_news: Callable[[], None] | None = None
         self.ready = False
         self.transport_cc_id = 0
+        self.heard = -math.inf
+        self._consent: SharedConsent | None = None
         self._srtp: SrtpReceiver | None = None
         self._sources: dict[bytes, InlineReceiver] = {}
         """By SSRC, as it stands in a packet."""
@@ -99,9 +102,15 @@ class InlineIngress:
         self.transport_cc_id = id
 
     def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:
-        """Who answers is `lkactor.ice`: it costs the same here."""
+        with self._lock:
+            self._consent = None
+            if socket is not None and consent is not None:
+                self._consent = SharedConsent(socket, address, consent)
 
-    heard = -math.inf
+    def consent_for(self, socket: SocketCell, sockaddr: tuple[Any, ...]) -> SharedConsent | None:
+        """What is known of the checks that come so."""
+        consent = self._consent
+        return consent if consent is not None and consent.is_path(socket, sockaddr) else None
 
     def attach(self, source: InlineReceiver) -> None:
         """Packets of its SSRC are its own from now on; too many are left to Python."""
@@ -131,7 +140,7 @@ class InlineIngress:
 
     def open_other(self, data: bytes) -> Opened:
         """What is no RTP. RTCP that cannot be opened goes up as it came: whoever reads it counts why."""
-        if not is_rtcp(data) or data[0] >> 6 != 2 or len(data) < RTP_HEADER_SIZE:
+        if not self.ready or not is_rtcp(data) or data[0] >> 6 != 2 or len(data) < RTP_HEADER_SIZE:
             return data, 0
         if not self._protect:
             return data, RTCP
