@@ -33,9 +33,8 @@ class AllocationDesk:
         """Tracks of which the client has been told so."""
 
     def on_remb(self, bitrate: int, now: float) -> None:
-        self._control.observe(self._rows.legs(), now)
-        self._control.on_remb(bitrate, now)
-        self._apply()
+        if self._control.on_remb(bitrate, self._rows.legs(), now):
+            self._apply()
 
     def impose(self, capacity: int, now: float) -> None:
         """Bits per second; 0: whatever the channel has."""

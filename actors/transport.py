@@ -570,8 +570,7 @@ class TransportActor(Actor[TransportMessage]):
 
     def _forward_media(self, now: float) -> None:
         # First those that Python never saw: a report without them would call them lost.
-        for arrival in self.egress.ingress.take_arrivals():
-            self._twcc.note(*arrival)
+        self._twcc.note(self.egress.ingress.take_arrivals())
         packets = self._peer.take_rtp()
         if packets:
             self._twcc.note_packets(packets, self._router.transport_cc_id)

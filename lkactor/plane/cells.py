@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from lkactor.ice import Consent
+from lkactor.sfu.twcc import Arrival
 from lkactor.srtp import SrtpReceiver, SrtpSender
 
 OPENED, REST, RTCP = 1, 2, 3
@@ -74,8 +75,8 @@ class IngressCell(Protocol):
     def has_levels(self) -> bool:
         """Some stream of it has audio levels to take."""
 
-    def take_arrivals(self) -> Iterable[tuple[int, float, int, bool]]:
-        """(transport-wide sequence number, arrival, SSRC, marker) of packets that Python has not seen."""
+    def take_arrivals(self) -> Iterable[Arrival]:
+        """Of packets that Python has not seen."""
 
     def take_refusals(self) -> Mapping[str, int]:
         """What SRTP has refused since the last call, by reason."""
@@ -123,7 +124,7 @@ class NoIngressCell:
     heard = -math.inf
     has_levels = False
 
-    def take_arrivals(self) -> Iterable[tuple[int, float, int, bool]]:
+    def take_arrivals(self) -> Iterable[Arrival]:
         return ()
 
     def take_refusals(self) -> Mapping[str, int]:

@@ -8,7 +8,9 @@ from typing import Any
 PACKET = Struct("=qIIIBBBBhhhhiii4x")
 """lk_packet."""
 HANDED_UP = Struct("=dIHHBB28s2x")
-"""lk_up. Both sizes are checked when the plane is made."""
+"""lk_up."""
+ARRIVAL = Struct("=dIH?x")
+"""lk_arrival. The sizes are checked when the plane is made."""
 
 
 def field(name: str, convert: type = int) -> Any:

@@ -17,8 +17,9 @@ from lkactor.ice import Consent
 from lkactor.plane._kernel import ffi, lib
 from lkactor.plane.cells import HandedUp, PackedAddress, SocketCell
 from lkactor.plane.fed import UP, FedReceiver
-from lkactor.plane.fields import HANDED_UP, field
+from lkactor.plane.fields import ARRIVAL, HANDED_UP, field
 from lkactor.plane.sealing import OpeningReceiver
+from lkactor.sfu.twcc import Arrival
 from lkactor.srtp import SrtpReceiver
 from lkactor.wire.rtp import RtpPacket, parse_rtp
 
@@ -101,15 +102,12 @@ class KernelIngress:
     def has_levels(self) -> bool:
         return any(source.row.level_count for source in self._sources)
 
-    def take_arrivals(self) -> list[tuple[int, float, int, bool]]:
+    def take_arrivals(self) -> list[Arrival]:
         cell = self.cell
         if not cell.arrival_count:
             return []
         with self._lock:
-            arrivals = [
-                (entry.sequence, entry.arrival, entry.ssrc, bool(entry.marker))
-                for entry in cell.arrivals[0 : cell.arrival_count]
-            ]
+            arrivals = list(ARRIVAL.iter_unpack(ffi.buffer(cell.arrivals, ARRIVAL.size * cell.arrival_count)))
             cell.arrival_count = 0
         return arrivals
 

@@ -22,6 +22,7 @@ from lkactor.plane.consent import SharedConsent
 from lkactor.plane.convoy import MAX_PAYLOAD, Packet
 from lkactor.plane.fed import H264, UP, VP8, FedReceiver
 from lkactor.plane.inline import Clock
+from lkactor.sfu.twcc import Arrival
 from lkactor.srtp import PacketBuffer, SrtpReceiver
 from lkactor.wire.codecs import vp8
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtcp
@@ -91,7 +92,7 @@ class InlineIngress:
         self._sources: dict[bytes, InlineReceiver] = {}
         """By SSRC, as it stands in a packet."""
         self._refused: dict[str, int] = {}
-        self.arrivals: list[tuple[int, float, int, bool]] = []
+        self.arrivals: list[Arrival] = []
 
     def set_keys(self, srtp: SrtpReceiver | None) -> None:
         with self._lock:
@@ -159,7 +160,7 @@ class InlineIngress:
         """A transport-wide number."""
         arrivals = self.arrivals
         if len(arrivals) < MOST_ARRIVALS:
-            arrivals.append((sequence, arrival, ssrc, marker))
+            arrivals.append((arrival, ssrc, sequence, marker))
         self._intake.news[self] = None
 
     def has_level(self) -> None:
@@ -170,7 +171,7 @@ class InlineIngress:
         with self._lock:
             return any(source.levels for source in self._sources.values())
 
-    def take_arrivals(self) -> list[tuple[int, float, int, bool]]:
+    def take_arrivals(self) -> list[Arrival]:
         if not self.arrivals:
             return []
         with self._lock:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lkactor.plane._kernel import ffi, lib
 from lkactor.plane.cells import EgressCell, IngressCell, PackedAddress, SocketCell
 from lkactor.plane.fed import AUDIO, H264, UP, VP8, FeedingFanout
-from lkactor.plane.fields import HANDED_UP, PACKET, field
+from lkactor.plane.fields import ARRIVAL, HANDED_UP, PACKET, field
 from lkactor.plane.inbound import KernelIngress, KernelLock, KernelPump, KernelReceiver
 from lkactor.plane.sealing import SealingSender, srtp_of
 from lkactor.sfu.fanout import Fanout
@@ -345,9 +345,9 @@ class KernelPlane:
     def __init__(self, *, protect: bool = True) -> None:
         """`protect` False: packets leave as they are, for tests."""
         access = kernel_access() if protect else (0, 0, 0)
-        sizes = (ffi.sizeof("lk_packet"), ffi.sizeof("lk_up"))
+        sizes = tuple(ffi.sizeof(name) for name in ("lk_packet", "lk_up", "lk_arrival"))
         kinds = (lib.LK_UP, lib.LK_AUDIO, lib.LK_VP8, lib.LK_H264)
-        if access is None or sizes != (PACKET.size, HANDED_UP.size) or kinds != (UP, AUDIO, VP8, H264):
+        if access is None or sizes != (PACKET.size, HANDED_UP.size, ARRIVAL.size) or kinds != (UP, AUDIO, VP8, H264):
             raise RuntimeError("the C kernel does not fit this Python or this libsrtp")
         protecting, *self._unprotecting = access
         self.kernel = ffi.gc(lib.lk_new(protecting), lib.lk_free)

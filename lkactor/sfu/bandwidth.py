@@ -180,25 +180,22 @@ class RemoteEstimator:
 
     # -- estimates --------------------------------------------------------------------------------------------------
 
-    def on_remb(self, estimate: int, usage: int, packets: int, repeated: int, now: float) -> int | None:
-        """`usage`: what is meant to be sent now; `packets` and `repeated` NACKs since the last call.
-
-        Returns the capacity to keep to from now on, None if there is no news.
-        """
+    def on_remb(self, estimate: int, packets: int, repeated: int, now: float) -> bool:
+        """`packets` and `repeated` NACKs since the last call. True: the channel may carry less, see `keep_to`."""
         probing = self.phase is not ProbePhase.NONE
         if self.congested and probing:
-            return None  # The probe has failed; what follows tells of its own load.
+            return False  # The probe has failed; what follows tells of its own load.
         self._trend.add(estimate, now)
         self._nacks.add(packets, repeated, now)
-        falling = self._trend.direction is Trend.DOWN
-        if not falling and not self._nacks.triggered(now):
-            self.congested = False
-            return None
-        if probing:
-            self.congested = True
-            return None
+        less = self._trend.direction is Trend.DOWN or self._nacks.triggered(now)
+        if probing or not less:
+            self.congested = less
+        return less and not probing
+
+    def keep_to(self, estimate: int, usage: int) -> int | None:
+        """The capacity to keep to from now on, None if there is no news. `usage`: what is meant to be sent now."""
         capacity = estimate
-        if not falling:
+        if self._trend.direction is not Trend.DOWN:
             capacity = min(estimate, int(usage * (1 - NACK_ATTENUATION * self._nacks.ratio)))
         if capacity > usage * EXPECTED_USAGE_THRESHOLD or capacity == self.capacity:
             return None

@@ -2,12 +2,14 @@
 
 Reads the rows (`Leg`): what each is offered, wished and has sent. Says per row what may go out (`decisions`), and while
 a probe runs how much more is to be sent (`take_probe`). Nothing is due while nothing is short: then only REMBs are
-looked at, some ten a second at most. Source: livekit-media 4.9, 4.12, 4.13.
+looked at, some ten a second at most, and the rows only when those tell something.
+
+Source: livekit-media 4.9, 4.12, 4.13.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from lkactor.sfu.allocator import (
     NOTHING,
@@ -30,7 +32,7 @@ PAUSED_MIN_WAIT = 5.0
 
 
 class CongestionControl:
-    """Verbs: `observe` after any change of the rows, `on_remb`, `impose`, `next_timeout`, `handle_timeout`."""
+    """Verbs: `observe` after what changes the rows, `on_remb`, `impose`, `next_timeout`, `handle_timeout`."""
 
     def __init__(self, *, enabled: bool, allow_pause: bool, now: float) -> None:
         self.enabled = enabled
@@ -63,11 +65,10 @@ class CongestionControl:
         """The rows as they are now."""
         if not self.enabled:
             return
-        self._legs = {leg.track_id: leg for leg in legs if leg.kind == "video"}
+        self._legs = _videos(legs)
         allocator = self.allocator
         for sid in allocator.tracks.keys() - self._legs.keys():
             allocator.remove(sid)
-            self._counted.pop(sid, None)
         for sid, leg in self._legs.items():
             offer = leg.offer
             wanted = Layer(leg.wanted_layer, leg.wanted_temporal)
@@ -108,24 +109,30 @@ class CongestionControl:
 
     # -- what the subscriber says -----------------------------------------------------------------------------------
 
-    def on_remb(self, bitrate: int, now: float) -> None:
-        """Call `observe` first."""
-        if not self.enabled or not self._legs:
-            return
-        packets, repeated = self._count()
-        capacity = self._estimator.on_remb(bitrate, self.allocator.usage, packets, repeated, now)
+    def on_remb(self, bitrate: int, legs: Collection[Leg], now: float) -> bool:
+        """`legs`: the rows as they are now. False: all is as it was, and nothing is short."""
+        videos = _videos(legs) if self.enabled else {}
+        if not videos:
+            return False
+        packets, repeated = self._count(videos)
+        telling = self._estimator.on_remb(bitrate, packets, repeated, now)
+        if not telling and self._tick is None:
+            return False
+        self.observe(legs, now)
+        capacity = self._estimator.keep_to(bitrate, self.allocator.usage) if telling else None
         if capacity is not None:
             self.allocator.congested(capacity)
             self._settle(now)
+        return True
 
-    def _count(self) -> tuple[int, int]:
+    def _count(self, videos: Mapping[str, Leg]) -> tuple[int, int]:
         """Packets sent, and NACKs that repeat, since the last call."""
-        packets = repeated = 0
-        for sid, leg in self._legs.items():
-            before = self._counted.get(sid, (leg.packets, leg.repeated_nacks))
-            self._counted[sid] = (leg.packets, leg.repeated_nacks)
-            packets += max(0, leg.packets - before[0])
-            repeated += max(0, leg.repeated_nacks - before[1])
+        before, packets, repeated = self._counted, 0, 0
+        self._counted = now = {sid: (leg.packets, leg.repeated_nacks) for sid, leg in videos.items()}
+        for sid, (sent, asked) in now.items():
+            sent_before, asked_before = before.get(sid, (sent, asked))
+            packets += max(0, sent - sent_before)
+            repeated += max(0, asked - asked_before)
         return packets, repeated
 
     def impose(self, capacity: int, now: float) -> None:
@@ -202,3 +209,8 @@ class CongestionControl:
 def _can_probe(leg: Leg) -> bool:
     """The client knows the stream, and its estimate sees what is sent on it."""
     return leg.report is not None and bool(leg.abs_send_time_id) and leg.munger.started and bool(leg.rtx_payload_types)
+
+
+def _videos(legs: Iterable[Leg]) -> dict[str, Leg]:
+    """By track."""
+    return {leg.track_id: leg for leg in legs if leg.kind == "video"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lkactor.wire import extensions
 from lkactor.wire.rtcp import TransportFeedback
@@ -18,6 +18,8 @@ MAX_SPAN = 1000
 """Statuses in all: what is further back was lost long ago."""
 MAX_STATUSES = 400
 """In one report, which must fit a datagram: 3 bytes each at most."""
+Arrival = tuple[float, int, int, bool]
+"""When, SSRC, transport-wide sequence number, marker."""
 
 
 class TwccRecorder:
@@ -42,17 +44,20 @@ class TwccRecorder:
             value = packet.extension(extension_id)
             sequence = extensions.transport_cc(value) if value is not None else None
             if sequence is not None:
-                self.note(sequence, packet.arrival, packet.ssrc, packet.marker)
+                self.note([(packet.arrival, packet.ssrc, sequence, packet.marker)])
 
-    def note(self, sequence: int, arrival: float, ssrc: int, marker: bool) -> None:
-        extended = self._unwrapper.unwrap(sequence)
-        if extended <= self._reported:
-            return  # Told lost already; a report that went back would call its neighbours lost.
-        self._arrivals[extended] = arrival
-        self._ssrc = ssrc
-        self._marker = self._marker or marker
-        if self._first_pending is None:
-            self._first_pending = arrival
+    def note(self, arrivals: Iterable[Arrival]) -> None:
+        known, reported, unwrap = self._arrivals, self._reported, self._unwrapper.unwrap
+        for arrival, ssrc, sequence, marker in arrivals:
+            extended = unwrap(sequence)
+            if extended <= reported:
+                continue  # Told lost already; a report that went back would call its neighbours lost.
+            known[extended] = arrival
+            self._ssrc = ssrc
+            if marker:
+                self._marker = True
+            if self._first_pending is None:
+                self._first_pending = arrival
 
     def next_timeout(self) -> float | None:
         return None if self._first_pending is None else self._first_pending + INTERVAL
@@ -66,10 +71,12 @@ class TwccRecorder:
         enough = pending > MIN_PACKETS and (elapsed + EARLY >= INTERVAL or (self._marker and elapsed >= FRAME_INTERVAL))
         if not (late or enough or pending > MAX_PACKETS):
             return []
-        last = max(self._arrivals)
-        first = max(min(min(self._arrivals), self._reported + 1) if self._reported >= 0 else min(self._arrivals),
-                    last - MAX_SPAN + 1)  # fmt: skip
-        arrivals = tuple((number & 0xFFFF, self._arrivals.get(number)) for number in range(first, last + 1))
+        known = self._arrivals
+        first, last = min(known), max(known)
+        if self._reported >= 0:
+            first = min(first, self._reported + 1)
+        numbers = range(max(first, last - MAX_SPAN + 1), last + 1)
+        arrivals = tuple([(number & 0xFFFF, known.get(number)) for number in numbers])
         self._reported = max(last, self._reported)
         self._arrivals.clear()
         self._first_pending, self._marker, self._last_at = None, False, now

@@ -14,6 +14,7 @@ from lkactor.errors import ProtocolViolation
 TICK = 0.00025
 REFERENCE_TICKS = 256
 MAX_STATUSES = 65535
+MAX_RUN = 8191
 Arrivals = tuple[tuple[int, float | None], ...]
 
 
@@ -22,28 +23,31 @@ def encode(feedback_count: int, arrivals: Sequence[tuple[int, float | None]]) ->
     first_time = next(at for _, at in arrivals if at is not None)
     reference = int(first_time / TICK) // REFERENCE_TICKS
     last = reference * REFERENCE_TICKS
-    symbols, deltas = [], []
+    symbols, deltas = bytearray(), bytearray()
     for _, at in arrivals:
         if at is None:
             symbols.append(0)
             continue
-        delta = max(-32768, min(32767, int(at / TICK) - last))
+        delta = int(at / TICK) - last
+        if 0 <= delta <= 255:
+            symbols.append(1)
+            deltas.append(delta)
+        else:
+            delta = max(-32768, min(32767, delta))
+            symbols.append(2)
+            deltas += delta.to_bytes(2, "big", signed=True)
         last += delta
-        small = 0 <= delta <= 255
-        symbols.append(1 if small else 2)
-        deltas.append(struct.pack(">B" if small else ">h", delta))
     head = struct.pack(">HH", arrivals[0][0] & 0xFFFF, len(arrivals))
     head += (reference & 0xFFFFFF).to_bytes(3, "big") + bytes((feedback_count & 255,))
-    return head + _encode_symbols(symbols) + b"".join(deltas)
+    return head + _encode_symbols(bytes(symbols)) + deltas
 
 
-def _encode_symbols(symbols: Sequence[int]) -> bytes:
+def _encode_symbols(symbols: bytes) -> bytes:
     """Run lengths where they pay, else vectors of seven two-bit symbols."""
     chunks, at = [], 0
     while at < len(symbols):
-        run = 1
-        while at + run < len(symbols) and run < 8191 and symbols[at + run] == symbols[at]:
-            run += 1
+        rest = symbols[at : at + MAX_RUN]
+        run = len(rest) - len(rest.lstrip(rest[:1]))
         if run >= 7 or at + run == len(symbols):
             chunks.append((symbols[at] << 13) | run)
             at += run

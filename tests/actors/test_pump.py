@@ -269,7 +269,7 @@ def test_it_rings_once_for_news(stage: Stage) -> None:
     assert not stage.pump.tell_news() and stage.pump.rings_with_news
     stage.ingress.note(1, 1000.0, 77, False)  # type: ignore[attr-defined]
     assert stage.pump.tell_news() and stage.news == 1
-    assert list(stage.ingress.take_arrivals()) == [(1, 1000.0, 77, False)]
+    assert list(stage.ingress.take_arrivals()) == [(1000.0, 77, 1, False)]
     assert not stage.pump.tell_news()
 
 

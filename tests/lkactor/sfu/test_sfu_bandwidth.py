@@ -71,8 +71,13 @@ def test_isolated_losses_before_the_window_do_not_count():
     assert tracker.ratio == 0.2
 
 
+def on_remb(estimator, estimate, usage, packets, repeated, now):
+    telling = estimator.on_remb(estimate, packets, repeated, now)
+    return estimator.keep_to(estimate, usage) if telling else None
+
+
 def congest(estimator, usage=2 * MBPS, start=0.0):
-    found = [estimator.on_remb(value, usage, 100, 0, start + 0.2 * i) for i, value in enumerate(FALLING)]
+    found = [on_remb(estimator, value, usage, 100, 0, start + 0.2 * i) for i, value in enumerate(FALLING)]
     assert found[:-1] == [None] * (len(found) - 1)
     return found[-1]
 
@@ -81,9 +86,9 @@ def test_a_falling_estimate_below_the_usage_is_the_capacity():
     estimator = RemoteEstimator(0.0)
     assert congest(estimator) == FALLING[-1]
     assert estimator.congested
-    assert estimator.on_remb(FALLING[-1] - 100_000, 2 * MBPS, 100, 0, 3.0) == FALLING[-1] - 100_000
+    assert on_remb(estimator, FALLING[-1] - 100_000, 2 * MBPS, 100, 0, 3.0) == FALLING[-1] - 100_000
     for step in range(12):
-        assert estimator.on_remb(FALLING[-1] + step * 10_000, MBPS // 2, 100, 0, 4.0 + step) is None
+        assert on_remb(estimator, FALLING[-1] + step * 10_000, MBPS // 2, 100, 0, 4.0 + step) is None
     assert not estimator.congested
 
 
@@ -96,21 +101,21 @@ def test_an_estimate_that_falls_to_what_is_sent_is_no_congestion():
 def test_repeated_nacks_attenuate_the_usage_but_not_above_the_estimate():
     for remb, expected in ((5 * MBPS, 1_600_000), (MBPS, MBPS)):
         estimator = RemoteEstimator(0.0)
-        estimator.on_remb(remb, 2 * MBPS, 0, 1, 0.0)
-        assert estimator.on_remb(remb, 2 * MBPS, 100, 49, 2.5) == expected
+        on_remb(estimator, remb, 2 * MBPS, 0, 1, 0.0)
+        assert on_remb(estimator, remb, 2 * MBPS, 100, 49, 2.5) == expected
 
 
 def test_a_probe_that_goes_well_proves_its_highest_estimate_and_the_next_is_longer():
     estimator = RemoteEstimator(0.0)
     congest(estimator)
-    estimator.on_remb(FALLING[-1], MBPS // 2, 0, 0, 10.0)
+    on_remb(estimator, FALLING[-1], MBPS // 2, 0, 0, 10.0)
     assert not estimator.can_probe(10.0)  # What fell is still in the window.
-    estimator.on_remb(FALLING[-1], MBPS // 2, 0, 0, 12.3)
+    on_remb(estimator, FALLING[-1], MBPS // 2, 0, 0, 12.3)
     assert estimator.can_probe(14.0)
     estimator.start_probe(1_500_000, 14.0)
     assert not estimator.can_probe(14.0)
     for step in range(3):
-        estimator.on_remb(1_400_000 + 100_000 * step, MBPS, 10, 0, 14.0 + 0.1 * step)
+        on_remb(estimator, 1_400_000 + 100_000 * step, MBPS, 10, 0, 14.0 + 0.1 * step)
     assert estimator.goal_reached
     estimator.end_probe(14.3)
     assert estimator.finish_probe(14.4) is None
@@ -125,13 +130,13 @@ def test_a_probe_that_goes_well_proves_its_highest_estimate_and_the_next_is_long
 def test_a_probe_that_congests_proves_nothing_and_the_next_is_later():
     estimator = RemoteEstimator(0.0)
     capacity = congest(estimator)
-    estimator.on_remb(FALLING[-1], MBPS // 2, 0, 0, 13.0)
+    on_remb(estimator, FALLING[-1], MBPS // 2, 0, 0, 13.0)
     assert estimator.can_probe(14.0)
     estimator.start_probe(1_500_000, 14.0)
     for step in range(3):
-        assert estimator.on_remb(1_400_000 - 100_000 * step, MBPS, 10, 0, 14.0 + 0.1 * step) is None
+        assert on_remb(estimator, 1_400_000 - 100_000 * step, MBPS, 10, 0, 14.0 + 0.1 * step) is None
     assert estimator.congested
-    estimator.on_remb(9 * MBPS, MBPS, 10, 0, 14.3)
+    on_remb(estimator, 9 * MBPS, MBPS, 10, 0, 14.3)
     estimator.end_probe(14.3)
     result = estimator.finish_probe(15.0)
     assert result is not None
@@ -160,7 +165,7 @@ def test_a_probe_is_hopeful_unless_the_estimates_stay_where_they_are(values, hop
     estimator = RemoteEstimator(0.0)
     estimator.start_probe(200_000, 0.0)
     for step, value in enumerate(values):
-        estimator.on_remb(value * 1000, 0, 0, 0, 0.1 * step)
+        on_remb(estimator, value * 1000, 0, 0, 0, 0.1 * step)
     estimator.end_probe(0.5)
     result = estimator.finish_probe(2.0)
     assert result is not None

@@ -41,8 +41,7 @@ def fall(control, legs, *, start=0.0, low=0.6 * MBPS, high=3 * MBPS):
     """A REMB each 200 ms, from high to low."""
     for step in range(12):
         now = start + 0.2 * step
-        control.observe(legs, now)
-        control.on_remb(int(high - (high - low) * step / 11), now)
+        control.on_remb(int(high - (high - low) * step / 11), legs, now)
     return now
 
 
@@ -52,7 +51,7 @@ def fall(control, legs, *, start=0.0, low=0.6 * MBPS, high=3 * MBPS):
 def test_nothing_is_due_and_nothing_limited_while_nothing_is_short():
     leg = row()
     control = control_for(leg)
-    control.on_remb(9 * MBPS, 0.0)
+    assert control.on_remb(9 * MBPS, [leg], 0.0) is False
     assert control.next_timeout() is None
     assert apply(control) == [(UNLIMITED, False)]
 
@@ -69,11 +68,11 @@ def test_a_fall_below_the_use_limits():
 def test_repeated_nacks_limit():
     leg = row()
     control = control_for(leg)
-    control.on_remb(9 * MBPS, 0.0)
+    control.on_remb(9 * MBPS, [leg], 0.0)
     for step in range(1, 16):
         leg.packets += 20
         leg.repeated_nacks += 10
-        control.on_remb(9 * MBPS, 0.2 * step)
+        control.on_remb(9 * MBPS, [leg], 0.2 * step)
     assert control.deficient
     assert apply(control)[0][0] < Layer(2, 0)
 
@@ -177,7 +176,7 @@ def tick(control, leg, until, *, remb=None):
         if found is not None:
             bursts.append((at, found[1]))
             if remb is not None:
-                control.on_remb(remb(at), at)
+                control.on_remb(remb(at), [leg], at)
         apply(control)
     return bursts
 
@@ -186,7 +185,7 @@ def test_while_congested_there_is_no_probe_and_then_it_sends_what_a_step_up_need
     control, leg, now = congested()
     assert tick(control, leg, now + 5) == []
     for step in range(24):
-        control.on_remb(600_000, now + 5 + 0.5 * step)
+        control.on_remb(600_000, [leg], now + 5 + 0.5 * step)
     bursts = tick(control, leg, now + 17)
     assert bursts
     began = bursts[0][0]
@@ -199,7 +198,7 @@ def test_while_congested_there_is_no_probe_and_then_it_sends_what_a_step_up_need
 def test_a_probe_that_finds_room_lifts_the_limit():
     control, leg, now = congested()
     for step in range(24):
-        control.on_remb(600_000, now + 5 + 0.5 * step)
+        control.on_remb(600_000, [leg], now + 5 + 0.5 * step)
     grown = iter(range(700_000, 9_000_000, 300_000))
     tick(control, leg, now + 18, remb=lambda at: next(grown))
     assert apply(control) == [(UNLIMITED, False)]
@@ -210,7 +209,7 @@ def test_a_probe_that_finds_room_lifts_the_limit():
 def test_a_probe_that_congests_lifts_nothing_and_the_next_waits_longer():
     control, leg, now = congested()
     for step in range(24):
-        control.on_remb(600_000, now + 5 + 0.5 * step)
+        control.on_remb(600_000, [leg], now + 5 + 0.5 * step)
     falling = iter(range(600_000, 0, -10_000))
     bursts = tick(control, leg, now + 27, remb=lambda at: next(falling))
     assert apply(control) == [(Layer(1, MAX_TEMPORAL), False)]
@@ -224,7 +223,7 @@ def test_no_probe_on_a_row_where_it_would_not_be_seen(without):
     control, leg, now = congested()
     setattr(leg, without, None if without == "report" else {} if without == "rtx_payload_types" else 0)
     for step in range(24):
-        control.on_remb(600_000, now + 5 + 0.5 * step)
+        control.on_remb(600_000, [leg], now + 5 + 0.5 * step)
     assert tick(control, leg, now + 18) == []
 
 
@@ -428,9 +427,8 @@ class Channel:
             self.estimate = max(0.85 * self.capacity, self.estimate * 0.9)
         else:
             self.estimate = max(self.estimate, min(1.5 * rate, self.capacity))
-        self.control.observe([self.camera.leg], now)
-        self.control.on_remb(int(self.estimate), now)
-        self.decide(now)
+        if self.control.on_remb(int(self.estimate), [self.camera.leg], now):
+            self.decide(now)
 
     def decide(self, now):
         for leg, limit, halted in self.control.decisions():
