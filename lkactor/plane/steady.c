@@ -39,9 +39,10 @@
 
 /* What a batch has of one stream, and how far it has come with it. */
 typedef struct {
+    int64_t next;                   /* the order of the next row's egress; INT64_MAX: there is none */
+    int at;                         /* that row */
     lk_source *source;
     lk_burst burst;
-    int at;                         /* the next row */
 } lk_course;
 
 struct lk_pump {
@@ -231,6 +232,11 @@ uint64_t lk_dropped(const lk_pump *pump) { return pump->dropped; }
 
 /* -- steady packets ----------------------------------------------------------------------------------------------- */
 
+static void look_ahead(lk_course *course) {
+    const lk_fanout *fanout = course->source->fanout;
+    course->next = course->at < fanout->count ? fanout->rows[course->at]->egress->order : INT64_MAX;
+}
+
 /* The packets of `first`'s stream, put behind those that are in `run`. */
 static lk_course begin_course(lk_pump *pump, int first, int begun, const lk_burst *burst) {
     lk_source *source = pump->sources[first];
@@ -245,26 +251,30 @@ static lk_course begin_course(lk_pump *pump, int first, int begun, const lk_burs
     course.burst.count = end - begun;
     course.burst.layer = source->layer;
     course.burst.video = source->fanout->video;
+    look_ahead(&course);
     return course;
 }
 
-/* Where the first of them goes that still have a row to serve; -1: nowhere, all is done. */
-static int64_t next_destination(const lk_course *courses, int count) {
-    int64_t next = -1;
+/* Where the first of them goes that still have a row to serve, and how many packets in all; INT64_MAX: all is done. */
+static int64_t next_destination(const lk_course *courses, int count, int *packets) {
+    int64_t next = INT64_MAX;
     for (int i = 0; i < count; i++) {
-        const lk_fanout *fanout = courses[i].source->fanout;
-        int64_t to = courses[i].at < fanout->count ? fanout->rows[courses[i].at]->egress->order : -1;
-        if (to >= 0 && (next < 0 || to < next)) next = to;
+        if (courses[i].next > next) continue;
+        if (courses[i].next < next) *packets = 0;
+        next = courses[i].next;
+        *packets += courses[i].burst.count;
     }
     return next;
 }
 
-/* The rows that go there, if it is the turn of any. */
-static void go_on(lk_pump *pump, lk_course *course, int64_t destination) {
+/* The rows that go to its next destination. */
+static void go_on(lk_pump *pump, lk_course *course) {
     const lk_fanout *fanout = course->source->fanout;
-    for (; course->at < fanout->count && fanout->rows[course->at]->egress->order == destination; course->at++) {
+    int64_t destination = course->next;
+    while (course->next == destination) {
         fetch_ahead(fanout->rows + course->at, fanout->count - course->at, course->burst.packets);
-        serve(pump->kernel, fanout->rows[course->at], &course->burst);
+        serve(pump->kernel, fanout->rows[course->at++], &course->burst);
+        look_ahead(course);
     }
 }
 
@@ -273,18 +283,20 @@ static void flush_steady(lk_pump *pump) {
     double now = monotonic() + pump->clock_offset;
     const lk_burst burst = {.arena = pump->arena, .next = 1, .now = now,
                             .stamp = (uint32_t)(uint64_t)(now * 262144) & 0xFFFFFF};
-    int count = 0, packets = 0;
+    lk_course *courses = pump->courses;
+    int count = 0, begun = 0, packets = 0;
     for (int first = 0; first < pump->steady; first++) {
         if (pump->sources[first] == NULL) continue;
-        pump->courses[count] = begin_course(pump, first, packets, &burst);
-        packets += pump->courses[count++].burst.count;
+        courses[count] = begin_course(pump, first, begun, &burst);
+        begun += courses[count++].burst.count;
     }
-    for (int64_t to; (to = next_destination(pump->courses, count)) >= 0;) {
+    for (int64_t to; (to = next_destination(courses, count, &packets)) != INT64_MAX;) {
         flush_before(pump->kernel, packets);
-        for (int i = 0; i < count; i++) go_on(pump, &pump->courses[i], to);
+        for (int i = 0; i < count; i++)
+            if (courses[i].next == to) go_on(pump, &courses[i]);
     }
     flush(pump->kernel);
-    for (int i = 0; i < count; i++) pump->courses[i].source->latency = monotonic() - pump->since;
+    for (int i = 0; i < count; i++) courses[i].source->latency = monotonic() - pump->since;
     pump->steady = 0;
 }
 

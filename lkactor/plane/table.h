@@ -31,7 +31,7 @@ typedef struct lk_cipher lk_cipher;
 /* Where the rows of one peer connection are written to. `ready` 0 closes all of them at once. */
 typedef struct {
     int ready;
-    int64_t order;                  /* never negative; by it rows are sorted */
+    int64_t order;                  /* by it rows are sorted */
     uintptr_t srtp;                 /* srtp_t of the sender */
     lk_cipher *cipher;              /* in its place; NULL: none */
     lk_socket *socket;              /* NULL: not a UDP path */
