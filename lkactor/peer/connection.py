@@ -368,7 +368,8 @@ class PeerConnection:
     def _receive_sctp(self, packets: Sequence[bytes], now: float) -> None:
         sctp = self.sctp
         if sctp is None:
-            self.counters.count("sctp.not_negotiated", len(packets))
+            if packets:
+                self.counters.count("sctp.not_negotiated", len(packets))
             return
         for packet in packets:
             sctp.receive_datagram(packet, now)
