@@ -320,10 +320,8 @@ def _send(source: Source, datagram: bytes, sockaddr: tuple[Any, ...]) -> bool:
         return False
     try:
         source.sock.sendto(datagram, sockaddr)
-    except BlockingIOError:
-        sender.buffer_full += 1
-    except OSError:
-        sender.errors += 1
+    except OSError as error:
+        sender.count(error.errno or 0, 1)
     else:
         sender.packets += 1
         sender.bytes += len(datagram)

@@ -113,7 +113,7 @@ class ManySender:
             if reason == errno.EMSGSIZE or (run > 1 and not self.gso):
                 self._send_singly(messages, done, sizes)
             else:
-                self._count(reason, run)
+                self.count(reason, run)
             done += 1
 
     def _send_singly(self, messages: Messages, index: int, sizes: Sequence[int]) -> None:
@@ -130,9 +130,9 @@ class ManySender:
                 self.packets += 1
                 self.bytes += size
             else:
-                self._count(ctypes.get_errno(), 1)
+                self.count(ctypes.get_errno(), 1)
 
-    def _count(self, reason: int, datagrams: int) -> None:
+    def count(self, reason: int, datagrams: int) -> None:
         if reason in BUFFER_FULL:
             self.buffer_full += datagrams
         else:

@@ -18,7 +18,7 @@ _OPTIONAL = 0x8000
 """From here on attributes may be skipped (RFC 8489 section 14)."""
 _SOCKADDR_IN = 16
 """Octets; a `struct sockaddr_in6` has more."""
-_SUCCESS = stun.BINDING_SUCCESS.to_bytes(2, "big")
+_REQUEST, _SUCCESS = (kind.to_bytes(2, "big") for kind in (stun.BINDING_REQUEST, stun.BINDING_SUCCESS))
 
 
 class SharedConsent:
@@ -42,11 +42,13 @@ class SharedConsent:
 
     def answer_to(self, data: bytes) -> bytes | None:
         """None: this is no check that would change nothing."""
+        if data[:2] != _REQUEST:
+            return None
         try:
             message = stun.parse(data)
         except ProtocolViolation:
             return None
-        if message.kind != stun.BINDING_REQUEST or not self._is_usual(message):
+        if not self._is_usual(message):
             return None
         mapped = stun.xor_address(*self._name, message.transaction)
         attributes = [(stun.XOR_MAPPED_ADDRESS, mapped)]

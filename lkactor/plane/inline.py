@@ -27,6 +27,9 @@ class Sender(Protocol):
         """Messages for `send`: the first `run` of the `struct iovec` at `parts` go to the first address, the next ones
         to the second, and so on."""
 
+    def count(self, reason: int, datagrams: int) -> None:
+        """They did not go, for this `errno`."""
+
     def send(self, messages: Any, first: int, count: int, sizes: Sequence[int]) -> None:
         """`count` of the messages, from the `first` on, each of datagrams of these sizes: equal, the last may be
         less."""

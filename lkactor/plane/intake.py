@@ -156,11 +156,9 @@ class InlineIngress:
         source = self._sources.get(data[8:12])
         return source.take(self, self._intake, data, now) if source is not None else OPENED
 
-    def note(self, sequence: int, arrival: float, ssrc: int, marker: bool) -> None:
-        """A transport-wide number."""
-        arrivals = self.arrivals
-        if len(arrivals) < MOST_ARRIVALS:
-            arrivals.append((arrival, ssrc, sequence, marker))
+    def note(self, arrival: Arrival) -> None:
+        if len(self.arrivals) < MOST_ARRIVALS:
+            self.arrivals.append(arrival)
         self._intake.news[self] = None
 
     def has_level(self) -> None:
@@ -331,7 +329,7 @@ class InlineReceiver(FedReceiver):
             self._elements = _find_elements(data, end, ingress.transport_cc_id, self._level_id)
             _, _, _, _, transport_cc_at, level_at = self._elements
         if transport_cc_at:
-            ingress.note(data[transport_cc_at] << 8 | data[transport_cc_at + 1], now, self.ssrc, marker)
+            ingress.note((now, self.ssrc, data[transport_cc_at] << 8 | data[transport_cc_at + 1], marker))
         if level_at:
             if len(self.levels) < MOST_LEVELS:
                 self.levels.append((timestamp, data[level_at] & 127))

@@ -296,7 +296,8 @@ static void flush_steady(lk_pump *pump) {
             if (courses[i].next == to) go_on(pump, &courses[i]);
     }
     flush(pump->kernel);
-    for (int i = 0; i < count; i++) courses[i].source->latency = monotonic() - pump->since;
+    now = monotonic();
+    for (int i = 0; i < count; i++) courses[i].source->latency = now - pump->since;
     pump->steady = 0;
 }
 

@@ -9,7 +9,7 @@ Source: livekit-media 4.9, 4.12, 4.13.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lkactor.sfu.allocator import (
     NOTHING,
@@ -63,9 +63,11 @@ class CongestionControl:
 
     def observe(self, legs: Iterable[Leg], now: float) -> None:
         """The rows as they are now."""
-        if not self.enabled:
-            return
-        self._legs = _videos(legs)
+        if self.enabled:
+            self._observe(_videos(legs), now)
+
+    def _observe(self, videos: dict[str, Leg], now: float) -> None:
+        self._legs = videos
         allocator = self.allocator
         for sid in allocator.tracks.keys() - self._legs.keys():
             allocator.remove(sid)
@@ -109,7 +111,7 @@ class CongestionControl:
 
     # -- what the subscriber says -----------------------------------------------------------------------------------
 
-    def on_remb(self, bitrate: int, legs: Collection[Leg], now: float) -> bool:
+    def on_remb(self, bitrate: int, legs: Iterable[Leg], now: float) -> bool:
         """`legs`: the rows as they are now. False: all is as it was, and nothing is short."""
         videos = _videos(legs) if self.enabled else {}
         if not videos:
@@ -118,7 +120,7 @@ class CongestionControl:
         telling = self._estimator.on_remb(bitrate, packets, repeated, now)
         if not telling and self._tick is None:
             return False
-        self.observe(legs, now)
+        self._observe(videos, now)
         capacity = self._estimator.keep_to(bitrate, self.allocator.usage) if telling else None
         if capacity is not None:
             self.allocator.congested(capacity)

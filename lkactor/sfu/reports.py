@@ -17,9 +17,9 @@ _SHIFT32 = 1 << 32
 def report_to_legs(source: Source, legs: Iterable[Leg], now: float) -> bool:
     """Sender reports in the publisher's clock, so that what it sent together plays together (livekit-media 4.6). True:
     enough for once, some may be left."""
-    told = 0
     if all(receiver.report is None for receiver in source.receivers):
         return False
+    told = 0
     for leg in legs:
         if now < leg.reports_due or not leg.open or leg.current_layer < 0 or not leg.munger.started:
             continue

@@ -38,13 +38,15 @@ class TwccRecorder:
     def note_packets(self, packets: Sequence[RtpPacket], extension_id: int) -> None:
         if not extension_id:
             return
+        arrivals: list[Arrival] = []
         for packet in packets:
             if packet.rest:
                 continue
             value = packet.extension(extension_id)
             sequence = extensions.transport_cc(value) if value is not None else None
             if sequence is not None:
-                self.note([(packet.arrival, packet.ssrc, sequence, packet.marker)])
+                arrivals.append((packet.arrival, packet.ssrc, sequence, packet.marker))
+        self.note(arrivals)
 
     def note(self, arrivals: Iterable[Arrival]) -> None:
         known, reported, unwrap = self._arrivals, self._reported, self._unwrapper.unwrap
@@ -78,7 +80,7 @@ class TwccRecorder:
         numbers = range(max(first, last - MAX_SPAN + 1), last + 1)
         arrivals = tuple([(number & 0xFFFF, known.get(number)) for number in numbers])
         self._reported = max(last, self._reported)
-        self._arrivals.clear()
+        known.clear()
         self._first_pending, self._marker, self._last_at = None, False, now
         reports = []
         for start in range(0, len(arrivals), MAX_STATUSES):

@@ -222,7 +222,7 @@ def test_reports_wait_for_each_other_and_nothing_waits_behind_them(stage: Stage)
     for _ in range(3):
         stage.send(report)
         assert [entry[3] for entry in stage.up()] == [report], "nothing else comes: it rings when it has waited"
-    stage.ingress.note(1, 1000.0, 77, False)
+    stage.ingress.note((1000.0, 77, 1, False))
     assert stage.pump.tell_news()
     stage.send(report)
     assert not select.select([stage.pump.fd], [], [], 0.15)[0], "who looks for news takes it along"
@@ -267,7 +267,7 @@ def test_legs_that_come_and_go_meanwhile_miss_nothing_and_get_nothing_twice(stag
 
 def test_it_rings_once_for_news(stage: Stage) -> None:
     assert not stage.pump.tell_news() and stage.pump.rings_with_news
-    stage.ingress.note(1, 1000.0, 77, False)  # type: ignore[attr-defined]
+    stage.ingress.note((1000.0, 77, 1, False))  # type: ignore[attr-defined]
     assert stage.pump.tell_news() and stage.news == 1
     assert list(stage.ingress.take_arrivals()) == [(1000.0, 77, 1, False)]
     assert not stage.pump.tell_news()
