@@ -36,6 +36,8 @@ MOST_WAITING = 2048
 REPORTS_WAIT = 0.1
 """Seconds for which reports wait for others: who watches says several times a second how that goes, and to wake the
 loop for each costs more than to read it."""
+LOSSES_WAIT = 0.01
+"""Likewise for what is missing: it is due to be asked for after 20 ms (`lkactor.sfu.nack`)."""
 SWITCH_INTERVAL = 0.0005
 """Seconds for which one thread may keep the interpreter while another one waits for it."""
 MAX_DATAGRAM = 2048
@@ -91,9 +93,9 @@ class PythonPump:
         self._told, self._sleeping = False, True
         self._urgent = False
         """Something has been put there that cannot wait."""
-        self._reports_due = math.inf
-        """When the loop has to be told of reports that wait."""
-        self._cost = self._again_cost = TURN / MOST
+        self._reports_due = self._losses_due = math.inf
+        """When the loop has to be told of reports that wait, and of packets that are missing."""
+        self._cost, self._again_cost = TURN / MOST, TURN / FEWEST
         """Seconds a datagram, the averages of the last turns: of what comes, and of what had waited and goes on."""
         self._ended = 0.0
         """The last turn."""
@@ -146,34 +148,59 @@ class PythonPump:
             most_again = _allowance(self._again_cost)
             # One at least, however long it took to come here.
             while up and room > 0 and passed < most_again and (clock() - began < TURN or not (taken or passed)):
-                left = self._take_again(up.popleft())
+                left = self._take_again(up[0])
+                self._take_off()
                 if left is None:
                     passed += 1
                 else:
                     taken.append(left)
+                    self._note_taken(left)
                     room -= 1 if left[5] == RTCP or left[3][:1] == DTLS_DATA else RECORDS
             self._end_batch()  # Who takes looks for news after it.
-            if passed:
-                self._again_cost += ((clock() - began) / passed - self._again_cost) / 4
+            self._note_again_cost(clock() - began, passed)
         return taken
 
     @property
     def has_more(self) -> bool:
         return bool(self._up)
 
-    def _take_again(self, datagram: HandedUp) -> HandedUp | None:
-        """What followed a packet that Python had to look at has waited only until that one was numbered. It goes to the
-        legs now: otherwise a loop that was late once would stay so, with all packets of all streams behind it."""
-        number, _, sockaddr, data, arrival, opened = datagram
+    def _note_taken(self, datagram: HandedUp) -> None:
+        ingress = self._ingress_of(datagram)
+        if ingress is not None:
+            ingress.note_taken(datagram[3])
+
+    # -- on either, with the lock in hand ---------------------------------------------------------------------------
+
+    def _ingress_of(self, datagram: HandedUp) -> InlineIngress | None:
+        """Of RTP that went up, opened."""
+        number, _, sockaddr, _, _, opened = datagram
         route = self._sources[number].routes.get(sockaddr) if opened == OPENED else None
-        if route is None or route.ingress is None:
+        return route.ingress if route is not None else None
+
+    def _take_again(self, datagram: HandedUp) -> HandedUp | None:
+        """The first of what waits for the loop. What followed a packet that the loop had to look at has waited only
+        until that one was numbered. It goes to the legs now, by whoever comes first, loop or thread: otherwise a loop
+        that was late once would stay so, with all packets of all streams behind it."""
+        ingress = self._ingress_of(datagram)
+        if ingress is None:
             return datagram
-        rest = route.ingress.take(data, arrival)
+        number, _, sockaddr, data, arrival, _ = datagram
+        rest = ingress.take_again(data, arrival)
         return (number, 0, sockaddr, data, arrival, rest) if rest else None
+
+    def _take_off(self) -> None:
+        self._up.popleft()
+        self._intake.taken += 1
+
+    def _note_again_cost(self, seconds: float, passed: int) -> None:
+        if passed:
+            self._again_cost += (seconds / passed - self._again_cost) / 4
 
     def _end_batch(self) -> bool:
         """What it brought goes to the legs. True: there is news, and nobody knows of it."""
         self._intake.flush(self._offset, time.perf_counter)
+        if self._intake.has_losses and self._losses_due == math.inf:
+            self._losses_due = time.perf_counter() + LOSSES_WAIT
         unknown = self._sleeping and bool(self._intake.news)
         self._sleeping = self._sleeping and not unknown
         return unknown
@@ -183,7 +210,12 @@ class PythonPump:
         with self._lock:
             told = self._intake.tell_news()
             self._sleeping = not told
+            self._losses_due = math.inf
         return told
+
+    @property
+    def has_losses(self) -> bool:
+        return self._intake.has_losses
 
     @property
     def rings_with_news(self) -> bool:
@@ -218,26 +250,52 @@ class PythonPump:
             poll.register(fd, select.POLLIN)
         lock, sources, numbers, clock = self._lock, self._sources, self._numbers, time.perf_counter
         while True:
-            due = self._reports_due if self._sleeping else math.inf
+            due = self._due()
             for fd, _ in poll.poll(None if due == math.inf else max(0.0, due - clock()) * 1000):
                 if fd not in numbers:
                     return
                 number = numbers[fd]
-                self._turn(number, sources[number])
-            self._ring_for_reports()
+                if not self._pass_again():
+                    self._turn(number, sources[number])
+            self._ring_for_waiting()
             while lock.waiting:
                 time.sleep(0)
 
-    def _ring_for_reports(self) -> None:
-        if self._sleeping and time.perf_counter() >= self._reports_due:  # Else the loop comes by itself.
-            self._reports_due = math.inf
+    def _due(self) -> float:
+        """When the loop has to be told. Where it looks for news it comes by itself, and takes reports along."""
+        return min(self._losses_due, self._reports_due) if self._sleeping else self._losses_due
+
+    def _ring_for_waiting(self) -> None:
+        if time.perf_counter() >= self._due():
+            self._reports_due = self._losses_due = math.inf
             self.ring()
 
     def once(self) -> int:
-        """What the thread does when something has come, for tests without it; datagrams read."""
-        count = sum(self._turn(number, source) for number, source in enumerate(self._sources))
-        self._ring_for_reports()
+        """What the thread does when something has come, for tests without it; datagrams read, or passed on at last."""
+        count = self._pass_again() or sum(self._turn(number, source) for number, source in enumerate(self._sources))
+        self._ring_for_waiting()
         return count
+
+    def _pass_again(self) -> int:
+        """What has waited goes before what is new: where the core is busy the loop comes seldom. How many went to the
+        legs, if that was enough for a turn, else 0."""
+        up, clock = self._up, time.perf_counter
+        if not up or up[0][5] != OPENED:
+            return 0
+        with self._lock.thread:
+            began, passed, most = clock(), 0, _allowance(self._again_cost)
+            while passed < most and up and up[0][5] == OPENED:
+                left = self._take_again(up[0])
+                if left is not None:
+                    up[0] = left
+                    break
+                self._take_off()
+                passed += 1
+            unknown = self._end_batch()
+            self._note_again_cost(clock() - began, passed)
+        if unknown:
+            self.ring()
+        return passed if passed == most else 0
 
     def _turn(self, number: int, source: Source) -> int:
         """How many datagrams there were."""
@@ -307,6 +365,7 @@ class PythonPump:
             self.dropped += 1
             return
         self._up.append(datagram)
+        self._intake.put_up += 1
         if not waits:
             self._urgent = True
         elif self._reports_due == math.inf:

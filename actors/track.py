@@ -195,6 +195,7 @@ class TrackActor(Actor[TrackMessage]):
                     if self._level_id and not codec:
                         self._observe_levels(packets, now)
                 case PlaneNews():
+                    renditions.note_losses()
                     self._take_levels(now)
                 case PublisherReport(layer=layer, report=report, arrival=arrival, codec=codec):
                     forwarder = renditions.forwarder(codec)

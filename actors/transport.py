@@ -564,7 +564,7 @@ class TransportActor(Actor[TransportMessage]):
         ingress = self.egress.ingress
         for reason, count in ingress.take_refusals().items():
             self._peer.counters.count(reason, count)
-        if ingress.has_levels:
+        if ingress.has_track_news:
             for binding in self._tracks_in.values():
                 binding.link.push(PlaneNews())
 

@@ -61,6 +61,9 @@ class UdpActor(Actor[object]):
         while True:
             await trio.lowlevel.wait_readable(pump.fd)
             self._take_turn(pump)
+            if pump.has_losses:
+                with self.context.media_turn:
+                    pump.tell_news()
             if not pump.rings_with_news:
                 self._news.set()
 

@@ -25,7 +25,7 @@ class MediaBurst:
 
 @dataclass(frozen=True, slots=True)
 class PlaneNews:
-    """Packets have gone past Python: their audio levels and latency are to be taken."""
+    """Packets have gone past Python: their audio levels, and what is missing between them, are to be taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@
 |                | decision; `steady.py`: which legs ride;      |                                        |
 |                | `convoy.py`: rewrite, protect, `sendmmsg`    |                                        |
 | kernel         | `receive.c`: `recvmmsg`, unprotect           | a compiler at installation, libsrtp 2  |
-|                | `steady.c`: what needs no decision           |                                        |
+|                | `steady.c`: what needs no decision,          |                                        |
+|                | `take.c`: what had to wait for one           |                                        |
 |                | `kernel.c`: rewrite, protect, `sendmmsg`     |                                        |
 
 Either does what a row needs in its steady state, for all rows of a burst in one call. Starting, switching, resuming,

@@ -72,8 +72,8 @@ class IngressCell(Protocol):
         """When the last check was answered so; minus infinity: none has been."""
 
     @property
-    def has_levels(self) -> bool:
-        """Some stream of it has audio levels to take."""
+    def has_track_news(self) -> bool:
+        """Some stream of it has audio levels or losses to take."""
 
     def take_arrivals(self) -> Iterable[Arrival]:
         """Of packets that Python has not seen."""
@@ -122,7 +122,7 @@ class NoIngressCell:
         pass
 
     heard = -math.inf
-    has_levels = False
+    has_track_news = False
 
     def take_arrivals(self) -> Iterable[Arrival]:
         return ()

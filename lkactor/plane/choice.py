@@ -50,6 +50,11 @@ class Pump(Protocol):
         True: it is to be called again soon, and `take` after it: what can wait for others waits for that."""
 
     @property
+    def has_losses(self) -> bool:
+        """Packets are missing, and nobody has been told: `tell_news` is to be called before they are due to be asked
+        for."""
+
+    @property
     def rings_with_news(self) -> bool:
         """The last `tell_news` found nothing, and nothing has come since."""
 

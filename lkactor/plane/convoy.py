@@ -152,9 +152,9 @@ class Convoy:
         self._lanes = None
         self._on_alight()
 
-    def can_serve(self, extended: int) -> bool:
-        """It is the next packet, and there is a way to send it."""
-        return self.newest + 1 == extended and not self.way.socket.divert
+    def can_serve(self, before: int) -> bool:
+        """It has all up to `before`, so that nothing comes before what is next, and there is a way to send that."""
+        return self.newest == before and not self.way.socket.divert
 
     def knows(self, payload_type: int) -> bool:
         """All legs have a payload type for it."""

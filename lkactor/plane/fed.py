@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from lkactor.sfu.format import TrackFormat
 from lkactor.sfu.leg import Egress
 from lkactor.sfu.receiver import LayerReceiver
+from lkactor.wire.rtp import RtpPacket
 
 UP, AUDIO, VP8, H264 = range(4)
 """What a payload type holds: anything, so it goes up; or what it says. As LK_UP and so on in table.h."""
+Loss = tuple[int, int, float]
+"""The first and the last packet that did not come, by extended sequence number, and when that was seen."""
 _KINDS = {"video/vp8": VP8, "video/h264": H264}
 
 
@@ -34,6 +37,18 @@ class FedReceiver(LayerReceiver):
 
     def adopt(self, fanout: Any, ingress: Any, kinds: Mapping[int, int], level_id: int) -> None:
         """Packets of `ingress`, None: of nobody, go to the legs of `fanout`. `kinds`: what each payload type holds."""
+        raise NotImplementedError
+
+    def receive(self, packet: RtpPacket) -> int:
+        self.note_losses()  # It may be one of those that are missing.
+        return super().receive(packet)
+
+    def note_losses(self) -> None:
+        for first, last, seen in self.take_losses():
+            self.nack.lost(first, last, seen)
+
+    def take_losses(self) -> Sequence[Loss]:
+        """What the plane has found missing since the last call."""
         raise NotImplementedError
 
     def _follow(self, ingress: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from lkactor.ice import Consent
 from lkactor.plane._kernel import ffi, lib
 from lkactor.plane.cells import HandedUp, PackedAddress, SocketCell
-from lkactor.plane.fed import UP, FedReceiver
+from lkactor.plane.fed import UP, FedReceiver, Loss
 from lkactor.plane.fields import ARRIVAL, HANDED_UP, field
 from lkactor.plane.sealing import OpeningReceiver
 from lkactor.sfu.twcc import Arrival
@@ -99,8 +99,8 @@ class KernelIngress:
         self._sources.discard(source)
 
     @property
-    def has_levels(self) -> bool:
-        return any(source.row.level_count for source in self._sources)
+    def has_track_news(self) -> bool:
+        return any(source.row.level_count or source.row.loss_count for source in self._sources)
 
     def take_arrivals(self) -> list[Arrival]:
         cell = self.cell
@@ -193,6 +193,7 @@ class KernelReceiver(FedReceiver):
         row = self.row
         for index in range(row.kept_count):
             row.kept[index].extended = -1
+        row.taken = row.loss_count = 0
 
     def packet(self, extended: int) -> RtpPacket | None:
         row = self.row
@@ -209,6 +210,15 @@ class KernelReceiver(FedReceiver):
             levels = [(entry.timestamp, entry.level) for entry in row.levels[0 : row.level_count]]
             row.level_count = 0
         return levels
+
+    def take_losses(self) -> Sequence[Loss]:
+        row = self.row
+        if not row.loss_count:
+            return ()
+        with self._lock:
+            losses = [(loss.first, loss.last, loss.seen) for loss in row.losses[0 : row.loss_count]]
+            row.loss_count = 0
+        return losses
 
     def take_latency(self) -> float:
         latency, self.row.latency = self.row.latency, 0.0
@@ -258,7 +268,7 @@ class KernelPump:
         lib.lk_pump_stop(self._pump)
 
     def once(self) -> int:
-        """What the thread does when something has come, for tests without it; datagrams read."""
+        """What the thread does when something has come, for tests without it; datagrams read, or passed on at last."""
         return int(lib.lk_pump_once(self._pump))
 
     @property
@@ -290,6 +300,10 @@ class KernelPump:
             if ingress is not None and ingress.on_news is not None:
                 ingress.on_news()
         return bool(count)
+
+    @property
+    def has_losses(self) -> bool:
+        return bool(lib.lk_has_losses(self._pump))
 
     @property
     def rings_with_news(self) -> bool:

@@ -1,10 +1,11 @@
 """The receiving half of the Python plane: what needs no decision goes from the socket to the legs at once.
 
-As `steady.c`: a packet is *steady* if it is the next one of a known stream, of a payload type that can be read here
-(Opus, RED, VP8, H264), no key frame, and without anything unusual in its header. It is kept for retransmission,
-counted, its transport-wide number and audio level are noted, and it goes to the legs with the rest of its burst.
-Everything else goes up, opened. Since what is not the next in order goes up, all that follows it waits with it until it
-has been numbered, and goes to the legs then (`InlineIngress.take`).
+As `steady.c`: a packet is *steady* if it is newer than all that came of a known stream, of a payload type that can be
+read here (Opus, RED, VP8, H264), no key frame, and without anything unusual in its header. It is kept for
+retransmission, counted, its transport-wide number and audio level are noted, and it goes to the legs with the rest of
+its burst. Everything else goes up, opened. A packet behind a gap is steady only if nothing of its stream has gone up
+that has not been numbered yet, and what is missing is left for `LayerReceiver.nack`. So all that follows what goes up
+waits with it, and goes to the legs when that is numbered (`InlineIngress.take`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from lkactor.ice import Consent
 from lkactor.plane.cells import OPENED, REST, RTCP, PackedAddress, SocketCell
 from lkactor.plane.consent import SharedConsent
 from lkactor.plane.convoy import MAX_PAYLOAD, Packet
-from lkactor.plane.fed import H264, UP, VP8, FedReceiver
+from lkactor.plane.fed import H264, UP, VP8, FedReceiver, Loss
 from lkactor.plane.inline import Clock
+from lkactor.sfu.receiver import MAX_GAP
 from lkactor.sfu.twcc import Arrival
 from lkactor.srtp import PacketBuffer, SrtpReceiver
 from lkactor.wire.codecs import vp8
@@ -30,7 +32,7 @@ from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtcp
 if TYPE_CHECKING:
     from lkactor.plane.steady import SteadyFanout
 
-MOST_SOURCES, MOST_ARRIVALS, MOST_LEVELS = 64, 512, 64
+MOST_SOURCES, MOST_ARRIVALS, MOST_LEVELS, MOST_LOSSES = 64, 512, 64, 32
 """Streams of one peer that are received here; what waits to be taken, of a peer and of a stream."""
 _header = Struct("!BBHI").unpack_from
 _extension_header = Struct("!HH").unpack_from
@@ -51,6 +53,10 @@ class Intake:
         self.waiting: list[InlineReceiver] = []
         """With a burst."""
         self.news: dict[InlineIngress, None] = {}
+        self.has_losses = False
+        """Among the news."""
+        self.put_up = self.taken = 0
+        """Datagrams for the loop, in one order: so many, and so many of them it has taken."""
 
     def flush(self, offset: float, clock: Clock) -> None:
         """The end of a batch: what it brought goes to the legs. `offset`: from `clock` to the time of arrivals."""
@@ -67,11 +73,12 @@ class Intake:
         for source in waiting:
             burst, source.burst = source.burst, []
             if source.fanout is not None:
-                source.fanout.deliver(source.layer, burst, now)
+                source.fanout.deliver(source.layer, burst, source.before, now)
 
     def tell_news(self) -> bool:
         """Call `on_news` of every ingress that has something to tell. False: none had."""
         told, self.news = self.news, {}
+        self.has_losses = False
         for ingress in told:
             if ingress.on_news is not None:
                 ingress.on_news()
@@ -118,6 +125,7 @@ class InlineIngress:
         self.detach(source)
         if len(self._sources) < MOST_SOURCES:
             self._sources[source.ssrc.to_bytes(4, "big")] = source
+            source.waits = self._intake.put_up  # What went up before may be of this stream.
 
     def detach(self, source: InlineReceiver) -> None:
         for ssrc in [ssrc for ssrc, known in self._sources.items() if known is source]:
@@ -136,7 +144,13 @@ class InlineIngress:
                 self._refused[violation.reason] = self._refused.get(violation.reason, 0) + 1
                 self._intake.news[self] = None
                 return None
-        rest = self.take(data, now)
+        source = self._sources.get(data[8:12])
+        if source is None:
+            return data, OPENED
+        waited_for = source.waits > self._intake.taken
+        rest = source.take(self, self._intake, data, now, waited_for=waited_for)
+        if rest == OPENED:
+            source.waits = self._intake.put_up + 1
         return (data, rest) if rest else None
 
     def open_other(self, data: bytes) -> Opened:
@@ -150,11 +164,17 @@ class InlineIngress:
         except ProtocolViolation:
             return data, 0
 
-    def take(self, data: bytes, now: float) -> int:
-        """RTP of this peer, unprotected: OPENED, REST, or 0, nothing of it has to go up. What had to may be tried again
-        when that which came before it has been numbered."""
+    def take_again(self, data: bytes, now: float) -> int:
+        """RTP of this peer, unprotected, that had to go up: OPENED, REST, or 0, nothing of it has to any more, for what
+        came before it has been numbered."""
         source = self._sources.get(data[8:12])
-        return source.take(self, self._intake, data, now) if source is not None else OPENED
+        return source.take(self, self._intake, data, now, waited_for=False) if source is not None else OPENED
+
+    def note_taken(self, data: bytes) -> None:
+        """It is in the loop's hands, which is to number it."""
+        source = self._sources.get(data[8:12])
+        if source is not None:
+            source.note_taken(data[2] << 8 | data[3])
 
     def note(self, arrival: Arrival) -> None:
         if len(self.arrivals) < MOST_ARRIVALS:
@@ -164,10 +184,14 @@ class InlineIngress:
     def has_level(self) -> None:
         self._intake.news[self] = None
 
+    def has_loss(self) -> None:
+        self._intake.news[self] = None
+        self._intake.has_losses = True
+
     @property
-    def has_levels(self) -> bool:
+    def has_track_news(self) -> bool:
         with self._lock:
-            return any(source.levels for source in self._sources.values())
+            return any(source.levels or source.losses for source in self._sources.values())
 
     def take_arrivals(self) -> list[Arrival]:
         if not self.arrivals:
@@ -192,12 +216,16 @@ class InlineReceiver(FedReceiver):
         "_kinds",
         "_leaving",
         "_level_id",
+        "_taken",
+        "before",
         "burst",
         "fanout",
         "latency",
         "layer",
         "levels",
+        "losses",
         "steady",
+        "waits",
     )
 
     ingress_type = InlineIngress
@@ -208,6 +236,13 @@ class InlineReceiver(FedReceiver):
         self.fanout: SteadyFanout | None = None
         self.burst: list[Packet] = []
         """To go to the legs."""
+        self.before = -1
+        """What this stream had come to before that."""
+        self.waits = 0
+        """The last datagram that went up and may be of this stream, by `Intake.put_up`."""
+        self._taken = -1
+        """The highest number that the loop has taken, to be numbered by it."""
+        self.losses: list[Loss] = []
         self.levels: list[tuple[int, int]] = []
         self.latency = 0.0
         self.steady = 0
@@ -230,17 +265,28 @@ class InlineReceiver(FedReceiver):
         taken, self.levels = self.levels, []
         return taken
 
+    def take_losses(self) -> Sequence[Loss]:
+        taken, self.losses = self.losses, []
+        return taken
+
+    def note_taken(self, sequence: int) -> None:
+        ahead = sequence - self.highest & 0xFFFF
+        if ahead <= MAX_GAP:
+            self._taken = max(self._taken, self.highest + ahead)
+
     def take_latency(self) -> float:
         latency, self.latency = self.latency, 0.0
         return latency
 
-    def take(self, ingress: InlineIngress, intake: Intake, data: bytes, now: float) -> int:
+    def take(self, ingress: InlineIngress, intake: Intake, data: bytes, now: float, *, waited_for: bool) -> int:
         """OPENED: it has to be looked at, and nothing has been noted. REST: it goes to the legs with its batch, but
-        some are left. 0: nothing is left."""
-        extended = self.highest + 1
+        some are left. 0: nothing is left. `waited_for`: what came before it may not have been numbered yet."""
+        before = self.highest
         first, second, sequence, timestamp = _header(data)
-        if not extended or sequence != extended & 0xFFFF or first & 0xEF != 0x80:
-            return OPENED  # Behind a gap, late, of another version, with padding or contributing sources.
+        ahead = sequence - before & 0xFFFF
+        if before < 0 or first & 0xEF != 0x80 or (ahead != 1 and (waited_for or not self._can_miss(ahead))):
+            return OPENED  # The first, late, of another version, with padding or contributing sources.
+        extended = before + ahead
         at = 12
         if first & 0x10:
             if len(data) < 16:
@@ -270,6 +316,11 @@ class InlineReceiver(FedReceiver):
         flows = fanout is not None and not fanout.muted
         if flows:
             left = self._count_left(intake, extended, payload_type, now)
+        if ahead > 1:
+            if left:
+                return OPENED  # Such a leg may want what is missing (RED).
+            self.losses.append((before + 1, extended - 1, now))
+            ingress.has_loss()
         self._note(extended, data, timestamp, now)
         if kind == VP8:
             self.spread[temporal if temporal > 0 else 0] += size
@@ -281,8 +332,13 @@ class InlineReceiver(FedReceiver):
         if flows:
             if not self.burst:
                 intake.waiting.append(self)
+                self.before = before
             self.burst.append(_make(Packet, (extended, timestamp, payload_type, marker, payload, fields)))
         return REST if left else 0
+
+    def _can_miss(self, ahead: int) -> bool:
+        """A packet so far ahead need not be looked at: nothing between it and the newest one is in anybody's hands."""
+        return 0 < ahead <= MAX_GAP and self._taken <= self.highest and len(self.losses) < MOST_LOSSES
 
     def _count_left(self, intake: Intake, extended: int, payload_type: int, now: float) -> int:
         """How many legs cannot have this packet from here. Legs do not change within a batch, and what is next for one
@@ -292,11 +348,16 @@ class InlineReceiver(FedReceiver):
                 return self._leaving
             intake.deliver(now)
         self._checked, self._checked_type = intake.batch, payload_type
-        self._leaving = self.fanout.count_left(self.layer, extended, payload_type) if self.fanout is not None else 0
+        fanout = self.fanout
+        self._leaving = fanout.count_left(self.layer, self.highest, extended, payload_type) if fanout is not None else 0
         return self._leaving
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._taken, self.losses = -1, []
+
     def _note(self, extended: int, data: bytes, timestamp: int, now: float) -> None:
-        """As `receive`, of a packet that is the next one."""
+        """As `receive`, of a packet that is the newest one."""
         slot = extended & self._mask
         self._history[slot] = (data, now)
         self._history_sequence[slot] = extended

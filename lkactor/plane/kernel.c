@@ -30,6 +30,7 @@ struct lk_kernel {
     pthread_mutex_t lock;
     atomic_int users;
     atomic_int waiting;             /* for the lock, in Python: the pump gives way */
+    uint64_t put_up, taken;         /* datagrams for Python, in one order: so many, and so many of them it has taken */
     int used;
     lk_egress *to[LK_SLOTS];
     struct iovec parts[LK_SLOTS];
@@ -273,7 +274,8 @@ static int is_settled(const lk_kernel *kernel, const lk_row *row, int layer) {
     return egress->srtp != 0 || kernel->protect == NULL;
 }
 
-static int is_next(const lk_row *row, const lk_packet *packet) { return packet->extended == row->newest + 1; }
+/* Nothing that comes before a packet is still on its way to this row. `before`: what its source had come to. */
+static int is_next(const lk_row *row, int64_t before) { return row->newest == before; }
 
 /* In its steady state: settled, and every packet is one the kernel can write. */
 static int is_steady(const lk_kernel *kernel, lk_row *row, const lk_packet *packets, int count, int layer) {
@@ -307,7 +309,8 @@ typedef struct {
     int count;
     const uint8_t *arena;
     int layer, video, keyframe;
-    int next;                       /* only to rows for which the first packet is the very next one */
+    int next;                       /* only to rows that have all up to `before` */
+    int64_t before;
     uint32_t stamp;                 /* abs-send-time of now */
     double now;
 } lk_burst;
@@ -316,7 +319,7 @@ typedef struct {
 static int serve(lk_kernel *kernel, lk_row *row, const lk_burst *burst) {
     if (!is_open(row) || (burst->video && row->layer != burst->layer && !burst->keyframe)) return 0;
     if (!is_steady(kernel, row, burst->packets, burst->count, burst->layer)) return 1;
-    if (burst->next && !is_next(row, burst->packets)) return 1;
+    if (burst->next && !is_next(row, burst->before)) return 1;
     for (int n = 0; n < burst->count; n++)
         write_packet(kernel, row, &burst->packets[n], burst->arena, burst->layer, burst->stamp, burst->now);
     return 0;

@@ -16,18 +16,11 @@ static int unprotect(const lk_pump *pump, const lk_ingress *ingress, uint8_t *pa
     return pump->unprotect != NULL ? pump->unprotect((void *)ingress->srtp, packet, size) : 0;
 }
 
-/* Of RTP of this peer, opened: 0, LK_OPENED or LK_REST. */
-static int take_opened(lk_pump *pump, lk_ingress *ingress, const uint8_t *data, uint32_t size, double now) {
-    for (int i = 0; i < ingress->source_count; i++)
-        if (ingress->sources[i]->ssrc == get32(data + 8))
-            return take_steady(pump, ingress, ingress->sources[i], data, size, now);
-    return LK_OPENED;
-}
-
 static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, uint8_t *data,
                         uint32_t size, double now) {
     lk_socket *socket = pump->socket[at];
     lk_ingress *ingress = route != NULL ? route->ingress : NULL;
+    lk_source *source;
     int length = (int)size, status, rest;
     socket->packets_in++;
     socket->bytes_in += size;
@@ -49,8 +42,10 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
         refuse(pump, ingress, status);
         return;
     }
-    rest = take_opened(pump, ingress, data, (uint32_t)length, now);
+    source = source_of(ingress, data);
+    rest = source ? take_steady(pump, ingress, source, data, (uint32_t)length, now, is_waited_for(pump, source)) : LK_OPENED;
     if (rest) hand_up(pump, at, from, route, data, (uint32_t)length, rest, now);
+    if (rest == LK_OPENED && source != NULL) source->waits = pump->kernel->put_up;
 }
 
 /* One message: a datagram, or several of one peer that the kernel has merged (UDP_GRO). */
@@ -84,12 +79,6 @@ static void prepare_messages(lk_pump *pump, int count) {
     }
 }
 
-static void begin_batch(lk_pump *pump, const uint8_t *arena, double since) {
-    pump->batch++;
-    pump->arena = arena;
-    pump->since = since;
-}
-
 static int receive(lk_pump *pump, int at, int count) {
     lk_socket *socket = pump->socket[at];
     count = recvmmsg(socket->fd, pump->messages, (unsigned)count, MSG_DONTWAIT, NULL);
@@ -106,61 +95,13 @@ static int receive(lk_pump *pump, int at, int count) {
     return count;
 }
 
-/* -- what Python takes -------------------------------------------------------------------------------------------- */
-
-/* Where a datagram came from, if that is still so. */
-static const lk_entry *route_of(const lk_pump *pump, const lk_up *up) {
-    uint8_t key[22], size = key_of(up->address, up->address_size, key);
-    for (int i = 0; i < pump->sockets; i++) {
-        const lk_entry *entry = pump->number[i] == up->socket ? find_entry(pump->socket[i]->routes, key, size) : NULL;
-        if (entry != NULL) return entry->id == up->route ? entry : NULL;
-    }
-    return NULL;
-}
-
-/* What followed a packet that Python had to look at has waited only until that one was numbered. It goes to the rows
-   now: otherwise a loop that was late once would stay so, with all packets of all streams behind it. */
-static int take_again(lk_pump *pump, const lk_up *up) {
-    const lk_entry *route = up->opened == LK_OPENED ? route_of(pump, up) : NULL;
-    if (route == NULL || route->ingress == NULL) return up->opened;
-    return take_opened(pump, route->ingress, (const uint8_t *)(up + 1), up->size, up->arrival);
-}
-
-int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more) {
-    uint64_t count;
-    int taken = 0, left = most * LK_RECORDS;
-    if (read(pump->told_fd, &count, sizeof count) < 0) count = 0;
-    lk_lock(pump->kernel);
-    pump->told = 0;
-    pump->waits_since = 0;
-    if (pump->up_taken < pump->up_used)
-        begin_batch(pump, pump->up, ((const lk_up *)(pump->up + pump->up_taken))->arrival - pump->clock_offset);
-    while (left > 0 && pump->up_taken < pump->up_used) {
-        const lk_up *up = (const lk_up *)(pump->up + pump->up_taken);
-        int room = (int)sizeof *up + ((up->size + 7) & ~7), rest;
-        if (taken + room > size) break;
-        pump->up_taken += room;
-        left -= up->opened == LK_RTCP || *(const uint8_t *)(up + 1) == LK_DTLS_DATA ? 1 : LK_RECORDS;
-        rest = take_again(pump, up);
-        if (rest == 0 && up->opened) continue;
-        memcpy(buffer + taken, up, (size_t)room);
-        ((lk_up *)(buffer + taken))->opened = (uint8_t)rest;
-        taken += room;
-    }
-    flush_steady(pump);
-    if (pump->up_taken == pump->up_used) pump->up_taken = pump->up_used = 0;
-    *more = pump->up_used > 0;
-    lk_unlock(pump->kernel);
-    return taken;
-}
-
-void lk_ring(lk_pump *pump) {
-    lk_lock(pump->kernel);
-    tell(pump);
-    lk_unlock(pump->kernel);
-}
-
 /* -- turns -------------------------------------------------------------------------------------------------------- */
+
+/* How many messages make a turn, of which one takes `cost` seconds. */
+static int allowance(double cost) {
+    double count = TURN / cost;
+    return count < FEWEST ? FEWEST : count > MESSAGES ? MESSAGES : (int)count;
+}
 
 /* Who waits for the lock gets it: without this the thread could take it again before the other one is awake. */
 static void give_way(const lk_kernel *kernel) {
@@ -178,40 +119,49 @@ static void choose_window(lk_pump *pump, double spent) {
     pump->busy_since = pump->ended;
 }
 
+/* A turn that has ended: `cost` is the average. */
+static void note_turn(lk_pump *pump, double *cost, double began, int count) {
+    double spent;
+    pump->ended = monotonic();
+    spent = pump->ended - began;
+    choose_window(pump, spent);
+    *cost += (spent / count - *cost) / 4;
+    if (*cost < 1e-6) *cost = 1e-6;
+}
+
 static void gather(const lk_pump *pump) {
     double left = pump->window > 0 && !pump->behind ? pump->began + pump->window - monotonic() : 0;
     struct timespec wait = {.tv_nsec = (long)(left * 1e9)};
     if (left > 20e-6) nanosleep(&wait, NULL);
 }
 
-static int allowance(const lk_pump *pump) {
-    double count = TURN / pump->cost;
-    return count < FEWEST ? FEWEST : count > MESSAGES ? MESSAGES : (int)count;
-}
-
 static int receive_all(lk_pump *pump) {
     int received = 0;
     pump->behind = 0;
     for (int at = 0; at < pump->sockets; at++) {
-        double began, spent;
+        double began;
         int count;
         if (!pump->polled[at].revents) continue;
         began = monotonic();
-        count = receive(pump, at, allowance(pump));
-        pump->behind |= count == allowance(pump);
+        count = receive(pump, at, allowance(pump->cost));
+        pump->behind |= count == allowance(pump->cost);
         received += count;
-        if (count == 0) continue;
-        pump->ended = monotonic();
-        spent = pump->ended - began;
-        choose_window(pump, spent);
-        pump->cost += (spent / count - pump->cost) / 4;
-        if (pump->cost < 1e-6) pump->cost = 1e-6;
+        if (count > 0) note_turn(pump, &pump->cost, began, count);
     }
     return received;
 }
 
+/* Something has come: but what has waited goes first, and may take all of the turn. */
+static int turn(lk_pump *pump) {
+    double began = monotonic();
+    int most = allowance(pump->cost_again), passed = pass_again(pump, most);
+    if (passed > 0) note_turn(pump, &pump->cost_again, began, passed);
+    pump->behind = passed == most;
+    return pump->behind ? passed : passed + receive_all(pump);
+}
+
 int lk_pump_once(lk_pump *pump) {
-    if (poll(pump->polled, (nfds_t)pump->sockets, 0) > 0) return receive_all(pump);
+    if (poll(pump->polled, (nfds_t)pump->sockets, 0) > 0) return turn(pump);
     look_after_waiting(pump);
     return 0;
 }
@@ -246,7 +196,7 @@ static void *pump_main(void *context) {
         if (ready <= 0) continue;
         if (pump->polled[pump->sockets].revents) return NULL;
         gather(pump);
-        receive_all(pump);
+        turn(pump);
         give_way(pump->kernel);
     }
 }
@@ -284,8 +234,10 @@ lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, uintptr_t unprotect
     pump->unprotect = (protect_fn)unprotect;
     pump->unprotect_rtcp = (protect_fn)unprotect_rtcp;
     pump->patience = -1;
+    pump->others_due = pump->losses_due = INFINITY;
     pump->clock_offset = now - monotonic();
     pump->cost = TURN / MESSAGES;
+    pump->cost_again = TURN / FEWEST;
     pump->sleeping = 1;
     pump->told_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     pump->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -303,6 +255,7 @@ lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, uintptr_t unprotect
 void lk_pump_free(lk_pump *pump) {
     lk_pump_stop(pump);
     for (; pump->news != NULL; pump->news = pump->news->next) pump->news->has_news = 0;
+    pump->kernel->taken = pump->kernel->put_up; /* what has not been taken never will be */
     if (pump->told_fd >= 0) close(pump->told_fd);
     if (pump->stop_fd >= 0) close(pump->stop_fd);
     free(pump->buffers);

@@ -22,15 +22,16 @@ static int can_wait(const uint8_t *data, uint32_t size) {
 }
 
 static void wait_for_others(lk_pump *pump) {
-    if (pump->waits_since == 0) pump->waits_since = monotonic();
+    if (pump->others_due == INFINITY) pump->others_due = monotonic() + LONGEST_WAIT;
 }
 
 /* Under the lock, after something has come: the ring for what has waited long enough, or how long it still can. */
 static void ring_for_waiting(lk_pump *pump) {
-    double left;
+    double due = pump->losses_due, left;
+    if (pump->sleeping && pump->others_due < due) due = pump->others_due;   /* else Python looks, and takes it along */
     pump->patience = -1;
-    if (pump->waits_since == 0 || !pump->sleeping) return;  /* who looks for news comes by itself, and takes it along */
-    left = pump->waits_since + LONGEST_WAIT - monotonic();
+    if (due == INFINITY) return;
+    left = due - monotonic();
     if (left <= 0) tell(pump);
     else pump->patience = (int)(left * 1000) + 1;
 }

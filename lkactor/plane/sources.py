@@ -5,7 +5,18 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-UNITS = ("gcm.c", "seal.c", "kernel.c", "routes.c", "steady.c", "consent.c", "reports.c", "receive.c")
+UNITS = (
+    "gcm.c",
+    "seal.c",
+    "kernel.c",
+    "routes.c",
+    "reading.c",
+    "steady.c",
+    "consent.c",
+    "reports.c",
+    "take.c",
+    "receive.c",
+)
 """One after the other they are one translation unit."""
 
 

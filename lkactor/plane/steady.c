@@ -1,11 +1,12 @@
 /* The receiving half of the hot step: what goes from the sockets to the rows without Python.
 
    A datagram of a known peer is opened (SRTP) here. If it is a *steady* packet it goes to the rows at once: RTP of a
-   known stream, the next in order, no key frame. Everything else goes up to Python: as it came, or, of a known peer's
-   RTP, opened. Since a packet that is not the next in order goes up, all that follows one in Python's hands waits with it
-   until Python has numbered it: nothing overtakes. What has only waited then goes to the rows when Python comes to take it
-   (receive.c). It is the same for a row: one that has a decision to make, or cannot be written to from here, is left, and
-   Python serves it with this packet, and with all that follow until it has caught up.
+   known stream, newer than all that came, no key frame. Everything else goes up to Python: as it came, or, of a known
+   peer's RTP, opened. A packet behind a gap is steady only if nothing of its stream is in Python's hands, and what is
+   missing is left for Python to ask for. So all that follows one in Python's hands waits with it until Python has numbered
+   it: nothing overtakes. What has only waited then goes to the rows when Python comes to take it (receive.c). It is the same
+   for a row: one that has a decision to make, or cannot be written to from here, is left, and Python serves it with this
+   packet, and with all that follow until it has caught up.
 
    Whatever Python and this thread share is touched under the kernel's lock, for one batch at a time. */
 
@@ -25,7 +26,6 @@
 #define MESSAGES 64                 /* of one recvmmsg */
 #define BUFFER 65536                /* of one message: a run that the kernel has merged, or one datagram */
 #define BURST 512                   /* steady packets that are written together */
-#define MOST_PAYLOAD 1480
 #define UP_ROOM (1 << 20)
 #define TURN 0.002                  /* seconds under the lock, about */
 #define FEWEST 4                    /* messages of a turn */
@@ -35,7 +35,9 @@
 #define FULL_LOAD 0.8
 #define SLICE 100000                /* nanoseconds; the shortest that Linux takes */
 #define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
-#define LONGEST_WAIT 0.1            /* seconds for which what need not be read at once waits for others */
+#define LONGEST_WAIT 0.1            /* seconds for which what need not be read at once waits for others, */
+#define LOSSES_WAIT 0.01            /* and losses, of which the first is due to be asked for after 0.02 (lkactor/sfu/nack.py) */
+#define MAX_GAP 2000                /* packets; Python decides what becomes of a longer one (lkactor/sfu/receiver.py) */
 
 /* What a batch has of one stream, and how far it has come with it. */
 typedef struct {
@@ -65,14 +67,16 @@ struct lk_pump {
     int steady;
     lk_packet packets[BURST], run[BURST];
     lk_source *sources[BURST];
+    int64_t before[BURST];          /* what the source of each had come to */
     lk_course courses[BURST];
-    double cost, busy, busy_since, ended; /* seconds a message; at work since; of the last batch */
+    double cost, cost_again;        /* seconds a message: of what comes, and of what has waited for Python */
+    double busy, busy_since, ended; /* at work since; of the last batch */
     double window;                  /* seconds from the beginning of one batch to that of the next, at least */
     int behind;                     /* the last batch may have left something in a socket */
     uint8_t *up, told, sleeping;
     int up_used, up_taken;
-    double waits_since;             /* the first that waits for others, of the monotonic clock; 0: none does */
-    int patience;                   /* milliseconds until Python has to be told of it, -1: for ever */
+    double others_due, losses_due;  /* when Python has to be told, of the monotonic clock; INFINITY: of nothing */
+    int patience;                   /* milliseconds until then, -1: for ever */
     uint64_t dropped;
     lk_ingress *news;
 };
@@ -81,84 +85,6 @@ static double monotonic(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-/* -- reading packets ---------------------------------------------------------------------------------------------- */
-
-/* The value of a one-byte header extension (RFC 8285 section 4.2), NULL without; `size` of it. */
-static const uint8_t *extension(const uint8_t *at, const uint8_t *end, uint8_t id, uint32_t *size) {
-    while (at < end) {
-        uint32_t length = (*at & 15u) + 1;
-        if (*at == 0) {
-            at++;
-            continue;
-        }
-        if (*at >> 4 == 0 || *at >> 4 == 15 || at + 1 + length > end) return NULL;
-        if (*at >> 4 == id) {
-            *size = length;
-            return at + 1;
-        }
-        at += 1 + length;
-    }
-    return NULL;
-}
-
-/* VP8's descriptor (RFC 7741 section 4.2). 0: Python has to look: cut short, or the beginning of a key frame. */
-static int read_vp8(lk_packet *packet, const uint8_t *payload, int *temporal, int *begins) {
-    uint32_t at = 1, size = packet->size;
-    uint8_t first = payload[0], flags = 0;
-    packet->has_ids = 1;
-    packet->wide = 0;
-    packet->picture_at = packet->tl0_at = packet->keyidx_at = -1;
-    packet->picture = packet->tl0 = packet->keyidx = -1;
-    *temporal = 0;
-    if (size < 8) return 0;
-    if (first & 0x80) flags = payload[at++];
-    if (flags & 0x80) {
-        packet->picture_at = (int16_t)at;
-        packet->wide = payload[at] > 127;
-        packet->picture = packet->wide ? (int32_t)(get16(payload + at) & 0x7FFF) : payload[at];
-        at += packet->wide ? 2 : 1;
-    }
-    if (flags & 0x40) {
-        packet->tl0_at = (int16_t)at;
-        packet->tl0 = payload[at++];
-    }
-    if (flags & 0x30) {
-        packet->keyidx_at = (int16_t)at;
-        if (flags & 0x20) *temporal = payload[at] >> 6;
-        if (flags & 0x10) packet->keyidx = payload[at] & 31;
-        at++;
-    }
-    *begins = (first & 0x10) != 0 && (first & 7) == 0;
-    return !(*begins && !(payload[at] & 1));
-}
-
-/* H.264: a slice of no key frame, or a fragment of one (RFC 6184 sections 5.2, 5.8). */
-static int is_plain_h264(const uint8_t *payload, uint32_t size) {
-    int kind = payload[0] & 31;
-    if (kind == 28) return size > 1 && (payload[1] & 31) != 7;
-    return kind == 1 || kind == 5;
-}
-
-/* A whole RTP packet without anything unusual. `extensions`: where they begin, NULL: none that are of use here. */
-static int read_header(const uint8_t *data, uint32_t size, lk_packet *packet, const uint8_t **extensions) {
-    uint32_t at = 12;
-    *extensions = NULL;
-    if ((data[0] & 0xEF) != 0x80) return 0;     /* another version, padding or contributing sources */
-    packet->payload_type = data[1] & 127;
-    packet->marker = data[1] >> 7;
-    packet->timestamp = get32(data + 4);
-    if (data[0] & 0x10) {
-        if (size < 16) return 0;
-        at = 16 + 4 * get16(data + 14);
-        if (at > size) return 0;
-        if (get16(data + 12) != 0xBEDE) return 0;
-        *extensions = data + 16;
-    }
-    packet->payload = at;
-    packet->size = size - at;
-    return packet->size > 0 && packet->size <= MOST_PAYLOAD;
 }
 
 /* -- telling Python ----------------------------------------------------------------------------------------------- */
@@ -182,20 +108,22 @@ static void has_news(lk_pump *pump, lk_ingress *ingress) {
     }
 }
 
+static int room_of(uint32_t size) { return (int)sizeof(lk_up) + (int)((size + 7u) & ~7u); }
+
 /* For when Python comes. */
 static void put_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
                    uint32_t size, int opened, double now) {
-    uint32_t room;
+    int room;
     lk_up *up = (lk_up *)(pump->up + pump->up_used);
     if (size > LK_DATAGRAM) size = LK_DATAGRAM;
-    room = (uint32_t)sizeof *up + ((size + 7u) & ~7u);
-    if (pump->up_used + (int)room > UP_ROOM && pump->up_taken) {
+    room = room_of(size);
+    if (pump->up_used + room > UP_ROOM && pump->up_taken) {
         pump->up_used -= pump->up_taken;
         memmove(pump->up, pump->up + pump->up_taken, (size_t)pump->up_used);
         pump->up_taken = 0;
         up = (lk_up *)(pump->up + pump->up_used);
     }
-    if (pump->up_used + (int)room > UP_ROOM) {
+    if (pump->up_used + room > UP_ROOM) {
         pump->dropped++;
         return;
     }
@@ -204,7 +132,8 @@ static void put_up(lk_pump *pump, int at, const struct msghdr *from, const lk_en
                   .address_size = (uint8_t)(from->msg_namelen > sizeof up->address ? 0 : from->msg_namelen)};
     memcpy(up->address, from->msg_name, up->address_size);
     memcpy(pump->up + pump->up_used + sizeof *up, data, size);
-    pump->up_used += (int)room;
+    pump->up_used += room;
+    pump->kernel->put_up++;
 }
 
 static void hand_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
@@ -222,11 +151,14 @@ int lk_take_news(lk_pump *pump, uint32_t *ids, int size) {
         pump->news = pump->news->next;
     }
     pump->sleeping = taken == 0;
+    pump->losses_due = INFINITY;
     lk_unlock(pump->kernel);
     return taken;
 }
 
 int lk_rings(const lk_pump *pump) { return pump->sleeping; }
+
+int lk_has_losses(const lk_pump *pump) { return pump->losses_due != INFINITY; }
 
 uint64_t lk_dropped(const lk_pump *pump) { return pump->dropped; }
 
@@ -247,6 +179,7 @@ static lk_course begin_course(lk_pump *pump, int first, int begun, const lk_burs
         pump->run[end++] = pump->packets[i];
         pump->sources[i] = NULL;
     }
+    course.burst.before = pump->before[first];
     course.burst.packets = pump->run + begun;
     course.burst.count = end - begun;
     course.burst.layer = source->layer;
@@ -313,7 +246,7 @@ static int count_left(lk_pump *pump, lk_source *source, const lk_packet *packet)
         if (i + AHEAD < fanout->count) fetch_row(fanout->rows[i + AHEAD]);
         if (i + AHEAD / 2 < fanout->count) __builtin_prefetch(fanout->rows[i + AHEAD / 2]->egress);
         if (!is_open(row) || (fanout->video && row->layer != source->layer)) continue;
-        source->leaving += !is_steady(pump->kernel, row, packet, 1, source->layer) || !is_next(row, packet);
+        source->leaving += !is_steady(pump->kernel, row, packet, 1, source->layer) || !is_next(row, source->highest);
     }
     source->checked = pump->batch;
     source->checked_type = packet->payload_type;
@@ -350,23 +283,51 @@ static void note_extensions(lk_pump *pump, lk_ingress *ingress, lk_source *sourc
     }
 }
 
+/* Something of this stream may be in Python's hands that has not been numbered yet: what waits for it, */
+static int is_waited_for(const lk_pump *pump, const lk_source *source) { return source->waits > pump->kernel->taken; }
+
+/* and what it has taken. */
+static void note_taken(lk_source *source, uint16_t sequence) {
+    uint16_t ahead = (uint16_t)(sequence - (uint16_t)source->highest);
+    if (ahead <= MAX_GAP && source->highest + ahead > source->taken) source->taken = source->highest + ahead;
+}
+
+/* A packet's number, if it is newer than all that came; -1: it is Python's to give. */
+static int64_t number_of(const lk_source *source, uint16_t sequence, int waited_for) {
+    uint16_t ahead = (uint16_t)(sequence - (uint16_t)source->highest);
+    if (source->highest < 0 || ahead == 0 || ahead > MAX_GAP) return -1;
+    if (ahead > 1 && (waited_for || source->taken > source->highest || source->loss_count == LK_LOSSES)) return -1;
+    return source->highest + ahead;
+}
+
+/* What is missing before this packet. */
+static void note_loss(lk_pump *pump, lk_ingress *ingress, lk_source *source, int64_t extended, double now) {
+    source->losses[source->loss_count++] = (lk_loss){source->highest + 1, extended - 1, now};
+    if (pump->losses_due == INFINITY) pump->losses_due = monotonic() + LOSSES_WAIT;
+    has_news(pump, ingress);
+}
+
 /* LK_OPENED: Python has to look at it, and nothing has been noted. LK_REST: it is forwarded, or will be with the batch,
-   and Python has to serve the rows that are left. 0: nothing is left. */
+   and Python has to serve the rows that are left. 0: nothing is left. `waited_for`: Python may not have numbered all that
+   came before it. */
 static int take_steady(lk_pump *pump, lk_ingress *ingress, lk_source *source, const uint8_t *data, uint32_t size,
-                       double now) {
+                       double now, int waited_for) {
     lk_packet packet = {.picture_at = -1, .tl0_at = -1, .keyidx_at = -1, .picture = -1, .tl0 = -1, .keyidx = -1};
     const uint8_t *extensions, *payload;
     int temporal = 0, begins = 0, kind, left = 0;
-    if (source->highest < 0 || get16(data + 2) != (uint32_t)((source->highest + 1) & 0xFFFF)) return LK_OPENED;
+    int64_t before = source->highest;
+    packet.extended = number_of(source, (uint16_t)get16(data + 2), waited_for);
+    if (packet.extended < 0) return LK_OPENED;
     if (!read_header(data, size, &packet, &extensions)) return LK_OPENED;
     kind = source->kinds[packet.payload_type];
     payload = data + packet.payload;
     if (kind == LK_UP) return LK_OPENED;
     if (kind == LK_VP8 && !read_vp8(&packet, payload, &temporal, &begins)) return LK_OPENED;
     if (kind == LK_H264 && !is_plain_h264(payload, packet.size)) return LK_OPENED;
-    packet.extended = source->highest + 1;
-    if (keep(source, packet.extended, data, size, now) < 0) return LK_OPENED;
     if (!source->fanout->muted) left = count_left(pump, source, &packet);
+    if (left && packet.extended > before + 1) return LK_OPENED;     /* such a row may want what is missing (RED) */
+    if (keep(source, packet.extended, data, size, now) < 0) return LK_OPENED;
+    if (packet.extended > before + 1) note_loss(pump, ingress, source, packet.extended, now);
     note_statistics(source, &packet, size, now);
     if (kind == LK_VP8) {
         source->spread[temporal] += packet.size;
@@ -378,6 +339,7 @@ static int take_steady(lk_pump *pump, lk_ingress *ingress, lk_source *source, co
     if (!source->fanout->muted && source->fanout->count > left) {
         packet.payload += (uint32_t)(data - pump->arena);
         pump->packets[pump->steady] = packet;
+        pump->before[pump->steady] = before;
         pump->sources[pump->steady++] = source;
         if (pump->steady == BURST) flush_steady(pump);
     }

@@ -93,32 +93,32 @@ class SteadyFanout(PastInPython, FeedingFanout):
 
     # -- what goes past the track -----------------------------------------------------------------------------------
 
-    def count_left(self, layer: int, extended: int, type: int) -> int:
+    def count_left(self, layer: int, before: int, extended: int, type: int) -> int:
         """How many legs cannot have a packet of this payload type by `deliver`. Until then nothing but this changes
         who rides."""
-        left = 0 if (layer, type) in self._settled else self._let_board(layer, extended, type)
+        left = 0 if (layer, type) in self._settled else self._let_board(layer, before, extended, type)
         for convoy in self._convoys.get(layer, ()):
-            if not convoy.can_serve(extended):
+            if not convoy.can_serve(before):
                 left += len(convoy.legs)
         return left
 
-    def _let_board(self, layer: int, extended: int, type: int) -> int:
+    def _let_board(self, layer: int, before: int, extended: int, type: int) -> int:
         """Who can, boards; how many cannot."""
         types, left = {type}, 0
         self._aboard(layer, types)
         for leg in self._off_board():
             if self._is_meant(leg, layer):
-                is_next = leg.munger.newest + 1 == extended
+                is_next = leg.munger.newest == before
                 left += not is_next or self._board(leg, layer, types, extended) is None
         if not self._off_board():
             self._settled.add((layer, type))
         return left
 
-    def deliver(self, layer: int, packets: Sequence[Packet], now: float) -> None:
-        """Packets that were counted, one right behind the other."""
-        stamp, first = abs_send_time(now), packets[0].extended
+    def deliver(self, layer: int, packets: Sequence[Packet], before: int, now: float) -> None:
+        """Packets that were counted, newer than `before`, what their source had come to."""
+        stamp = abs_send_time(now)
         for convoy in self._convoys.get(layer, ()):
-            if convoy.can_serve(first):
+            if convoy.can_serve(before):
                 convoy.serve(packets, stamp, now)
 
     # -- who rides --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 #define LK_SOURCES 64               /* streams of one peer that are received without Python */
 #define LK_ARRIVALS 512
 #define LK_LEVELS 64
+#define LK_LOSSES 32
 #define LK_DATAGRAM 2048            /* what is longer is cut */
 /* What the payload types of a source hold: */
 #define LK_UP 0                     /* anything: every packet is Python's to look at */
@@ -101,6 +102,12 @@ typedef struct {
     uint32_t timestamp, level;
 } lk_level;
 
+/* Packets that did not come, and when that was seen. Extended numbers. */
+typedef struct {
+    int64_t first, last;
+    double seen;
+} lk_loss;
+
 /* One stream of a publisher: a layer of a track (lkactor/sfu/receiver.py). Times in seconds of Trio's clock. */
 typedef struct {
     lk_fanout *fanout;
@@ -113,13 +120,16 @@ typedef struct {
     double clock_rate, jitter, last_transit, last_arrival;
     double latency;                 /* of the last packet, from the socket to the sockets; 0: not known */
     uint64_t spread[12], begun[4];
-    uint32_t level_count, kept_count;
+    uint32_t level_count, loss_count, kept_count;
     lk_level levels[LK_LEVELS];
+    lk_loss losses[LK_LOSSES];
     lk_kept *kept;                  /* kept_count, a power of two */
     uint64_t steady;                /* packets that Python never saw */
     uint64_t checked;               /* the batch in which the rows were looked at, for `checked_type` */
     uint8_t checked_type;
     int32_t leaving;                /* rows that were left in it */
+    uint64_t waits;                 /* the last datagram that went up and may be of this stream; of lk_kernel.put_up */
+    int64_t taken;                  /* the highest number that Python has taken, to be numbered by it; extended */
 } lk_source;
 
 typedef struct {
@@ -198,7 +208,7 @@ int lk_pump_add(lk_pump *pump, lk_socket *socket, int number);
 int lk_pump_start(lk_pump *pump);   /* a thread of its own; 0, or errno */
 void lk_pump_stop(lk_pump *pump);   /* returns when the thread is gone; may be called again */
 int lk_pump_fd(const lk_pump *pump); /* readable when there is something for Python */
-/* What the thread does when something has come, without the thread: datagrams that were read. */
+/* What the thread does when something has come, without the thread: datagrams that were read, or passed on at last. */
 int lk_pump_once(lk_pump *pump);
 
 #define LK_OPENED 1                 /* RTP, unprotected */
@@ -221,8 +231,9 @@ typedef struct {
 enum { LK_RECORDS = 4, LK_DTLS_DATA = 23 };
 int lk_take(lk_pump *pump, uint8_t *buffer, int size, int most, int *more);
 void lk_ring(lk_pump *pump);        /* for who leaves some of it for later */
-/* The peers with arrivals, levels or refusals to tell of. 0 at last: the next one rings. */
+/* The peers with arrivals, levels, losses or refusals to tell of. 0 at last: the next one rings. */
 int lk_take_news(lk_pump *pump, uint32_t *ids, int size);
+int lk_has_losses(const lk_pump *pump); /* among them: they are not to wait */
 int lk_rings(const lk_pump *pump);  /* the last answer was 0, and nothing has come since */
 uint64_t lk_dropped(const lk_pump *pump); /* datagrams that Python was too slow for */
 

@@ -157,6 +157,9 @@ class LayerReceiver:
         """(timestamp, level in -dBov) of packets that only the forwarding plane has seen, since the last call."""
         return []
 
+    def note_losses(self) -> None:
+        """What is missing before those packets is to be asked for."""
+
     def take_latency(self) -> float:
         """Seconds that one of those packets took, 0 if there was none since the last call."""
         return 0.0

@@ -90,6 +90,12 @@ class Renditions:
         for forwarder in self:
             forwarder.publisher = publisher
 
+    def note_losses(self) -> None:
+        """Of packets that only the forwarding plane has seen."""
+        for forwarder in self:
+            for receiver in forwarder.receivers:
+                receiver.note_losses()
+
     def close(self) -> None:
         """The track is gone, or another one takes over."""
         for forwarder in self:

@@ -8,9 +8,11 @@
 #include "seal.c"
 #include "kernel.c"
 #include "routes.c"
+#include "reading.c"
 #include "steady.c"
 #include "consent.c"
 #include "reports.c"
+#include "take.c"
 #include "receive.c"
 
 #include <arpa/inet.h>
@@ -271,6 +273,7 @@ static void decide(stage *on) {
         for (int n = 0; n < STREAMS; n++) on->peers[i].sources[n].highest = 65536 + on->peers[i].sequences[n];
     if (rnd(20) == 0) on->fanout.muted = !on->fanout.muted;
     who->ingress->arrival_count = source->level_count = 0;
+    if (rnd(3) == 0) source->loss_count = 0;
     who->ingress->ready = rnd(12) != 0;
     on->fanout.count = (int)rnd(ROWS + 1);
     for (int i = 0; i < ROWS; i++) {
