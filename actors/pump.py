@@ -85,6 +85,7 @@ class PythonPump:
     def __init__(self, sources: Sequence[Source], intake: Intake, lock: PlaneLock, now: float) -> None:
         """`sources` are numbered from 0. `now`: of Trio's clock. Raises OSError."""
         self._intake, self._lock = intake, lock
+        intake.taken = intake.put_up  # What another one had never will be.
         self._offset = now - time.perf_counter()
         self._sources = tuple(sources)
         self._numbers = {source.sock.fileno(): number for number, source in enumerate(sources)}

@@ -125,7 +125,10 @@ class InlineIngress:
         self.detach(source)
         if len(self._sources) < MOST_SOURCES:
             self._sources[source.ssrc.to_bytes(4, "big")] = source
-            source.waits = self._intake.put_up  # What went up before may be of this stream.
+            source.waits, source.up = (
+                self._intake.put_up,
+                math.inf,
+            )  # What went up before may be of it, with any number.
 
     def detach(self, source: InlineReceiver) -> None:
         for ssrc in [ssrc for ssrc, known in self._sources.items() if known is source]:
@@ -147,10 +150,9 @@ class InlineIngress:
         source = self._sources.get(data[8:12])
         if source is None:
             return data, OPENED
-        waited_for = source.waits > self._intake.taken
-        rest = source.take(self, self._intake, data, now, waited_for=waited_for)
+        rest = source.take(self, self._intake, data, now, behind=source.waits > self._intake.taken)
         if rest == OPENED:
-            source.waits = self._intake.put_up + 1
+            source.note_up(self._intake, data[2] << 8 | data[3])
         return (data, rest) if rest else None
 
     def open_other(self, data: bytes) -> Opened:
@@ -168,7 +170,7 @@ class InlineIngress:
         """RTP of this peer, unprotected, that had to go up: OPENED, REST, or 0, nothing of it has to any more, for what
         came before it has been numbered."""
         source = self._sources.get(data[8:12])
-        return source.take(self, self._intake, data, now, waited_for=False) if source is not None else OPENED
+        return source.take(self, self._intake, data, now, behind=False) if source is not None else OPENED
 
     def note_taken(self, data: bytes) -> None:
         """It is in the loop's hands, which is to number it."""
@@ -225,6 +227,7 @@ class InlineReceiver(FedReceiver):
         "levels",
         "losses",
         "steady",
+        "up",
         "waits",
     )
 
@@ -240,8 +243,9 @@ class InlineReceiver(FedReceiver):
         """What this stream had come to before that."""
         self.waits = 0
         """The last datagram that went up and may be of this stream, by `Intake.put_up`."""
+        self.up: float = -1
         self._taken = -1
-        """The highest number that the loop has taken, to be numbered by it."""
+        """The highest number of what waits so, and of what the loop has taken."""
         self.losses: list[Loss] = []
         self.levels: list[tuple[int, int]] = []
         self.latency = 0.0
@@ -269,24 +273,36 @@ class InlineReceiver(FedReceiver):
         taken, self.losses = self.losses, []
         return taken
 
+    def note_up(self, intake: Intake, sequence: int) -> None:
+        """A packet is about to go up."""
+        number = self._likely_number(sequence)
+        self.up = number if self.waits <= intake.taken else max(self.up, number)
+        self.waits = intake.put_up + 1
+
     def note_taken(self, sequence: int) -> None:
+        """The loop has it, and is to number it."""
+        self._taken = max(self._taken, self._likely_number(sequence))
+
+    def _likely_number(self, sequence: int) -> int:
+        """That the loop will give to a packet, as far as can be told; -1: it is late, or too far off."""
         ahead = sequence - self.highest & 0xFFFF
-        if ahead <= MAX_GAP:
-            self._taken = max(self._taken, self.highest + ahead)
+        return -1 if self.highest < 0 or not 0 < ahead <= MAX_GAP else self.highest + ahead
 
     def take_latency(self) -> float:
         latency, self.latency = self.latency, 0.0
         return latency
 
-    def take(self, ingress: InlineIngress, intake: Intake, data: bytes, now: float, *, waited_for: bool) -> int:
+    def take(self, ingress: InlineIngress, intake: Intake, data: bytes, now: float, *, behind: bool) -> int:
         """OPENED: it has to be looked at, and nothing has been noted. REST: it goes to the legs with its batch, but
-        some are left. 0: nothing is left. `waited_for`: what came before it may not have been numbered yet."""
+        some are left. 0: nothing is left. `behind`: some of the stream waits for the loop, and is older."""
         before = self.highest
         first, second, sequence, timestamp = _header(data)
         ahead = sequence - before & 0xFFFF
-        if before < 0 or first & 0xEF != 0x80 or (ahead != 1 and (waited_for or not self._can_miss(ahead))):
-            return OPENED  # The first, late, of another version, with padding or contributing sources.
         extended = before + ahead
+        if before < 0 or first & 0xEF != 0x80 or not (ahead == 1 or self._can_miss(ahead, behind=behind)):
+            return OPENED  # The first, late, of another version, with padding or contributing sources.
+        if self._taken >= extended or (behind and self.up >= extended):
+            return OPENED  # It would overtake.
         at = 12
         if first & 0x10:
             if len(data) < 16:
@@ -336,9 +352,10 @@ class InlineReceiver(FedReceiver):
             self.burst.append(_make(Packet, (extended, timestamp, payload_type, marker, payload, fields)))
         return REST if left else 0
 
-    def _can_miss(self, ahead: int) -> bool:
+    def _can_miss(self, ahead: int, *, behind: bool) -> bool:
         """A packet so far ahead need not be looked at: nothing between it and the newest one is in anybody's hands."""
-        return 0 < ahead <= MAX_GAP and self._taken <= self.highest and len(self.losses) < MOST_LOSSES
+        waits = behind or self._taken > self.highest
+        return not waits and 0 < ahead <= MAX_GAP and len(self.losses) < MOST_LOSSES
 
     def _count_left(self, intake: Intake, extended: int, payload_type: int, now: float) -> int:
         """How many legs cannot have this packet from here. Legs do not change within a batch, and what is next for one

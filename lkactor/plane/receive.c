@@ -43,9 +43,11 @@ static void receive_one(lk_pump *pump, int at, const struct msghdr *from, const 
         return;
     }
     source = source_of(ingress, data);
-    rest = source ? take_steady(pump, ingress, source, data, (uint32_t)length, now, is_waited_for(pump, source)) : LK_OPENED;
+    rest = LK_OPENED;
+    if (source != NULL)
+        rest = take_steady(pump, ingress, source, data, (uint32_t)length, now, waits(pump->kernel, source));
+    if (rest == LK_OPENED && source != NULL) note_up(pump->kernel, source, (uint16_t)get16(data + 2));
     if (rest) hand_up(pump, at, from, route, data, (uint32_t)length, rest, now);
-    if (rest == LK_OPENED && source != NULL) source->waits = pump->kernel->put_up;
 }
 
 /* One message: a datagram, or several of one peer that the kernel has merged (UDP_GRO). */
@@ -230,6 +232,7 @@ lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, uintptr_t unprotect
     lk_pump *pump = calloc(1, sizeof *pump);
     if (pump == NULL) return NULL;
     pump->kernel = kernel;
+    kernel->taken = kernel->put_up; /* what another one had never will be */
     atomic_fetch_add(&kernel->users, 1);
     pump->unprotect = (protect_fn)unprotect;
     pump->unprotect_rtcp = (protect_fn)unprotect_rtcp;
@@ -255,7 +258,6 @@ lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, uintptr_t unprotect
 void lk_pump_free(lk_pump *pump) {
     lk_pump_stop(pump);
     for (; pump->news != NULL; pump->news = pump->news->next) pump->news->has_news = 0;
-    pump->kernel->taken = pump->kernel->put_up; /* what has not been taken never will be */
     if (pump->told_fd >= 0) close(pump->told_fd);
     if (pump->stop_fd >= 0) close(pump->stop_fd);
     free(pump->buffers);

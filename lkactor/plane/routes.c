@@ -122,7 +122,8 @@ int lk_attach(lk_kernel *kernel, lk_ingress *ingress, lk_source *source) {
     lk_lock(kernel);
     if (ingress->source_count < LK_SOURCES) {
         ingress->sources[ingress->source_count++] = source;
-        source->waits = kernel->put_up;     /* what went up before may be of this stream */
+        source->waits = kernel->put_up;     /* what went up before may be of this stream, with any number */
+        source->up = INT64_MAX;
         done = 0;
     }
     lk_unlock(kernel);

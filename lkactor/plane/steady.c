@@ -36,7 +36,7 @@
 #define SLICE 100000                /* nanoseconds; the shortest that Linux takes */
 #define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
 #define LONGEST_WAIT 0.1            /* seconds for which what need not be read at once waits for others, */
-#define LOSSES_WAIT 0.01            /* and losses, of which the first is due to be asked for after 0.02 (lkactor/sfu/nack.py) */
+#define LOSSES_WAIT 0.01            /* and losses: they are to be asked for after 0.02 (lkactor/sfu/nack.py) */
 #define MAX_GAP 2000                /* packets; Python decides what becomes of a longer one (lkactor/sfu/receiver.py) */
 
 /* What a batch has of one stream, and how far it has come with it. */
@@ -283,21 +283,38 @@ static void note_extensions(lk_pump *pump, lk_ingress *ingress, lk_source *sourc
     }
 }
 
-/* Something of this stream may be in Python's hands that has not been numbered yet: what waits for it, */
-static int is_waited_for(const lk_pump *pump, const lk_source *source) { return source->waits > pump->kernel->taken; }
+/* -- the order -- */
 
-/* and what it has taken. */
-static void note_taken(lk_source *source, uint16_t sequence) {
+/* Some of this stream may wait for Python. */
+static int waits(const lk_kernel *kernel, const lk_source *source) { return source->waits > kernel->taken; }
+
+/* The number that Python will give to a packet, as far as can be told; -1: it is late, or too far off. */
+static int64_t likely_number(const lk_source *source, uint16_t sequence) {
     uint16_t ahead = (uint16_t)(sequence - (uint16_t)source->highest);
-    if (ahead <= MAX_GAP && source->highest + ahead > source->taken) source->taken = source->highest + ahead;
+    return source->highest < 0 || ahead == 0 || ahead > MAX_GAP ? -1 : source->highest + ahead;
 }
 
-/* A packet's number, if it is newer than all that came; -1: it is Python's to give. */
-static int64_t number_of(const lk_source *source, uint16_t sequence, int waited_for) {
-    uint16_t ahead = (uint16_t)(sequence - (uint16_t)source->highest);
-    if (source->highest < 0 || ahead == 0 || ahead > MAX_GAP) return -1;
-    if (ahead > 1 && (waited_for || source->taken > source->highest || source->loss_count == LK_LOSSES)) return -1;
-    return source->highest + ahead;
+/* A packet is about to go up. */
+static void note_up(const lk_kernel *kernel, lk_source *source, uint16_t sequence) {
+    int64_t number = likely_number(source, sequence);
+    if (!waits(kernel, source) || number > source->up) source->up = number;
+    source->waits = kernel->put_up + 1;
+}
+
+/* Python has it, and is to number it. */
+static void note_taken(lk_source *source, uint16_t sequence) {
+    int64_t number = likely_number(source, sequence);
+    if (number > source->taken) source->taken = number;
+}
+
+/* A packet's number, if it is newer than all that came, and nothing that it would overtake or follow is in Python's hands;
+   -1: it is Python's to give. `behind`: some of the stream waits for Python, and is older than this packet. */
+static int64_t number_of(const lk_source *source, uint16_t sequence, int behind) {
+    int64_t number = likely_number(source, sequence), held = source->taken;
+    if (behind && source->up > held) held = source->up;
+    if (number < 0 || held >= number) return -1;
+    if (number > source->highest + 1 && (behind || held > source->highest || source->loss_count == LK_LOSSES)) return -1;
+    return number;
 }
 
 /* What is missing before this packet. */
@@ -308,15 +325,14 @@ static void note_loss(lk_pump *pump, lk_ingress *ingress, lk_source *source, int
 }
 
 /* LK_OPENED: Python has to look at it, and nothing has been noted. LK_REST: it is forwarded, or will be with the batch,
-   and Python has to serve the rows that are left. 0: nothing is left. `waited_for`: Python may not have numbered all that
-   came before it. */
+   and Python has to serve the rows that are left. 0: nothing is left. `behind`: as of `number_of`. */
 static int take_steady(lk_pump *pump, lk_ingress *ingress, lk_source *source, const uint8_t *data, uint32_t size,
-                       double now, int waited_for) {
+                       double now, int behind) {
     lk_packet packet = {.picture_at = -1, .tl0_at = -1, .keyidx_at = -1, .picture = -1, .tl0 = -1, .keyidx = -1};
     const uint8_t *extensions, *payload;
     int temporal = 0, begins = 0, kind, left = 0;
     int64_t before = source->highest;
-    packet.extended = number_of(source, (uint16_t)get16(data + 2), waited_for);
+    packet.extended = number_of(source, (uint16_t)get16(data + 2), behind);
     if (packet.extended < 0) return LK_OPENED;
     if (!read_header(data, size, &packet, &extensions)) return LK_OPENED;
     kind = source->kinds[packet.payload_type];

@@ -129,7 +129,7 @@ typedef struct {
     uint8_t checked_type;
     int32_t leaving;                /* rows that were left in it */
     uint64_t waits;                 /* the last datagram that went up and may be of this stream; of lk_kernel.put_up */
-    int64_t taken;                  /* the highest number that Python has taken, to be numbered by it; extended */
+    int64_t up, taken;              /* the highest number of what waits so, and of what Python has taken; extended */
 } lk_source;
 
 typedef struct {

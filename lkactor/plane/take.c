@@ -44,7 +44,7 @@ static lk_source *source_of_up(const lk_pump *pump, const lk_up *up, lk_ingress 
     return source_of(route->ingress, (const uint8_t *)(up + 1));
 }
 
-/* The first of them: what becomes of it, as of `take_steady`, but that of what is no RTP nothing is known. */
+/* The first of them: what becomes of it, as of `take_steady`; 0 of what went up as it came. */
 static int take_again(lk_pump *pump, const lk_up *up) {
     lk_ingress *ingress;
     lk_source *source = source_of_up(pump, up, &ingress);
@@ -60,18 +60,18 @@ static void begin_again(lk_pump *pump) {
 /* The thread's, before it reads what is new: where the core is busy Python comes seldom, and few at a time cost more.
    How many went to the rows. */
 static int pass_again(lk_pump *pump, int most) {
-    int passed = 0, rest = 0;
+    int passed = 0;
     lk_lock(pump->kernel);
     begin_again(pump);
-    for (lk_up *up; rest == 0 && passed < most && (up = first_up(pump)) != NULL && up->opened == LK_OPENED;) {
-        rest = take_again(pump, up);
-        up->opened = (uint8_t)rest;
-        if (rest == 0) {
-            take_off(pump, up);
-            passed++;
+    for (lk_up *up; passed < most && (up = first_up(pump)) != NULL && up->opened == LK_OPENED; passed++) {
+        int rest = take_again(pump, up);
+        if (rest) {
+            up->opened = (uint8_t)rest;
+            break;
         }
+        take_off(pump, up);
     }
-    flush_steady(pump);
+    if (pump->steady) flush_steady(pump);
     lk_unlock(pump->kernel);
     return passed;
 }
