@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors.messages.participant import StreamStates
 from actors.messages.track import LegProbe, LimitLeg
+from lkactor.plane import IngressCell
 from lkactor.sfu.congestion import CongestionControl
 
 if TYPE_CHECKING:
@@ -15,18 +16,19 @@ if TYPE_CHECKING:
 
 class AllocationDesk:
     """The part of a transport actor that keeps what it sends within what arrives. Limits are told again, with each
-    look at the rows, until the track has applied them."""
+    look at the rows, until the track has applied them. While something is short every estimate counts."""
 
     def __init__(
         self,
         rows: LegTable,
+        ingress: IngressCell,
         tell_owner: Callable[[StreamStates], None],
         *,
         enabled: bool,
         allow_pause: bool,
         now: float,
     ) -> None:
-        self._rows = rows
+        self._rows, self._ingress = rows, ingress
         self._tell_owner = tell_owner
         self._control = CongestionControl(enabled=enabled, allow_pause=allow_pause, now=now)
         self._paused: frozenset[str] = frozenset()
@@ -66,6 +68,7 @@ class AllocationDesk:
         self._apply()
 
     def _apply(self) -> None:
+        self._ingress.set_eager(self._control.next_timeout() is not None)
         for leg, limit, halted in self._control.decisions():
             layer, temporal = max(limit.spatial, 0), max(limit.temporal, 0)
             if (leg.limit_layer, leg.limit_temporal, leg.halted) != (layer, temporal, halted):

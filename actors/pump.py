@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from lkactor.plane import DTLS_DATA, OPENED, RECORDS, RTCP, HandedUp, InlineIngress, InlineSocket, Intake
 from lkactor.plane.consent import is_answer
 from lkactor.srtp import PacketBuffer
-from lkactor.wire.rtcp import can_wait
+from lkactor.wire.rtcp import Urgency, urgency
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtp
 from lkactor.wire.stun import is_stun
 
@@ -33,9 +33,10 @@ AT_ONCE = 50e-6
 """Seconds for which nobody has waited who comes back from `poll` within them."""
 MOST_WAITING = 2048
 """Datagrams for the UDP actor; more are dropped and counted."""
-REPORTS_WAIT = 0.1
+REPORTS_WAIT, HELD_FOR, MOST_HELD = 0.1, 1.0, 8
 """Seconds for which reports wait for others: who watches says several times a second how that goes, and to wake the
-loop for each costs more than to read it."""
+loop for each costs more than to read it. Seconds for which those that say nothing new wait for more of their peer, and
+how many do."""
 LOSSES_WAIT = 0.01
 """Likewise for what is missing: it is due to be asked for after 20 ms (`lkactor.sfu.nack`)."""
 SWITCH_INTERVAL = 0.0005
@@ -86,6 +87,9 @@ class PythonPump:
         """`sources` are numbered from 0. `now`: of Trio's clock. Raises OSError."""
         self._intake, self._lock = intake, lock
         intake.taken = intake.put_up  # What another one had never will be.
+        for ingress in intake.holding:
+            ingress.held.clear()
+        intake.holding.clear()
         self._offset = now - time.perf_counter()
         self._sources = tuple(sources)
         self._numbers = {source.sock.fileno(): number for number, source in enumerate(sources)}
@@ -251,7 +255,7 @@ class PythonPump:
             poll.register(fd, select.POLLIN)
         lock, sources, numbers, clock = self._lock, self._sources, self._numbers, time.perf_counter
         while True:
-            due = self._due()
+            due = self._next_due()
             for fd, _ in poll.poll(None if due == math.inf else max(0.0, due - clock()) * 1000):
                 if fd not in numbers:
                     return
@@ -266,8 +270,17 @@ class PythonPump:
         """When the loop has to be told. Where it looks for news it comes by itself, and takes reports along."""
         return min(self._losses_due, self._reports_due) if self._sleeping else self._losses_due
 
+    def _next_due(self) -> float:
+        """When there is something to do though nothing comes."""
+        return min(self._due(), next(iter(self._intake.holding.values()), math.inf))
+
     def _ring_for_waiting(self) -> None:
-        if time.perf_counter() >= self._due():
+        now = time.perf_counter()
+        if self._intake.holding:
+            with self._lock.thread:
+                for ingress in [ingress for ingress, due in self._intake.holding.items() if due <= now]:
+                    self._release(ingress)
+        if now >= self._due():
             self._reports_due = self._losses_due = math.inf
             self.ring()
 
@@ -357,8 +370,30 @@ class PythonPump:
             ingress.heard = now
             return
         data, opened = ingress.open_other(data)
-        waits = is_answer(data) if consent is not None else opened == RTCP and can_wait(data)
-        self._put_up((number, 0, sockaddr, data, now, opened), waits=waits)
+        datagram = number, 0, sockaddr, data, now, opened
+        if opened == RTCP:
+            self._take_rtcp(ingress, datagram)
+        else:
+            self._put_up(datagram, waits=consent is not None and is_answer(data))
+
+    def _take_rtcp(self, ingress: InlineIngress, datagram: HandedUp) -> None:
+        found, ingress.estimate = urgency(datagram[3], ingress.estimate)
+        holds = found is Urgency.USUAL and not ingress.eager
+        if not holds or len(ingress.held) == MOST_HELD:
+            self._release(ingress)
+        if not holds:
+            self._put_up(datagram, waits=found is not Urgency.URGENT)
+            return
+        if not ingress.held:
+            self._intake.holding[ingress] = time.perf_counter() + HELD_FOR
+        ingress.held.append(datagram)
+
+    def _release(self, ingress: InlineIngress) -> None:
+        """Nothing of this peer waits for more of it any longer."""
+        self._intake.holding.pop(ingress, None)
+        held, ingress.held = ingress.held, []
+        for datagram in held:
+            self._put_up(datagram, waits=True)
 
     def _put_up(self, datagram: HandedUp, *, waits: bool = False) -> None:
         """For when the loop comes. `waits`: for others, too."""

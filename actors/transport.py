@@ -177,6 +177,7 @@ class TransportActor(Actor[TransportMessage]):
         )
         self._allocation = AllocationDesk(
             self._rows,
+            spec.egress.ingress,
             partial(_tell_states, spec.owner, self._peer.counters),
             enabled=spec.congestion.enabled,
             allow_pause=spec.congestion.allow_pause,
@@ -594,7 +595,7 @@ class TransportActor(Actor[TransportMessage]):
             self._peer.counters.count("rtp.stream_untold")  # The number is for information only.
 
     def _on_rtcp(self, packet: RtcpPacket, arrival: float, now: float) -> None:
-        """Reports may have waited for a moment (`lkactor.wire.rtcp.can_wait`): what they say is of when they came."""
+        """Reports may have waited for a moment (`lkactor.wire.rtcp.Urgency`): what they say is of when they came."""
         match packet:
             case SenderReport():
                 found = self._router.lookup(packet.ssrc)
@@ -609,7 +610,7 @@ class TransportActor(Actor[TransportMessage]):
             case Nack():
                 self._rows.on_nack(packet, now)
             case Remb(bitrate=bitrate):
-                self._allocation.on_remb(bitrate, now)
+                self._allocation.on_remb(bitrate, arrival)
                 self._schedule_at(self._allocation.next_timeout(), now)
             case Pli():
                 self._rows.on_key_frame_request(packet.media_ssrc)

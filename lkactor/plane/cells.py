@@ -64,6 +64,9 @@ class IngressCell(Protocol):
     def set_transport_cc(self, id: int) -> None:
         """The header extension with the transport-wide sequence number; 0: none."""
 
+    def set_eager(self, eager: bool) -> None:
+        """Reports that say nothing new are read as soon as others, from now on; else within a second or so."""
+
     def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:
         """The peer's checks from `address` may be answered before anybody sees them; None: they may not."""
 
@@ -116,6 +119,9 @@ class NoIngressCell:
         pass
 
     def set_transport_cc(self, id: int) -> None:
+        pass
+
+    def set_eager(self, eager: bool) -> None:
         pass
 
     def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:

@@ -74,6 +74,9 @@ class KernelIngress:
     def set_transport_cc(self, id: int) -> None:
         self.cell.transport_cc_id = id
 
+    def set_eager(self, eager: bool) -> None:
+        self.cell.eager = eager
+
     def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:
         cell = getattr(socket, "cell", ffi.NULL)
         if consent is None or cell == ffi.NULL:

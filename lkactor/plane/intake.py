@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lkactor.errors import ProtocolViolation
 from lkactor.ice import Consent
-from lkactor.plane.cells import OPENED, REST, RTCP, PackedAddress, SocketCell
+from lkactor.plane.cells import OPENED, REST, RTCP, HandedUp, PackedAddress, SocketCell
 from lkactor.plane.consent import SharedConsent
 from lkactor.plane.convoy import MAX_PAYLOAD, Packet
 from lkactor.plane.fed import H264, UP, VP8, FedReceiver, Loss
@@ -27,6 +27,7 @@ from lkactor.sfu.receiver import MAX_GAP
 from lkactor.sfu.twcc import Arrival
 from lkactor.srtp import PacketBuffer, SrtpReceiver
 from lkactor.wire.codecs import vp8
+from lkactor.wire.rtcp import NO_ESTIMATE
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtcp
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Intake:
         self.news: dict[InlineIngress, None] = {}
         self.has_losses = False
         """Among the news."""
+        self.holding: dict[InlineIngress, float] = {}
+        """With reports that wait for more of their peer: when they have waited long enough. The first is due first."""
         self.put_up = self.taken = 0
         """Datagrams for the loop, in one order: so many, and so many of them it has taken."""
 
@@ -99,6 +102,11 @@ class InlineIngress:
         self._sources: dict[bytes, InlineReceiver] = {}
         """By SSRC, as it stands in a packet."""
         self._refused: dict[str, int] = {}
+        self.eager = False
+        self.estimate = NO_ESTIMATE
+        """The peer's last one."""
+        self.held: list[HandedUp] = []
+        """Reports that wait for more of this peer."""
         self.arrivals: list[Arrival] = []
 
     def set_keys(self, srtp: SrtpReceiver | None) -> None:
@@ -108,6 +116,9 @@ class InlineIngress:
 
     def set_transport_cc(self, id: int) -> None:
         self.transport_cc_id = id
+
+    def set_eager(self, eager: bool) -> None:
+        self.eager = eager
 
     def set_consent(self, socket: SocketCell | None, address: PackedAddress, consent: Consent | None) -> None:
         with self._lock:

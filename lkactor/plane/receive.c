@@ -217,6 +217,7 @@ void lk_ingress_free(lk_ingress *ingress) {
     int gone;
     lk_lock(kernel);
     gone = --ingress->references == 0;
+    if (gone) unlink_held(ingress->pump, ingress);
     if (gone && ingress->has_news) {
         lk_ingress **at = &ingress->pump->news;
         while (*at != ingress) at = &(*at)->next;
@@ -258,6 +259,7 @@ lk_pump *lk_pump_new(lk_kernel *kernel, uintptr_t unprotect, uintptr_t unprotect
 void lk_pump_free(lk_pump *pump) {
     lk_pump_stop(pump);
     for (; pump->news != NULL; pump->news = pump->news->next) pump->news->has_news = 0;
+    while (pump->held_first != NULL) unlink_held(pump, pump->held_first);
     if (pump->told_fd >= 0) close(pump->told_fd);
     if (pump->stop_fd >= 0) close(pump->stop_fd);
     free(pump->buffers);

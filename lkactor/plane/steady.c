@@ -35,7 +35,8 @@
 #define FULL_LOAD 0.8
 #define SLICE 100000                /* nanoseconds; the shortest that Linux takes */
 #define NEWS_AT 100                 /* arrivals that are not kept waiting for the next look */
-#define LONGEST_WAIT 0.1            /* seconds for which what need not be read at once waits for others, */
+#define HELD_FOR 1.0                /* seconds for which what says nothing new waits for more of its peer, */
+#define LONGEST_WAIT 0.1            /* what need not be read at once for others, */
 #define LOSSES_WAIT 0.01            /* and losses: they are to be asked for after 0.02 (lkactor/sfu/nack.py) */
 #define MAX_GAP 2000                /* packets; Python decides what becomes of a longer one (lkactor/sfu/receiver.py) */
 
@@ -79,6 +80,7 @@ struct lk_pump {
     int patience;                   /* milliseconds until then, -1: for ever */
     uint64_t dropped;
     lk_ingress *news;
+    lk_ingress *held_first, *held_last;
 };
 
 static double monotonic(void) {
@@ -110,30 +112,39 @@ static void has_news(lk_pump *pump, lk_ingress *ingress) {
 
 static int room_of(uint32_t size) { return (int)sizeof(lk_up) + (int)((size + 7u) & ~7u); }
 
-/* For when Python comes. */
-static void put_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
-                   uint32_t size, int opened, double now) {
-    int room;
-    lk_up *up = (lk_up *)(pump->up + pump->up_used);
-    if (size > LK_DATAGRAM) size = LK_DATAGRAM;
-    room = room_of(size);
+/* Room for one datagram for Python, the last one; NULL: there is none. */
+static uint8_t *put_behind(lk_pump *pump, int room) {
     if (pump->up_used + room > UP_ROOM && pump->up_taken) {
         pump->up_used -= pump->up_taken;
         memmove(pump->up, pump->up + pump->up_taken, (size_t)pump->up_used);
         pump->up_taken = 0;
-        up = (lk_up *)(pump->up + pump->up_used);
     }
     if (pump->up_used + room > UP_ROOM) {
         pump->dropped++;
-        return;
+        return NULL;
     }
+    pump->up_used += room;
+    pump->kernel->put_up++;
+    return pump->up + pump->up_used - room;
+}
+
+static void write_up(const lk_pump *pump, uint8_t *to, int at, const struct msghdr *from, const lk_entry *route,
+                     const uint8_t *data, uint32_t size, int opened, double now) {
+    lk_up *up = (lk_up *)to;
     *up = (lk_up){.arrival = now, .route = route ? route->id : 0, .socket = pump->number[at], .size = (uint16_t)size,
                   .opened = (uint8_t)opened,
                   .address_size = (uint8_t)(from->msg_namelen > sizeof up->address ? 0 : from->msg_namelen)};
     memcpy(up->address, from->msg_name, up->address_size);
-    memcpy(pump->up + pump->up_used + sizeof *up, data, size);
-    pump->up_used += room;
-    pump->kernel->put_up++;
+    memcpy(to + sizeof *up, data, size);
+}
+
+/* For when Python comes. */
+static void put_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
+                   uint32_t size, int opened, double now) {
+    uint8_t *to;
+    if (size > LK_DATAGRAM) size = LK_DATAGRAM;
+    to = put_behind(pump, room_of(size));
+    if (to != NULL) write_up(pump, to, at, from, route, data, size, opened, now);
 }
 
 static void hand_up(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,

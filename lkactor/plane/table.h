@@ -9,6 +9,7 @@
 #define LK_LEVELS 64
 #define LK_LOSSES 32
 #define LK_DATAGRAM 2048            /* what is longer is cut */
+#define LK_HELD 1024                /* octets of reports of one peer that wait for others of it */
 /* What the payload types of a source hold: */
 #define LK_UP 0                     /* anything: every packet is Python's to look at */
 #define LK_AUDIO 1
@@ -166,6 +167,12 @@ typedef struct lk_ingress {
     uint64_t refused[4];            /* by SRTP: authentication, replay, too old, anything else */
     uint32_t arrival_count;
     lk_arrival arrivals[LK_ARRIVALS];
+    uint8_t eager;                  /* reports that say nothing new do not wait longer than others */
+    uint32_t estimate;              /* the last REMB, as it stood there */
+    uint32_t held_used;
+    double held_due;                /* when they have waited long enough, of the monotonic clock */
+    uint8_t held[LK_HELD];          /* lk_up, one behind the other */
+    struct lk_ingress *held_before, *held_behind;   /* of those with some, the first is due first */
     lk_consent consent;
     struct lk_ingress *next;        /* with news, of `pump` */
     struct lk_pump *pump;

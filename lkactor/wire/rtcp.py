@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from lkactor.errors import ProtocolViolation
 from lkactor.wire import twcc
@@ -16,6 +17,20 @@ SR, RR, SDES, BYE, RTPFB, PSFB, XR = 200, 201, 202, 203, 205, 206, 207
 AFB = 15
 """Application layer feedback: the format of a REMB."""
 _REPORTS = frozenset((SR, RR, SDES, XR))
+NO_ESTIMATE = bytes(4)
+
+
+class Urgency(IntEnum):
+    """How soon a compound has to be read."""
+
+    USUAL = 0
+    """Reports of who receives, and an estimate that is the last one again: nothing new."""
+    SOON = 1
+    """Other reports and estimates: nobody is worse off if they are read a moment later."""
+    URGENT = 2
+    """A request, or nobody knows what."""
+
+
 _BLOCK = struct.Struct(">IIIIII")
 _SENDER = struct.Struct(">IIIIII")
 _U16U16 = struct.Struct(">HH")
@@ -147,19 +162,24 @@ def parse_rtcp(data: bytes) -> list[RtcpPacket]:
     return packets
 
 
-def can_wait(compound: bytes) -> bool:
-    """Reports and estimates of the bitrate (REMB), no requests: nobody is worse off if they are read a moment later.
-    As `lkactor/plane/reports.c`."""
-    at, size = 0, len(compound)
+def urgency(compound: bytes, estimate: bytes) -> tuple[Urgency, bytes]:
+    """How soon it has to be read, and the last estimate of the bitrate (REMB) then. `estimate`: the last one before, as
+    it stood there, or NO_ESTIMATE. Never raises; as `lkactor/plane/reports.c`."""
+    at, size, found = 0, len(compound), Urgency.USUAL
     while at + 4 <= size:
-        end = at + 4 + 4 * ((compound[at + 2] << 8) | compound[at + 3])
+        kind, end = compound[at + 1], at + 4 + 4 * ((compound[at + 2] << 8) | compound[at + 3])
         if compound[at] >> 6 != 2 or end > size:
-            return False
-        estimate = compound[at + 1] == PSFB and compound[at] & 31 == AFB and compound[at + 12 : at + 16] == b"REMB"
-        if not (estimate and end >= at + 20) and compound[at + 1] not in _REPORTS:
-            return False
+            return Urgency.URGENT, estimate
+        if kind == PSFB and compound[at] & 31 == AFB and compound[at + 12 : at + 16] == b"REMB" and end >= at + 20:
+            before, estimate = estimate, compound[at + 16 : at + 20]
+            if before != estimate:
+                found = Urgency.SOON
+        elif kind not in _REPORTS:
+            return Urgency.URGENT, estimate
+        elif kind == SR:
+            found = Urgency.SOON
         at = end
-    return at == size
+    return (found if at == size else Urgency.URGENT), estimate
 
 
 def _parse_one(kind: int, count: int, body: bytes) -> RtcpPacket:

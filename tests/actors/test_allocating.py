@@ -6,6 +6,7 @@ from support.media import Sink, video_leg
 from actors.allocating import AllocationDesk
 from actors.messages.participant import StreamStates
 from actors.messages.track import LegProbe, LimitLeg
+from lkactor.plane.cells import NoIngressCell
 from lkactor.sfu.leg import MAX_TEMPORAL
 from lkactor.sfu.rates import Offer
 from lkactor.wire.rtcp import ReportBlock
@@ -46,11 +47,21 @@ class Rows:
         return told
 
 
+class Ingress(NoIngressCell):
+    eager = False
+
+    def set_eager(self, eager):
+        self.eager = eager
+
+
 class Stage:
     def __init__(self, *sids, allow_pause=False, enabled=True):
         self.rows = Rows(*sids)
+        self.ingress = Ingress()
         self.states = []
-        self.desk = AllocationDesk(self.rows, self._tell, enabled=enabled, allow_pause=allow_pause, now=0.0)
+        self.desk = AllocationDesk(
+            self.rows, self.ingress, self._tell, enabled=enabled, allow_pause=allow_pause, now=0.0
+        )
 
     def _tell(self, message):
         assert isinstance(message, StreamStates)
@@ -59,6 +70,18 @@ class Stage:
     def take_states(self):
         states, self.states = self.states, []
         return states
+
+
+def test_reports_do_not_wait_long_while_something_is_short():
+    stage = Stage("TR_a")
+    assert not stage.ingress.eager
+    stage.desk.impose(600_000, 0.0)
+    assert stage.ingress.eager
+    stage.rows.take()
+    stage.desk.handle_timeout(stage.desk.next_timeout())
+    assert stage.ingress.eager
+    stage.desk.impose(0, 1.0)
+    assert not stage.ingress.eager
 
 
 def test_a_limit_is_told_until_it_is_applied_and_then_no_more():

@@ -215,6 +215,7 @@ def test_what_is_no_rtp_of_a_known_peer_is_handed_up_as_it_came(stage: Stage) ->
 
 
 def test_reports_wait_for_each_other_and_nothing_waits_behind_them(stage: Stage) -> None:
+    stage.ingress.set_eager(True)
     report = build_rtcp([ReceiverReport(1, (ReportBlock(2, 0, 0, 3, 4, 5, 6),))])
     source = stage.pump._sources[0]
     stage.send(report)

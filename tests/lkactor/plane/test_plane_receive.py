@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -37,7 +38,20 @@ from lkactor.sdp import Codec
 from lkactor.sfu import Leg, TrackForwarder
 from lkactor.sfu.leg import HISTORY
 from lkactor.srtp import SrtpKeys, SrtpProfile, SrtpReceiver, SrtpSender
-from lkactor.wire.rtcp import Nack, Pli, ReceiverReport, Remb, ReportBlock, Sdes, UnknownRtcp, build_rtcp, can_wait
+from lkactor.wire.rtcp import (
+    NO_ESTIMATE,
+    Nack,
+    Pli,
+    ReceiverReport,
+    Remb,
+    ReportBlock,
+    Sdes,
+    SenderReport,
+    UnknownRtcp,
+    Urgency,
+    build_rtcp,
+    urgency,
+)
 from lkactor.wire.rtp import RtpPacket, build_rtp, parse_rtp
 
 pytestmark = pytest.mark.usefixtures("turns_that_last")
@@ -785,65 +799,107 @@ REPORT = ReceiverReport(1, (ReportBlock(2, 0, 0, 3, 4, 5, 6),))
 ESTIMATE = Remb(1, 1_000_000, (2,))
 
 
+REPORTED, ESTIMATED = build_rtcp([REPORT]), build_rtcp([REPORT, ESTIMATE])
+
+
+def rings(stage: Stage) -> bool:
+    while stage.pump.once():
+        pass
+    return bool(select.select([stage.pump.fd], [], [], 0)[0])
+
+
+def reports(stage: Stage) -> list[bytes]:
+    entries = list(stage.pump.take(64))
+    assert all(entry[5] == RTCP for entry in entries)
+    return [entry[3] for entry in entries]
+
+
 def test_reports_wait_for_each_other_and_nothing_waits_behind_them(talk: Stage) -> None:
-    def rings() -> bool:
-        while talk.pump.once():
-            pass
-        return bool(select.select([talk.pump.fd], [], [], 0)[0])
-
-    def taken() -> list[bytes]:
-        entries = list(talk.pump.take(64))
-        assert all(entry[5] == RTCP for entry in entries)
-        return [entry[3] for entry in entries]
-
-    report, estimate = build_rtcp([REPORT]), build_rtcp([REPORT, ESTIMATE])
-    talk.publisher.send(report)
-    assert not rings()
-    talk.publisher.send(estimate)
+    talk.publisher.ingress.set_eager(True)
+    talk.publisher.send(REPORTED)
+    assert not rings(talk)
+    talk.publisher.send(ESTIMATED)
     time.sleep(0.12)
-    assert rings(), "the first one has waited long enough"
-    assert taken() == [report, estimate] and not rings()
-    talk.publisher.send(report, build_rtcp([REPORT, Nack(1, 2, (3,))]))
-    assert rings() and len(taken()) == 2, "a request waits for nobody"
+    assert rings(talk), "the first one has waited long enough"
+    assert reports(talk) == [REPORTED, ESTIMATED] and not rings(talk)
+    asked = build_rtcp([REPORT, Nack(1, 2, (3,))])
+    talk.publisher.send(REPORTED, asked)
+    assert rings(talk) and reports(talk) == [REPORTED, asked], "a request waits for nobody"
     time.sleep(0.12)
-    assert not rings(), "nothing waits"
+    assert not rings(talk), "nothing waits"
+
+
+def test_what_says_nothing_new_waits_for_more_of_its_peer(talk: Stage) -> None:
+    other = Publisher(talk.plane, talk.server, talk.cell, 2)
+    talk.publisher.send(ESTIMATED)
+    time.sleep(0.12)
+    assert not rings(talk) and reports(talk) == [ESTIMATED], "it is news, which waits for others"
+    talk.publisher.send(ESTIMATED, REPORTED)
+    other.send(REPORTED)
+    time.sleep(0.12)
+    assert not rings(talk) and reports(talk) == []
+    asked, less = build_rtcp([Nack(1, 2, (3,))]), build_rtcp([REPORT, Remb(1, 900_000, (2,))])
+    talk.publisher.send(less)
+    assert not rings(talk) and reports(talk) == [ESTIMATED, REPORTED, less]
+    talk.publisher.send(REPORTED, asked)
+    assert rings(talk) and reports(talk) == [REPORTED, asked]
+    time.sleep(1.0)
+    assert not rings(talk) and reports(talk) == [REPORTED], "the other peer's have waited long enough"
+    other.close()
+
+
+def test_reports_that_wait_are_bounded(talk: Stage) -> None:
+    most = 0
+    for _ in range(100):
+        talk.publisher.send(REPORTED)
+        assert not rings(talk)
+        most = max(most, len(reports(talk)))
+    assert 4 <= most <= 16
 
 
 def test_the_thread_rings_for_a_report_though_nothing_else_comes(talk: Stage) -> None:
     talk.pump.start()
-    for _ in range(3):
-        talk.publisher.send(build_rtcp([REPORT]))
+    for eager in (True, True, False):
+        talk.publisher.ingress.set_eager(eager)
+        talk.publisher.send(REPORTED)
         assert select.select([talk.pump.fd], [], [], PATIENCE)[0]
-        assert len(list(talk.pump.take(64))) == 1
+        assert reports(talk) == [REPORTED]
 
 
-def test_what_can_wait_is_the_same_in_both_planes(talk: Stage) -> None:
+def test_how_soon_a_compound_is_read_is_the_same_in_both_planes(talk: Stage) -> None:
     rng = random.Random(5)
     packets = [
         REPORT,
         ESTIMATE,
+        Remb(1, 2_000_000, (2,)),
+        SenderReport(1, 2, 3, 4, 5, ()),
         Sdes(((1, ((1, b"ab"),)),)),
         UnknownRtcp(207, 0, bytes(8)),
         Nack(1, 2, (3,)),
         Pli(1, 2),
     ]
-    seen = set()
-    for _ in range(600):
-        compound = bytearray(build_rtcp(rng.choices(packets, k=rng.randint(1, 3))))
-        if rng.random() < 0.5:
+    seen: Counter[Urgency] = Counter()
+    estimate, held = NO_ESTIMATE, list[bytes]()
+    for _ in range(1200):
+        compound = bytearray(build_rtcp(rng.choices(packets, (4, 4, 1, 1, 4, 4, 1, 1), k=rng.randint(1, 3))))
+        if rng.random() < 0.3:
             compound[rng.randrange(2, len(compound))] = rng.randrange(256)
-        if rng.random() < 0.2:
+        if rng.random() < 0.1:
             del compound[rng.randrange(12, len(compound) + 1) :]
         sent_at = time.monotonic()
         talk.publisher.send(bytes(compound))
-        while talk.pump.once():
-            pass
-        rings = bool(select.select([talk.pump.fd], [], [], 0)[0])
-        if time.monotonic() - sent_at < 0.1:  # Else it may have waited long enough.
-            assert rings != can_wait(bytes(compound)), compound.hex()
-            seen.add(rings)
-        assert [entry[3] for entry in talk.pump.take(64)] == [bytes(compound)]
-    assert seen == {True, False}
+        rang = rings(talk)
+        found, estimate = urgency(bytes(compound), estimate)
+        if time.monotonic() - sent_at < 0.1:  # Else something may have waited long enough.
+            assert rang == (found is Urgency.URGENT), compound.hex()
+            seen[found] += 1
+        taken = reports(talk)
+        held.append(bytes(compound))
+        assert taken == held[: len(taken)]
+        assert found is Urgency.USUAL or len(taken) == len(held), compound.hex()
+        del held[: len(taken)]
+        assert len(held) < 20
+    assert min(seen[found] for found in Urgency) > 50
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -852,6 +908,7 @@ def test_rtcp_is_opened_and_what_cannot_be_opened_goes_up_as_it_came(name: str) 
     sender, opener, stranger = sessions()
     try:
         stage.publisher.ingress.set_keys(opener)
+        stage.publisher.ingress.set_eager(True)
         plain = build_rtcp([REPORT, ESTIMATE])
         protected, foreign = sender.protect_rtcp(plain), stranger.protect_rtcp(plain)
         for datagram in (protected, protected, foreign, protected[:11], sender.protect_rtcp(plain)):
@@ -908,6 +965,7 @@ def test_who_looks_for_news_is_not_rung_for_reports(fast: Any) -> None:
         return bool(select.select([talk.pump.fd], [], [], 0)[0])
 
     try:
+        talk.publisher.ingress.set_eager(True)
         talk.publisher.ingress.set_transport_cc(TRANSPORT_CC)
         talk.run(audio(1))
         talk.run(audio(2, cc=b"\x00\x02"))
@@ -984,6 +1042,7 @@ def test_news_of_a_peer_that_is_gone_are_nobodys(fast: Any) -> None:
         receiver.receive(parse_rtp(audio(1), 0.0))
         fanout.feed(receiver, publisher, audio_format())
         cell.set_route(packed(sender.getsockname()), number, ingress)
+        sender.sendto(build_rtcp([REPORT]), server.getsockname())
         sender.sendto(audio(2, cc=b"\x00\x02"), server.getsockname())
         while pump.once():
             pass
