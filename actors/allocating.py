@@ -26,9 +26,12 @@ class AllocationDesk:
         *,
         enabled: bool,
         allow_pause: bool,
+        eager: bool,
         now: float,
     ) -> None:
-        self._rows, self._ingress = rows, ingress
+        """`eager`: every report counts, also while nothing is short."""
+        self._rows, self._ingress, self._eager = rows, ingress, eager
+        ingress.set_eager(eager)
         self._tell_owner = tell_owner
         self._control = CongestionControl(enabled=enabled, allow_pause=allow_pause, now=now)
         self._paused: frozenset[str] = frozenset()
@@ -68,7 +71,7 @@ class AllocationDesk:
         self._apply()
 
     def _apply(self) -> None:
-        self._ingress.set_eager(self._control.next_timeout() is not None)
+        self._ingress.set_eager(self._eager or self._control.next_timeout() is not None)
         for leg, limit, halted in self._control.decisions():
             layer, temporal = max(limit.spatial, 0), max(limit.temporal, 0)
             if (leg.limit_layer, leg.limit_temporal, leg.halted) != (layer, temporal, halted):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from lkactor.plane import DTLS_DATA, OPENED, RECORDS, RTCP, HandedUp, InlineIngress, InlineSocket, Intake
 from lkactor.plane.consent import is_answer
 from lkactor.srtp import PacketBuffer
-from lkactor.wire.rtcp import Urgency, urgency
+from lkactor.wire.rtcp import Urgency, supersedes, urgency
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtp
 from lkactor.wire.stun import is_stun
 
@@ -272,14 +272,17 @@ class PythonPump:
 
     def _next_due(self) -> float:
         """When there is something to do though nothing comes."""
-        return min(self._due(), next(iter(self._intake.holding.values()), math.inf))
+        return min(self._due(), self._held_due())
+
+    def _held_due(self) -> float:
+        return next(iter(self._intake.holding.values()), math.inf)
 
     def _ring_for_waiting(self) -> None:
         now = time.perf_counter()
-        if self._intake.holding:
+        if self._held_due() <= now:
             with self._lock.thread:
-                for ingress in [ingress for ingress, due in self._intake.holding.items() if due <= now]:
-                    self._release(ingress)
+                while self._held_due() <= now + REPORTS_WAIT:  # Those that are due next need no wake of their own.
+                    self._release(next(iter(self._intake.holding)))
         if now >= self._due():
             self._reports_due = self._losses_due = math.inf
             self.ring()
@@ -379,6 +382,11 @@ class PythonPump:
     def _take_rtcp(self, ingress: InlineIngress, datagram: HandedUp) -> None:
         found, ingress.estimate = urgency(datagram[3], ingress.estimate)
         holds = found is Urgency.USUAL and not ingress.eager
+        if holds:
+            for place, held in enumerate(ingress.held):
+                if supersedes(datagram[3], held[3]):
+                    ingress.held[place] = datagram
+                    return
         if not holds or len(ingress.held) == MOST_HELD:
             self._release(ingress)
         if not holds:

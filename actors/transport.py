@@ -181,6 +181,7 @@ class TransportActor(Actor[TransportMessage]):
             partial(_tell_states, spec.owner, self._peer.counters),
             enabled=spec.congestion.enabled,
             allow_pause=spec.congestion.allow_pause,
+            eager=spec.playout_delay is not None,
             now=current_time(),
         )
         self._paused = self._flush_due = False

@@ -11,6 +11,7 @@ waits with it, and goes to the legs when that is numbered (`InlineIngress.take`)
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from struct import Struct
@@ -56,7 +57,7 @@ class Intake:
         self.news: dict[InlineIngress, None] = {}
         self.has_losses = False
         """Among the news."""
-        self.holding: dict[InlineIngress, float] = {}
+        self.holding: OrderedDict[InlineIngress, float] = OrderedDict()
         """With reports that wait for more of their peer: when they have waited long enough. The first is due first."""
         self.put_up = self.taken = 0
         """Datagrams for the loop, in one order: so many, and so many of them it has taken."""

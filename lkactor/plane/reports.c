@@ -53,11 +53,42 @@ static void release(lk_pump *pump, lk_ingress *ingress) {
     if (used) wait_for_others(pump);
 }
 
+/* All that an older compound says is in this one, as it is now: reports on the same streams, and else the same octets. */
+static int supersedes(const uint8_t *data, const uint8_t *older, uint32_t size) {
+    for (uint32_t at = 0; at < size;) {
+        uint32_t count = data[at] & 31, end = at + 4 + 4 * get16(data + at + 2);
+        if (data[at + 1] == XR || memcmp(data + at, older + at, 4) != 0) return 0;
+        if (data[at + 1] != RR && memcmp(data + at, older + at, end - at) != 0) return 0;
+        if (data[at + 1] == RR && end != at + 8 + 24 * count) return 0;
+        for (uint32_t block = 0; data[at + 1] == RR && block <= count; block++) {
+            uint32_t ssrc = block ? at + 8 + 24 * (block - 1) : at + 4;
+            if (get32(data + ssrc) != get32(older + ssrc)) return 0;
+        }
+        at = end;
+    }
+    return 1;
+}
+
+/* What is held of this peer and no more than this says; NULL: nothing is. */
+static uint8_t *superseded(lk_ingress *ingress, const uint8_t *data, uint32_t size) {
+    for (uint32_t at = 0; at < ingress->held_used;) {
+        const lk_up *up = (const lk_up *)(ingress->held + at);
+        if (up->size == size && supersedes(data, (const uint8_t *)(up + 1), size)) return ingress->held + at;
+        at += (uint32_t)room_of(up->size);
+    }
+    return NULL;
+}
+
 /* 0: it is too long. */
 static int hold(lk_pump *pump, int at, const struct msghdr *from, const lk_entry *route, const uint8_t *data,
                 uint32_t size, double now) {
     lk_ingress *ingress = route->ingress;
     uint32_t room = (uint32_t)room_of(size);
+    uint8_t *to = superseded(ingress, data, size);
+    if (to != NULL) {
+        write_up(pump, to, at, from, route, data, size, LK_RTCP, now);
+        return 1;
+    }
     if (ingress->held_used + room > LK_HELD) release(pump, ingress);
     if (room > LK_HELD) return 0;
     if (ingress->held_used == 0) {
@@ -78,7 +109,8 @@ static void ring_for_waiting(lk_pump *pump) {
     pump->patience = -1;
     if (due == INFINITY && pump->others_due == INFINITY && pump->held_first == NULL) return;
     now = monotonic();
-    while (pump->held_first != NULL && pump->held_first->held_due <= now) release(pump, pump->held_first);
+    if (pump->held_first != NULL && pump->held_first->held_due <= now)     /* and who is next needs no wake of its own */
+        while (pump->held_first != NULL && pump->held_first->held_due <= now + LONGEST_WAIT) release(pump, pump->held_first);
     if (pump->sleeping && pump->others_due < due) due = pump->others_due;   /* else Python looks, and takes it along */
     if (due <= now) {
         tell(pump);

@@ -182,6 +182,27 @@ def urgency(compound: bytes, estimate: bytes) -> tuple[Urgency, bytes]:
     return (found if at == size else Urgency.URGENT), estimate
 
 
+def supersedes(compound: bytes, older: bytes) -> bool:
+    """All that `older` says is in `compound`, as it is now: reports on the same streams, and else the same octets. Both
+    are USUAL; as `lkactor/plane/reports.c`."""
+    at, size = 0, len(compound)
+    if size != len(older):
+        return False
+    while at < size:
+        end = at + 4 + 4 * ((compound[at + 2] << 8) | compound[at + 3])
+        if compound[at + 1] != RR:
+            if compound[at + 1] == XR or compound[at:end] != older[at:end]:
+                return False
+        elif compound[at : at + 12] != older[at : at + 12] or end != at + 8 + 24 * (compound[at] & 31):
+            return False  # The first block is another stream's.
+        else:
+            for block in range(at + 32, end, 24):
+                if compound[block : block + 4] != older[block : block + 4]:
+                    return False
+        at = end
+    return True
+
+
 def _parse_one(kind: int, count: int, body: bytes) -> RtcpPacket:
     if kind == SR:
         if len(body) < 24 + 24 * count:

@@ -55,12 +55,12 @@ class Ingress(NoIngressCell):
 
 
 class Stage:
-    def __init__(self, *sids, allow_pause=False, enabled=True):
+    def __init__(self, *sids, allow_pause=False, enabled=True, eager=False):
         self.rows = Rows(*sids)
         self.ingress = Ingress()
         self.states = []
         self.desk = AllocationDesk(
-            self.rows, self.ingress, self._tell, enabled=enabled, allow_pause=allow_pause, now=0.0
+            self.rows, self.ingress, self._tell, enabled=enabled, allow_pause=allow_pause, eager=eager, now=0.0
         )
 
     def _tell(self, message):
@@ -82,6 +82,9 @@ def test_reports_do_not_wait_long_while_something_is_short():
     assert stage.ingress.eager
     stage.desk.impose(0, 1.0)
     assert not stage.ingress.eager
+    stage = Stage("TR_a", eager=True)
+    stage.desk.set_priority("TR_a", 3, 0.0)
+    assert stage.ingress.eager
 
 
 def test_a_limit_is_told_until_it_is_applied_and_then_no_more():

@@ -220,6 +220,22 @@ static int write_check(uint8_t *at) {
     return (int)(rnd(20) ? end : rnd(end));
 }
 
+/* Most often reports and estimates as they should be. */
+static int write_report(uint8_t *at) {
+    int size = 0;
+    for (unsigned more = 1 + rnd(3); more > 0; more--) {
+        uint32_t kind = rnd(8) ? (rnd(2) ? RR : PSFB) : SR + rnd(8), count = kind == PSFB ? AFB : rnd(4);
+        uint32_t words = kind == RR ? 1 + 6 * count : kind == PSFB ? 5 : rnd(9);
+        memset(at + size, (int)rnd(2), 4 + 4 * words);
+        at[size] = (uint8_t)(0x80 | count);
+        at[size + 1] = (uint8_t)kind;
+        put16(at + size + 2, rnd(30) ? words : rnd(70000));
+        if (kind == PSFB && rnd(20)) memcpy(at + size + 12, "REMB", 4);
+        size += 4 + 4 * (int)words;
+    }
+    return rnd(20) ? size : (int)rnd((unsigned)size);
+}
+
 /* Often the next packet of a stream, with whatever inside. */
 static int write_datagram(peer *who, uint8_t *at) {
     int size = rnd(4) ? 12 + (int)rnd(60) : (int)rnd(1600), stream = (int)rnd(STREAMS);
@@ -242,7 +258,7 @@ static void send_some(stage *on) {
     peer *who = &on->peers[rnd(PEERS)];
     uint8_t datagram[2048];
     for (unsigned count = rnd(12); count > 0; count--) {
-        int size = rnd(4) ? write_datagram(who, datagram) : write_check(datagram);
+        int size = rnd(4) ? write_datagram(who, datagram) : rnd(2) ? write_check(datagram) : write_report(datagram);
         if (who->seals != NULL && size >= 12 && datagram[0] >> 6 == 2 && rnd(20)) lk_seal(who->seals, datagram, &size);
         if (who->seals != NULL && rnd(20) == 0) datagram[rnd(size + 1u)] ^= (uint8_t)(1 + rnd(255));
         if (sendto(who->sock, datagram, (size_t)size, 0, (struct sockaddr *)&on->to, sizeof on->to) >= 0) on->sent++;
@@ -274,6 +290,7 @@ static void decide(stage *on) {
     if (rnd(20) == 0) on->fanout.muted = !on->fanout.muted;
     who->ingress->arrival_count = source->level_count = 0;
     if (rnd(3) == 0) source->loss_count = 0;
+    who->ingress->eager = rnd(8) == 0;
     who->ingress->ready = rnd(12) != 0;
     on->fanout.count = (int)rnd(ROWS + 1);
     for (int i = 0; i < ROWS; i++) {
