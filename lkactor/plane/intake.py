@@ -28,7 +28,6 @@ from lkactor.sfu.receiver import MAX_GAP
 from lkactor.sfu.twcc import Arrival
 from lkactor.srtp import PacketBuffer, SrtpReceiver
 from lkactor.wire.codecs import vp8
-from lkactor.wire.rtcp import NO_ESTIMATE
 from lkactor.wire.rtp import RTP_HEADER_SIZE, is_rtcp
 
 if TYPE_CHECKING:
@@ -104,8 +103,8 @@ class InlineIngress:
         """By SSRC, as it stands in a packet."""
         self._refused: dict[str, int] = {}
         self.eager = False
-        self.estimate = NO_ESTIMATE
-        """The peer's last one."""
+        self.estimate = 0
+        """The peer's last one, bits per second."""
         self.held: list[HandedUp] = []
         """Reports that wait for more of this peer."""
         self.arrivals: list[Arrival] = []
@@ -137,10 +136,8 @@ class InlineIngress:
         self.detach(source)
         if len(self._sources) < MOST_SOURCES:
             self._sources[source.ssrc.to_bytes(4, "big")] = source
-            source.waits, source.up = (
-                self._intake.put_up,
-                math.inf,
-            )  # What went up before may be of it, with any number.
+            # What went up before may be of this stream, with any number.
+            source.waits, source.up = self._intake.put_up, math.inf
 
     def detach(self, source: InlineReceiver) -> None:
         for ssrc in [ssrc for ssrc, known in self._sources.items() if known is source]:

@@ -7,8 +7,14 @@ static int is_rtcp(const uint8_t *data, uint32_t size) {
     return size >= 12 && data[0] >> 6 == 2 && data[1] >= 192 && data[1] <= 223;    /* RFC 7983, RFC 5761 section 4 */
 }
 
-/* Reports and estimates of the bitrate (REMB), no requests (lkactor/wire/rtcp.py: urgency). An estimate that is the last one
-   again, and reports of who receives, say nothing new. */
+/* Bits per second. */
+static uint64_t estimate_of(const uint8_t *remb) {
+    uint32_t value = get32(remb + 16), exponent = value >> 18 & 63;
+    return exponent > 45 ? UINT64_MAX : (uint64_t)(value & 0x3FFFF) << exponent;
+}
+
+/* Reports and estimates of the bitrate (REMB), no requests (lkactor/wire/rtcp.py: urgency). An estimate that is no less than
+   the last one, and reports of who receives, tell nothing as long as nothing is short. */
 enum { USUAL, SOON, URGENT };
 
 static int urgency(lk_ingress *ingress, const uint8_t *data, uint32_t size) {
@@ -20,8 +26,8 @@ static int urgency(lk_ingress *ingress, const uint8_t *data, uint32_t size) {
         if (data[at] >> 6 != 2 || end > size) return URGENT;
         if (estimate && memcmp(data + at + 12, "REMB", 4) != 0) return URGENT;
         if (!estimate && kind != SR && kind != RR && kind != SDES && kind != XR) return URGENT;
-        if (kind == SR || (estimate && get32(data + at + 16) != ingress->estimate)) found = SOON;
-        if (estimate) ingress->estimate = get32(data + at + 16);
+        if (kind == SR || (estimate && estimate_of(data + at) < ingress->estimate)) found = SOON;
+        if (estimate) ingress->estimate = estimate_of(data + at);
         at = end;
     }
     return at == size ? found : URGENT;

@@ -168,7 +168,7 @@ typedef struct lk_ingress {
     uint32_t arrival_count;
     lk_arrival arrivals[LK_ARRIVALS];
     uint8_t eager;                  /* reports that say nothing new do not wait longer than others */
-    uint32_t estimate;              /* the last REMB, as it stood there */
+    uint64_t estimate;              /* of the last REMB, bits per second */
     uint32_t held_used;
     double held_due;                /* when they have waited long enough, of the monotonic clock */
     uint8_t held[LK_HELD];          /* lk_up, one behind the other */

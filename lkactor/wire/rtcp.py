@@ -17,14 +17,14 @@ SR, RR, SDES, BYE, RTPFB, PSFB, XR = 200, 201, 202, 203, 205, 206, 207
 AFB = 15
 """Application layer feedback: the format of a REMB."""
 _REPORTS = frozenset((SR, RR, SDES, XR))
-NO_ESTIMATE = bytes(4)
+_MOST = (1 << 64) - 1
 
 
 class Urgency(IntEnum):
     """How soon a compound has to be read."""
 
     USUAL = 0
-    """Reports of who receives, and an estimate that is the last one again: nothing new."""
+    """Reports of who receives, and estimates no less than the last one: while nothing is short they tell nothing."""
     SOON = 1
     """Other reports and estimates: nobody is worse off if they are read a moment later."""
     URGENT = 2
@@ -162,17 +162,19 @@ def parse_rtcp(data: bytes) -> list[RtcpPacket]:
     return packets
 
 
-def urgency(compound: bytes, estimate: bytes) -> tuple[Urgency, bytes]:
-    """How soon it has to be read, and the last estimate of the bitrate (REMB) then. `estimate`: the last one before, as
-    it stood there, or NO_ESTIMATE. Never raises; as `lkactor/plane/reports.c`."""
+def urgency(compound: bytes, estimate: int) -> tuple[Urgency, int]:
+    """How soon it has to be read, and the last estimate of the bitrate (REMB) then, in bits per second. `estimate`: the
+    last one before, 0 without. Never raises; as `lkactor/plane/reports.c`."""
     at, size, found = 0, len(compound), Urgency.USUAL
     while at + 4 <= size:
         kind, end = compound[at + 1], at + 4 + 4 * ((compound[at + 2] << 8) | compound[at + 3])
         if compound[at] >> 6 != 2 or end > size:
             return Urgency.URGENT, estimate
         if kind == PSFB and compound[at] & 31 == AFB and compound[at + 12 : at + 16] == b"REMB" and end >= at + 20:
-            before, estimate = estimate, compound[at + 16 : at + 20]
-            if before != estimate:
+            before, exponent = estimate, compound[at + 17] >> 2
+            mantissa = (compound[at + 17] & 3) << 16 | compound[at + 18] << 8 | compound[at + 19]
+            estimate = mantissa << exponent if exponent <= 45 else _MOST
+            if estimate < before:
                 found = Urgency.SOON
         elif kind not in _REPORTS:
             return Urgency.URGENT, estimate
