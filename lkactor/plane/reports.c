@@ -26,8 +26,12 @@ static int urgency(lk_ingress *ingress, const uint8_t *data, uint32_t size) {
         if (data[at] >> 6 != 2 || end > size) return URGENT;
         if (estimate && memcmp(data + at + 12, "REMB", 4) != 0) return URGENT;
         if (!estimate && kind != SR && kind != RR && kind != SDES && kind != XR) return URGENT;
-        if (kind == SR || (estimate && estimate_of(data + at) < ingress->estimate)) found = SOON;
-        if (estimate) ingress->estimate = estimate_of(data + at);
+        if (kind == SR) found = SOON;
+        if (estimate) {
+            uint64_t before = ingress->estimate;
+            ingress->estimate = estimate_of(data + at);
+            if (ingress->estimate < before) found = SOON;
+        }
         at = end;
     }
     return at == size ? found : URGENT;

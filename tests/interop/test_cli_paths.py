@@ -14,21 +14,17 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-from livekit.protocol import models, rtc
+from livekit.protocol import rtc
 from support.interop import LIMIT, MARKS, Server
 from support.made_media import decode
+from support.playing import VP8, play
 from support.turn import turn_server
 
-from lkactor.cli.sources import DEMO
 from lkactor.client.events import Joined, Reconnected, Reconnecting, SessionEvent, TrackSubscribed
 from lkactor.client.session import Session, open_session
-from lkactor.client.tracks import LocalTrack, TrackSpec
-from lkactor.media.files import read_media
 from lkactor.testing import LkServer
 
 pytestmark = MARKS
-
-VP8 = TrackSpec("video/vp8", "demo", models.TrackSource.CAMERA, 320, 180)
 
 
 # -- ways, as a user types them
@@ -187,16 +183,6 @@ class Scene:
     async def media_flows(self) -> None:
         begun = self.sub_saw.packets
         await self.until(lambda: self.sub_saw.packets > begun + 50, "fifty packets more")
-
-
-async def play(track: LocalTrack) -> None:
-    media = read_media(memoryview((DEMO / "demo.ivf").read_bytes()), ".ivf")
-    at = 0.0
-    while True:
-        for frame in media.frames():
-            track.send_payloads(track.payloads(frame), at)
-            at += 0.02
-            await trio.sleep(0.02)
 
 
 @asynccontextmanager

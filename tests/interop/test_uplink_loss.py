@@ -6,20 +6,16 @@ import random
 
 import pytest
 import trio
-from livekit.protocol import models
 from support.interop import LIMIT, MARKS
+from support.playing import VP8, play
 
-from lkactor.cli.sources import DEMO
 from lkactor.client.events import SessionEvent, TrackSubscribed
 from lkactor.client.session import Session, open_session
-from lkactor.client.tracks import LocalTrack, RemoteTrack, TrackSpec
-from lkactor.media.files import read_media
 from lkactor.testing import LkServer
 from lkactor.wire.rtp import RtpPacket
 
 pytestmark = MARKS
 
-VP8 = TrackSpec("video/vp8", "demo", models.TrackSource.CAMERA, 320, 180)
 LOST_ONE_IN, ENOUGH = 8, 600
 """Packets that do not go out, and how many are to come."""
 
@@ -40,24 +36,12 @@ def lose_some(session: Session, numbers: set[int]) -> list[int]:
     return lost
 
 
-async def play(track: LocalTrack) -> None:
-    media = read_media(memoryview((DEMO / "demo.ivf").read_bytes()), ".ivf")
-    at = 0.0
-    while True:
-        for frame in media.frames():
-            track.send_payloads(track.payloads(frame), at)
-            at += 0.01
-            await trio.sleep(0.01)
-
-
 @pytest.mark.parametrize("plane", ["auto", "python"])
 def test_what_is_lost_is_sent_again(plane: str, lk_room: str) -> None:
     numbers: set[int] = set()
-    tracks: list[RemoteTrack] = []
 
     def on_event(event: SessionEvent) -> None:
         if isinstance(event, TrackSubscribed):
-            tracks.append(event.track)
             event.track.on_packet = note
 
     def note(packet: RtpPacket) -> None:
@@ -72,7 +56,7 @@ def test_what_is_lost_is_sent_again(plane: str, lk_room: str) -> None:
         ):
             lost = lose_some(pub, numbers)
             (track,) = await pub.publish([VP8])
-            nursery.start_soon(play, track)
+            nursery.start_soon(play, track, 0.01)
             with trio.fail_after(LIMIT):
                 while len(numbers) < ENOUGH:  # noqa: ASYNC110 (another task adds to it)
                     await trio.sleep(0.02)
