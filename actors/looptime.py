@@ -24,8 +24,9 @@ WINDOW = 15
 TURN, MAX_YIELDS = 0.002, 16
 """Seconds after which whoever can wait leaves the rest of the loop's turn to others, and how often at most."""
 
-SHARED_TURN = 0.005
-"""The same in CPU, of a loop that shares the interpreter (`SharedLoopTime`)."""
+SHARED_TURN = 0.0025
+"""The same in CPU, of a loop that shares the interpreter (`SharedLoopTime`). By the clock it is about twice that: where
+one core does both, the loop waits for the core as long again, 3 to 5 ms at a time (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class SharedLoopTime:
     """Turns of a loop whose interpreter another thread uses, too: implements `actors.kernel.turnstile.Turns`.
 
     Of a turn counts what it took of a core, not what it waited for the other thread; and as each turn hands the
-    interpreter over, and may have to wait some milliseconds for it, there are fewer and longer ones.
+    interpreter over, and may have to wait some milliseconds for it, there are somewhat fewer and longer ones.
     """
 
     limit = SHARED_TURN

@@ -12,9 +12,10 @@ import trio
 COMPACT_AT = 64
 """Cancelled entries are swept out when there are more of them than live ones, and at least this many."""
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Timers that go off in one turn of the event loop. Whoever they wake runs in one turn, too, a quarter of a millisecond
-each, and those of many connections are often due together (actors/transport.py)."""
+each, half of one and more where media take the caches, and those of many connections are often due together
+(actors/transport.py)."""
 
 
 class Timer:
